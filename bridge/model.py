@@ -1,0 +1,129 @@
+"""The common model: services, their instances, and what a convention can carry of them; values only."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+import msgspec
+
+
+class Health(enum.StrEnum):
+    """Envoy's words. UNKNOWN, HEALTHY and DEGRADED receive traffic."""
+
+    UNKNOWN = "UNKNOWN"
+    HEALTHY = "HEALTHY"
+    DEGRADED = "DEGRADED"
+    UNHEALTHY = "UNHEALTHY"
+    DRAINING = "DRAINING"
+
+
+SERVING = frozenset({Health.UNKNOWN, Health.HEALTHY, Health.DEGRADED})
+
+
+class ServiceName(NamedTuple):
+    """A service's name inside its namespace; the empty namespace is the registry's only or default one."""
+
+    name: str
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}:{self.name}" if self.namespace else self.name
+
+    @classmethod
+    def parse(cls, text: str) -> ServiceName:
+        """The inverse of `str`: `name` or `namespace:name`."""
+        namespace, colon, name = text.partition(":")
+        return cls(name, namespace) if colon else cls(text)
+
+
+class Port(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One named port. `protocol` is lower case (grpc, http, thrift, dubbo, tcp ...), "" where unsaid."""
+
+    number: int
+    name: str = ""
+    protocol: str = ""
+    tls: bool = False
+
+
+class Locality(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """Where an instance runs, in Envoy's three steps; "" where unsaid."""
+
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+NOWHERE = Locality()
+
+
+class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One running copy of a service: a pure value, without any word on who owns it or where it came from.
+
+    `address` is a bare canonical IP (RFC 5952) or a host name; `weight` is relative, 1.0 is a convention's default.
+    `native` holds what only one convention understands (key: that convention's name), so that a round trip
+    through the same convention loses nothing; other conventions ignore it.
+    Treat the two dictionaries as frozen.
+    """
+
+    id: str
+    address: str
+    ports: tuple[Port, ...] = ()
+    health: Health = Health.UNKNOWN
+    weight: float = 1.0
+    locality: Locality = NOWHERE
+    version: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = {}
+    native: dict[str, str] = {}
+
+    @property
+    def serving(self) -> bool:
+        """Allowed to receive traffic: what the deletion guard counts."""
+        return self.health in SERVING
+
+    def sockets(self) -> frozenset[tuple[str, int]]:
+        """Every address and port pair: two instances that share one are the same running copy."""
+        return frozenset((self.address, port.number) for port in self.ports)
+
+
+class Mark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What the ledger says of an entry that a bridge wrote: proof of ownership, and the way it came.
+
+    `path` names the registries it has been in, by identity, the origin first and the one it was copied from last;
+    `scope`, `service` and `instance` name it in that last registry.
+    """
+
+    owner: str
+    link: str
+    path: tuple[str, ...]
+    scope: str
+    service: ServiceName
+    instance: str
+
+
+class Service(msgspec.Struct, frozen=True, gc=False):
+    """A service with all its instances, by id; `marks` has the ids of those that a bridge wrote, natives have none.
+
+    Treat the two dictionaries as frozen: change is a new Service.
+    """
+
+    name: ServiceName
+    instances: dict[str, Instance] = {}
+    marks: dict[str, Mark] = {}
+
+
+class Traits(msgspec.Struct, frozen=True):
+    """What a convention can carry. `fields` are names of Instance's fields, `ports` the most it can hold (0: any)."""
+
+    fields: frozenset[str]
+    ports: int = 0
+    port_names: bool = True
+    protocols: frozenset[str] | None = None  # None: any
+    tls: bool = True
+    namespaces: bool = False
+
+    @property
+    def has_health(self) -> bool:
+        """Whether an unhealthy instance can be marked; where not, presence is the only health there is."""
+        return "health" in self.fields
