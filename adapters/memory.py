@@ -1,0 +1,463 @@
+"""A registry in memory, whole and small: for tests, for embedding, and the adapter to copy from.
+
+`Store` is the server: it holds records and the ledger, and can be poked behind a bridge's back. `Memory` is the
+adapter: what a real one does over the network, it does by calling the store. Neither has a thread, a clock or a
+file; every wait is an asyncio primitive, so that both also live in virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import msgspec
+
+from bridge.adapter import Change, Entry, Held, Listing, Observed, Outcome, Reach, Source, Synced
+from bridge.errors import Conflict, Expired, IsthmusError, Rejected, Superseded, Unavailable
+from bridge.model import Health, Instance, Mark, Service, ServiceName, Traits
+
+NATIVE = ""  # the writer of everything that no bridge wrote
+
+Key = tuple[ServiceName, str]  # a service and the id of one of its entries
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One entry as it stands in the store; `instance` None: bytes that nobody can read."""
+
+    instance: Instance | None
+    revision: int
+    lease: str = ""  # the bridge whose end it does not outlive, "" if it is lasting
+
+
+class Ledgered(msgspec.Struct, frozen=True):
+    """One ledger entry: proof of ownership while its revision is that of the record beside it."""
+
+    mark: Mark
+    revision: int
+    lease: str = ""
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """A backup of a store, for `Store.restore`."""
+
+    records: dict[ServiceName, dict[str, Record]]
+    ledger: dict[Key, Ledgered]
+    revision: int
+
+
+class Place(NamedTuple):
+    """A place in a store's history, good until the store is cut again."""
+
+    revision: int
+    cuts: int
+
+
+class Tenure:
+    """One contender's place in the queue for a bridge's lock; the first in the queue is the writer."""
+
+    def __init__(self) -> None:
+        self.granted = asyncio.Event()
+        self.lost = asyncio.Event()
+
+    async def ended(self) -> None:
+        """Returns when the lock is lost."""
+        await self.lost.wait()
+
+
+class Store:
+    """The server side of one scope: revisioned records, and a ledger that is written in the same transaction.
+
+    The methods that are not coroutines are for those who poke it behind the bridge's back.
+    """
+
+    def __init__(self, identity: str = "memory", incarnation: str = "1", scope: str = "") -> None:
+        self.identity = identity
+        self.incarnation = incarnation
+        self.scope = scope
+        self.revision = 0
+        self.writes = 0  # transactions of bridges that were committed
+        self.lost_answers = 0  # so many of the next writes are made, and then answered with Unavailable
+        self.hidden: set[ServiceName] = set()  # services that answers leave out, although they are there
+        self.refused: dict[ServiceName, Exception] = {}  # services that every write fails for, and with what
+        self._records: dict[ServiceName, dict[str, Record]] = {}
+        self._ledger: dict[Key, Ledgered] = {}
+        self._changes: dict[tuple[ServiceName, str], int] = {}  # (service, writer): last revision, oldest first
+        self._locks: dict[str, deque[Tenure]] = {}
+        self._cuts = 0
+        self._cut: Exception = Expired("the watch was cut")
+        self._error: Exception | None = None
+        self._silent = False
+        self._stirred = asyncio.Event()
+
+    # What natives and other bridges do.
+
+    def register(self, service: ServiceName, instance: Instance, mark: Mark | None = None) -> int:
+        """Write an entry over whatever stands there: as a native, or with a mark as the bridge that it names."""
+        writer = mark.owner if mark else NATIVE
+        return self._put(service, instance.id, instance, mark, writer)
+
+    def deregister(self, service: ServiceName, id: str) -> None:
+        """Delete an entry as a native does, who knows nothing of ledgers."""
+        self._drop(service, id, NATIVE, ledger=False)
+
+    def spoil(self, service: ServiceName, id: str) -> None:
+        """A native writes bytes there that nobody can read."""
+        self._put(service, id, None, None, NATIVE)
+
+    def expire(self, bridge: str) -> None:
+        """The lease of a bridge ends: what it wrote with a `ttl` goes, and its ledger entries with it."""
+        leased = [
+            (name, id) for name, records in self._records.items() for id, r in records.items() if r.lease == bridge
+        ]
+        for name, id in leased:
+            self._drop(name, id, NATIVE, ledger=True)
+        self._ledger = {key: ledgered for key, ledgered in self._ledger.items() if ledgered.lease != bridge}
+
+    def instances(self, service: ServiceName) -> dict[str, Instance]:
+        """What stands there in truth, whatever the bridge believes."""
+        return {id: r.instance for id, r in self._records.get(service, {}).items() if r.instance is not None}
+
+    def mark(self, service: ServiceName, id: str) -> Mark | None:
+        """Who wrote the entry, where the ledger proves that a bridge did."""
+        record, ledgered = self._records.get(service, {}).get(id), self._ledger.get((service, id))
+        return ledgered.mark if record and ledgered and ledgered.revision == record.revision else None
+
+    # What goes wrong.
+
+    def fail_with(self, error: Exception) -> None:
+        """Every request fails with this, and every watch ends with it, until `heal`."""
+        self._error = error
+        self._stir()
+
+    def silence(self) -> None:
+        """Nothing is answered and nothing told until `heal`; what is sent is not lost."""
+        self._silent = True
+
+    def heal(self) -> None:
+        """Answer again, truthfully."""
+        self._error, self._silent, self.lost_answers = None, False, 0
+        self.hidden.clear()
+        self.refused.clear()
+        self._stir()
+
+    def cut(self, error: Exception | None = None) -> None:
+        """End every open watch, with Expired unless told otherwise; a new one is answered."""
+        self._cut = error or Expired("the watch was cut")
+        self._cuts += 1
+        self._stir()
+
+    def save(self) -> Saved:
+        """A backup, to be restored at any time and into any store."""
+        return Saved(
+            {name: dict(records) for name, records in self._records.items()}, dict(self._ledger), self.revision
+        )
+
+    def restore(self, saved: Saved, incarnation: str | None = None) -> None:
+        """Another life: the contents and the revision of a backup; locks and watches do not survive it."""
+        self._records = {name: dict(records) for name, records in saved.records.items()}
+        self._ledger = dict(saved.ledger)
+        self._changes = {}
+        self.revision = saved.revision
+        self.incarnation = self.incarnation if incarnation is None else incarnation
+        for bridge in list(self._locks):
+            self.take_lock(bridge)
+        self.cut()
+
+    def empty(self, incarnation: str | None = None) -> None:
+        """Another life, which begins with nothing."""
+        self.restore(Saved({}, {}, 0), incarnation)
+
+    def take_lock(self, bridge: str) -> None:
+        """The writer of this bridge id loses its lock, as if its session had ended; the next in the queue has it."""
+        queue = self._locks.get(bridge)
+        if queue:
+            queue.popleft().lost.set()
+            self._grant(bridge)
+
+    # What the adapter asks.
+
+    async def reached(self) -> None:
+        """Where a request would travel: waits while the store is silent, fails while it fails."""
+        while self._silent:
+            await self._stirred.wait()
+        if self._error is not None:
+            raise self._error.with_traceback(None)
+
+    def observe(self, name: ServiceName) -> Observed:
+        """One service now, records and ledger of the same moment."""
+        records = {} if name in self.hidden else self._records.get(name, {})
+        instances = {id: r.instance for id, r in records.items() if r.instance is not None}
+        marks = {id: mark for id in instances if (mark := self.mark(name, id))}
+        unreadable = frozenset(id for id, r in records.items() if r.instance is None)
+        return Observed(Service(name, instances, marks), unreadable, self.revision)
+
+    async def observations(self) -> AsyncIterator[Listing | Observed | Synced]:
+        """Everything there is, then what changes; a consumer that is slow skips what was overtaken."""
+        await self.reached()
+        place = self.place()
+        yield Listing(self.identity, self.incarnation, place.revision)
+        for name in list(self._records):
+            await self._unbroken(place)
+            yield self.observe(name)
+        await self._unbroken(place)
+        yield Synced(place.revision)
+        while True:
+            place, changes = await self.changes(place)
+            for observed in [self.observe(name) for name in dict.fromkeys(name for name, _ in changes)]:
+                yield observed
+
+    def place(self) -> Place:
+        """Where a watch that begins now takes up the history."""
+        return Place(self.revision, self._cuts)
+
+    async def changes(self, place: Place) -> tuple[Place, list[tuple[ServiceName, str]]]:
+        """Waits for writes after that place: the new place, and the services with who wrote them, oldest first."""
+        await self._unbroken(place)
+        while self.revision == place.revision:
+            await self._stirred.wait()
+            await self._unbroken(place)
+        recent: list[tuple[ServiceName, str]] = []
+        for change, revision in reversed(self._changes.items()):
+            if revision <= place.revision:
+                break
+            recent.append(change)
+        return self.place(), recent[::-1]
+
+    def held(self, bridge: str, names: Collection[ServiceName] | None) -> Held:
+        """Every entry of these services (None: of all), and the ledger entries of this bridge that prove nothing."""
+        wanted = set(self._records if names is None else names)
+        services = {
+            name: {
+                id: Entry(r.instance or Instance(id, ""), self.mark(name, id), r.revision)
+                for id, r in self._records[name].items()
+            }
+            for name in self._records
+            if name in wanted
+        }
+        loose: dict[ServiceName, dict[str, int]] = {}
+        for (name, id), ledgered in self._ledger.items():
+            if ledgered.mark.owner == bridge and (names is None or name in wanted) and not self.mark(name, id):
+                loose.setdefault(name, {})[id] = ledgered.revision
+        return Held(self.identity, services, loose)
+
+    def commit(self, bridge: str, tenure: Tenure | None, change: Change) -> int | None:
+        """One transaction: compare the lock, the record and the ledger, then write both; the new revision.
+
+        Raises Superseded, Conflict, or what the store was told to refuse with.
+        """
+        queue = self._locks.get(bridge)
+        if tenure is None or not queue or queue[0] is not tenure:
+            raise Superseded(f"the lock of {bridge} is not ours")
+        if change.service in self.refused:
+            raise self.refused[change.service].with_traceback(None)
+        record = self._records.get(change.service, {}).get(change.id)
+        ledgered = self._ledger.get((change.service, change.id))
+        ours = self.mark(change.service, change.id)
+        before = change.before.version if change.before else None
+        if change.forget:
+            if ours or not ledgered or ledgered.revision != before:
+                raise Conflict(f"{change.service}/{change.id}: the ledger entry is not what it was")
+            del self._ledger[change.service, change.id]
+        elif change.before is None and record:
+            raise Conflict(f"{change.service}/{change.id}: something stands there")
+        elif change.before and not (ours and ours.owner == bridge and record and record.revision == before):
+            raise Conflict(f"{change.service}/{change.id}: written over since revision {before}")
+        elif change.after is None:
+            self._drop(change.service, change.id, bridge, ledger=True)
+        else:
+            lease = bridge if change.ttl is not None else ""
+            self._put(change.service, change.id, change.after, change.mark, bridge, lease)
+        self.writes += 1
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise Unavailable("the answer was lost")
+        return self.revision if change.after else None
+
+    @contextlib.asynccontextmanager
+    async def lock(self, bridge: str) -> AsyncIterator[Tenure]:
+        """Waits until the lock of this bridge id is free, first come, first served."""
+        tenure = Tenure()
+        queue = self._locks.setdefault(bridge, deque())
+        queue.append(tenure)
+        self._grant(bridge)
+        try:
+            await tenure.granted.wait()
+            yield tenure
+        finally:
+            with contextlib.suppress(ValueError):  # it was taken from us
+                queue.remove(tenure)
+            tenure.lost.set()
+            self._grant(bridge)
+
+    def _grant(self, bridge: str) -> None:
+        if self._locks[bridge]:
+            self._locks[bridge][0].granted.set()
+
+    async def _unbroken(self, place: Place) -> None:
+        await self.reached()
+        if place.cuts != self._cuts:
+            raise self._cut.with_traceback(None)
+
+    def _put(
+        self, name: ServiceName, id: str, instance: Instance | None, mark: Mark | None, writer: str, lease: str = ""
+    ) -> int:
+        self._changed(name, writer)
+        self._records.setdefault(name, {})[id] = Record(instance, self.revision, lease)
+        if mark is not None:
+            self._ledger[name, id] = Ledgered(mark, self.revision, lease)
+        return self.revision
+
+    def _drop(self, name: ServiceName, id: str, writer: str, ledger: bool) -> None:
+        if ledger:
+            self._ledger.pop((name, id), None)
+        if self._records.get(name, {}).pop(id, None) is not None:
+            self._changed(name, writer)
+            if not self._records[name]:
+                del self._records[name]
+
+    def _changed(self, name: ServiceName, writer: str) -> None:
+        self.revision += 1
+        self._changes.pop((name, writer), None)
+        self._changes[name, writer] = self.revision
+        self._stir()
+
+    def _stir(self) -> None:
+        self._stirred.set()
+        self._stirred = asyncio.Event()
+
+
+class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """How much the registry can carry: turn things off to stand for a poorer convention."""
+
+    health: bool = True
+    ports: int = 0  # the most that an instance may have, 0: any
+
+
+FULL = Config()
+
+
+class MemorySource:
+    """The one scope of a store, read."""
+
+    def __init__(self, store: Store) -> None:
+        self.scope = store.scope
+        self._store = store
+
+    def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
+        """See `Source.watch`; raises what the store fails with, and Expired where the watch was cut."""
+        return self._store.observations()
+
+    async def read(self, name: ServiceName) -> Observed:
+        """One service as it stands now."""
+        await self._store.reached()
+        return self._store.observe(name)
+
+
+class MemorySink:
+    """A store, written by the bridge with one id."""
+
+    def __init__(self, store: Store, traits: Traits, bridge: str) -> None:
+        self.traits = traits
+        self._store = store
+        self._bridge = bridge
+        self._tenure: Tenure | None = None
+
+    def canonical(self, name: ServiceName, instance: Instance) -> Instance:
+        """Without the health and the ports that this registry has no place for; Rejected without an id."""
+        if not name.name or not instance.id:
+            raise Rejected("an entry needs a service and an id")
+        ports = instance.ports[: self.traits.ports or None]
+        health = instance.health if self.traits.has_health else Health.UNKNOWN
+        if ports == instance.ports and health == instance.health:
+            return instance
+        return msgspec.structs.replace(instance, ports=ports, health=health)
+
+    async def held(self, names: Collection[ServiceName] | None = None) -> Held:
+        """What stands there; records that nobody can read stand there as natives without an address."""
+        await self._store.reached()
+        return self._store.held(self._bridge, names)
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """One transaction for each change, adds first."""
+        outcomes: dict[int, Outcome] = {}
+        for index in sorted(range(len(changes)), key=lambda index: _turn(changes[index])):
+            change = changes[index]
+            try:
+                await self._store.reached()
+                outcomes[index] = Outcome(change, self._store.commit(self._bridge, self._tenure, change))
+            except Superseded:
+                raise
+            except IsthmusError as error:
+                outcomes[index] = Outcome(change, error=error)
+        return [outcomes[index] for index in range(len(changes))]
+
+    async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
+        """The empty set as soon as it listens, then the services that others wrote; raises as a watch does."""
+        await self._store.reached()
+        place = self._store.place()
+        yield frozenset()
+        while True:
+            place, changes = await self._store.changes(place)
+            if names := frozenset(name for name, writer in changes if writer != self._bridge):
+                yield names
+
+    @contextlib.asynccontextmanager
+    async def writer(self) -> AsyncIterator[Tenure]:
+        """Waits for the lock of this bridge id; one at a time, first come, first served."""
+        await self._store.reached()
+        async with self._store.lock(self._bridge) as tenure:
+            self._tenure = tenure
+            try:
+                yield tenure
+            finally:
+                self._tenure = None
+
+
+class Memory:
+    """A registry of one store, or of several that are its scopes; the first is the one that is written."""
+
+    def __init__(self, name: str, store: Store, *more: Store, config: Config = FULL) -> None:
+        self.name = name
+        self.store = store
+        fields = frozenset(Instance.__struct_fields__) - (set() if config.health else {"health"})
+        self.traits = Traits(fields, ports=config.ports, namespaces=True)
+        self._stores = (store, *more)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        return None
+
+    async def scopes(self) -> AsyncIterator[Source]:
+        """One source a store, and then no more."""
+        for store in self._stores:
+            yield MemorySource(store)
+
+    def sink(self, bridge: str) -> MemorySink:
+        """The first store, to be written by this bridge."""
+        return MemorySink(self.store, self.traits, bridge)
+
+    async def reach(self) -> Reach:
+        """Always allowed, if it answers at all."""
+        await self.store.reached()
+        return Reach(self.store.identity, "memory", may_read=True, may_write=True)
+
+    async def raw(self, name: ServiceName) -> dict[str, str]:
+        """The instances of one service as JSON, by place."""
+        await self.store.reached()
+        return {f"{name}/{id}": msgspec.json.encode(i).decode() for id, i in self.store.instances(name).items()}
+
+
+def create(name: str, config: Config, state: Path | None) -> Memory:
+    """A registry with a store of its own, which lives as long as the process."""
+    return Memory(name, Store(identity=f"memory:{name}"), config=config)
+
+
+def _turn(change: Change) -> int:
+    """Adds before replacements before removals: nobody finds a service empty on the way (Slack, 2020-05-12)."""
+    return 2 if change.after is None else 1 if change.before else 0
