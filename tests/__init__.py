@@ -1,0 +1,1 @@
+"""The tests: each one is named as a promise that Isthmus keeps."""

