@@ -1,1 +1,1 @@
-"""Real servers for the tests: built once, started on loopback in temporary folders, damaged on purpose, always ended."""
+"""Real servers for the tests: built once, started on loopback in temporary folders, damaged and always ended."""

