@@ -8,15 +8,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from bridge import link
-from bridge.document import TIME, Duration
+from bridge.document import ALSO, TIME, Duration
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Globs = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-OneOrMore = Annotated[
-    tuple[str, ...], msgspec.Meta(min_length=1, extra_json_schema={"type": ["array", "string"], "minLength": 1})
-]
+OneOrMore = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, extra_json_schema={ALSO: "string", "minLength": 1})]
 Last = Literal["hold", "pass"]
 LIMITS = link.Guard()
 

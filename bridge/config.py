@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from bridge.blocks import Bridge, Configuration, Link, Name, Registry
-from bridge.document import Document, Place, nearest
+from bridge.document import ALSO, Document, Place, nearest
 from bridge.errors import ConfigError
 from bridge.judge import judge_globs, judge_link, judge_pairs
 
@@ -95,7 +95,7 @@ def schema() -> dict[str, Any]:
     registries = [
         _with_kind(kind, parts[config["$ref"].rpartition("/")[2]]) for kind, config in zip(shapes, configs, strict=True)
     ]
-    return {
+    whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Isthmus",
         "type": "object",
@@ -108,6 +108,17 @@ def schema() -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": parts,
     }
+    return cast("dict[str, Any]", _either(whole))
+
+
+def _either(part: Any) -> Any:
+    """The schema with "also" beside "type" made one list of types."""
+    if isinstance(part, list):
+        return [_either(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    made = {key: _either(one) for key, one in part.items() if key != ALSO}
+    return made | {"type": [part["type"], part[ALSO]]} if ALSO in part else made
 
 
 def _with_kind(kind: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -511,3 +511,4 @@ def test_the_schema_knows_every_key_and_the_kinds_of_registries(monkeypatch: pyt
     assert vault["additionalProperties"] is False
     assert {"from", "to", "policy", "services"} == set(schema["$defs"]["Link"]["required"])
     assert schema["$defs"]["Link"]["properties"]["from"]["type"] == ["array", "string"]
+    assert schema["$defs"]["Bridge"]["properties"]["resync"]["type"] == ["number", "string"]
