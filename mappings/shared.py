@@ -1,0 +1,42 @@
+"""Values that many instances have in common, held once: metadata, and what only one convention understands."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from sys import intern
+from typing import Any, TypeVar
+
+import msgspec
+
+from bridge.model import Instance
+
+EMPTY: dict[str, str] = {}
+NULL = msgspec.Raw(b"null")
+
+_STRINGS = msgspec.json.Decoder(dict[str, str] | None)
+_KEPT = TypeVar("_KEPT", bound=msgspec.Struct)
+
+
+@lru_cache(maxsize=8192)
+def strings(text: bytes) -> dict[str, str]:
+    """A JSON object of texts, or null. Raises ValueError where any value is something else."""
+    found = _STRINGS.decode(text)
+    return {intern(key): intern(value) for key, value in found.items()} if found else EMPTY
+
+
+def load(instance: Instance, convention: str, decoder: msgspec.json.Decoder[_KEPT], default: _KEPT) -> _KEPT:
+    """What that convention alone understands of the instance; the default where there is nothing readable."""
+    text = instance.native.get(convention)
+    if text is None:
+        return default
+    try:
+        return decoder.decode(text)
+    except ValueError:
+        return default
+
+
+@lru_cache(maxsize=8192)
+def dump(convention: str, kept: Any) -> dict[str, str]:
+    """The inverse, for `Instance.native`; of a frozen struct whose defaults are left out: nothing for a default one."""
+    text = msgspec.json.encode(kept)
+    return {convention: text.decode()} if text != b"{}" else EMPTY
