@@ -1,0 +1,191 @@
+"""What the guard keeps back at one destination: the sets an operator sees, approves, and what a second opinion frees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from bridge.adapter import Cause
+from bridge.guard import Verdict
+from bridge.model import ServiceName
+from bridge.plan import Removal, Scope
+
+Item = tuple[str, str, str]  # link, service, entry id
+
+
+class HeldRemoval(NamedTuple):
+    """One removal that is kept back. `since` and `due` in monotonic seconds; `due` None: only the operator frees it."""
+
+    removal: Removal
+    verdict: Verdict
+    since: float
+    due: float | None
+
+    @property
+    def item(self) -> Item:
+        """What it is called in a set to be approved."""
+        change = self.removal.change
+        return change.mark.link if change.mark else "", str(change.service), change.id
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A set of removals held for one reason; `id` is the hash of exactly this set. Ages in seconds."""
+
+    id: str
+    link: str
+    scope: str
+    cause: Cause
+    rule: str
+    services: int
+    instances: int
+    age: float
+    due_in: float | None
+    items: tuple[Item, ...]
+
+
+def set_hash(items: Iterable[Item]) -> str:
+    """The name of a set of removals: the same set has the same one in every process."""
+    text = "\n".join(sorted("\t".join(item) for item in items))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Holds:
+    """All that is held at one destination, by service and entry id, and what may go all the same."""
+
+    def __init__(self) -> None:
+        self._held: dict[ServiceName, dict[str, HeldRemoval]] = {}
+        self._freed: dict[str, set[Item]] = {}  # by service: let go by the operator or a second opinion
+        self._shown: dict[str, frozenset[Item]] = {}
+        self._asked: dict[ServiceName, dict[tuple[Scope, Cause], int]] = {}
+        self._losses: dict[tuple[Scope, Cause], int] = {}
+
+    def ask(self, name: ServiceName, removals: list[Removal]) -> None:
+        """Counts what a plan would take away, before any of it is judged: a loss is judged as a whole."""
+        for key, count in self._asked.pop(name, {}).items():
+            self._losses[key] -= count
+            if not self._losses[key]:
+                del self._losses[key]
+        asked: dict[tuple[Scope, Cause], int] = {}
+        for removal in removals:
+            if removal.loses:
+                key = (removal.scope, removal.cause)
+                asked[key] = asked.get(key, 0) + 1
+                self._losses[key] = self._losses.get(key, 0) + 1
+        if asked:
+            self._asked[name] = asked
+
+    def losses(self, scope: Scope, cause: Cause) -> int:
+        """How many serving instances of a scope are asked to go for that cause, held ones included."""
+        return self._losses.get((scope, cause), 0)
+
+    def is_free(self, removal: Removal) -> bool:
+        """Whether the operator or a second opinion has let this one go."""
+        change = removal.change
+        service = str(change.service)
+        return (change.mark.link if change.mark else "", service, change.id) in self._freed.get(service, ())
+
+    def settle(
+        self, name: ServiceName, held: dict[str, HeldRemoval], removals: list[Removal]
+    ) -> tuple[list[HeldRemoval], list[HeldRemoval]]:
+        """What is held under a name from now on; returns what is newly held, and what is not any more.
+
+        Times of what was held before stand. What is asked no more is no longer free either.
+        """
+        before = self._held.pop(name, {})
+        now = {key: one._replace(since=before[key].since) if key in before else one for key, one in held.items()}
+        for key, one in now.items():
+            if key in before and one.due is not None and before[key].due is not None:
+                now[key] = one._replace(due=before[key].due)
+        if now:
+            self._held[name] = now
+        text = str(name)
+        if text in self._freed:
+            asked = {removal.change.id for removal in removals}
+            self._freed[text] = {item for item in self._freed[text] if item[2] in asked}
+            if not self._freed[text]:
+                del self._freed[text]
+        fresh = [one for key, one in now.items() if key not in before]
+        return fresh, [one for key, one in before.items() if key not in now]
+
+    def due(self, now: float) -> list[HeldRemoval]:
+        """What waits for a second opinion only, and whose time has come."""
+        return [
+            one
+            for held in self._held.values()
+            for one in held.values()
+            if one.due is not None and one.due <= now and one.item not in self._freed.get(one.item[1], ())
+        ]
+
+    def next_due(self) -> float | None:
+        """When the next second opinion is due."""
+        return min(
+            (one.due for held in self._held.values() for one in held.values() if one.due is not None), default=None
+        )
+
+    def postpone(self, one: HeldRemoval, due: float) -> None:
+        """The second opinion disagreed, or could not be had: ask again then."""
+        held = self._held.get(one.removal.change.service, {})
+        if one.removal.change.id in held:
+            held[one.removal.change.id] = one._replace(due=due)
+
+    def free(self, items: Iterable[Item]) -> None:
+        """These may go."""
+        for item in items:
+            self._freed.setdefault(item[1], set()).add(item)
+
+    def count(self, link: str | None = None) -> int:
+        """How many removals are held, of one link or of all."""
+        return sum(1 for held in self._held.values() for one in held.values() if link is None or one.item[0] == link)
+
+    def of(self, name: ServiceName) -> dict[str, HeldRemoval]:
+        """What is held under one name."""
+        return self._held.get(name, {})
+
+    def scopes(self) -> set[Scope]:
+        """The scopes that something held came from."""
+        return {one.removal.scope for held in self._held.values() for one in held.values()}
+
+    def show(self, now: float) -> list[Hold]:
+        """What is held, as sets to approve: one for each link, scope, cause and kind of rule."""
+        sets: dict[tuple[str, Scope, Cause, str], list[HeldRemoval]] = {}
+        for held in self._held.values():
+            for one in held.values():
+                kind = one.verdict.rule.partition(":")[0]
+                by_service = str(one.removal.change.service) if kind in ("service_share", "last_instance") else ""
+                key = (one.item[0], one.removal.scope, one.removal.cause, kind + by_service)
+                sets.setdefault(key, []).append(one)
+        shown = []
+        for (link, scope, cause, _), ones in sets.items():
+            items = tuple(sorted(one.item for one in ones))
+            dues = [one.due for one in ones if one.due is not None]
+            hold = Hold(
+                id=set_hash(items),
+                link=link,
+                scope=f"{scope[0]}/{scope[1]}" if scope[1] else scope[0],
+                cause=cause,
+                rule=max(ones, key=lambda one: one.since).verdict.rule,
+                services=len({item[1] for item in items}),
+                instances=len(items),
+                age=now - min(one.since for one in ones),
+                due_in=max(0.0, max(dues) - now) if dues else None,
+                items=items,
+            )
+            self._shown[hold.id] = frozenset(items)
+            shown.append(hold)
+        return sorted(shown, key=lambda hold: (hold.link, hold.scope, hold.rule))
+
+    def approve(self, hold: str, now: float) -> tuple[Item, ...]:
+        """Frees exactly the set that was shown under that name; raises KeyError, ValueError where it has grown."""
+        current = {one.id: frozenset(one.items) for one in self.show(now)}
+        known = current.get(hold) or self._shown.get(hold)
+        if known is None:
+            raise KeyError(hold)
+        standing = {one.item for held in self._held.values() for one in held.values()}
+        for other, items in current.items():
+            if items > known:
+                raise ValueError(f"the set has grown since it was shown: it is {other} now; look again")
+        self.free(known & standing)
+        return tuple(sorted(known & standing))

@@ -1,0 +1,229 @@
+"""Desired against held, for one name at one destination: what to write, and what would be lost and why; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from bridge.adapter import Cause, Change, Entry
+from bridge.link import Link, Policy
+from bridge.model import Instance, Mark, ServiceName
+from bridge.route import Desired, Wanted
+from bridge.store import View
+
+Scope = tuple[str, str]  # (identity, scope): the part of the world that an entry came from
+
+
+class Removal(NamedTuple):
+    """One change that takes something away, for the guard to judge. `loses`: a serving instance stops serving.
+
+    `doubt`: why its cause is not believed without the operator, "" if it is.
+    """
+
+    change: Change
+    cause: Cause
+    scope: Scope
+    loses: bool
+    doubt: str = ""
+
+
+class Plan(NamedTuple):
+    """What to do under one name. `kept`: ours, wanted no more, and left standing, each with the reason."""
+
+    name: ServiceName
+    upserts: list[Change]
+    removals: list[Removal]
+    shadowed: dict[str, str]
+    kept: dict[str, str]
+    parked: str
+    serving: int  # entries that serve there now, whoever owns them
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing to do."""
+        return not (self.upserts or self.removals)
+
+
+class Gone(NamedTuple):
+    """Why an entry of ours is no longer wanted."""
+
+    cause: Cause
+    scope: Scope
+    doubt: str = ""
+
+
+def make_plan(
+    name: ServiceName,
+    goal: Desired,
+    entries: Mapping[str, Entry],
+    loose: Mapping[str, object],
+    owner: str,
+    links: Mapping[str, Link],
+    views: Iterable[View],
+    causes: Mapping[str, Cause],
+) -> Plan:
+    """The changes that bring what is held under a name to what is desired.
+
+    `causes`: what was found before to be the cause of an entry's removal, by entry id; a cause once found stands.
+    """
+    ours = {key: entry for key, entry in entries.items() if entry.mark is not None and entry.mark.owner == owner}
+    serving = sum(1 for entry in entries.values() if entry.instance.serving)
+    if goal.parked:
+        return Plan(name, [], [], {}, dict.fromkeys(ours, goal.parked), goal.parked, serving)
+    upserts: list[Change] = []
+    removals: list[Removal] = []
+    shadowed: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    foreign = _foreign(entries, owner) if len(ours) < len(entries) else {}
+    for key, wanted in goal.wanted.items():
+        entry = entries.get(key)
+        if entry is not None and entry.instance is wanted.instance and entry.mark is wanted.mark and not foreign:
+            continue
+        native = foreign and _native(foreign, entries, key, wanted.instance, owner)
+        if native:
+            shadowed[key] = native
+            if key in ours:
+                removals.append(_removal(name, key, ours[key], Gone(Cause.SHADOWED, _scope(wanted.mark)), links))
+            continue
+        if entry is not None and entry.instance == wanted.instance and entry.mark == wanted.mark:
+            continue
+        change = Change(name, key, entry, wanted.instance, wanted.mark, ttl=_ttl(links, wanted.mark))
+        if entry is not None and entry.instance.serving and not wanted.instance.serving:
+            removals.append(Removal(change, Cause.HEALTH, _scope(wanted.mark), loses=True))
+        else:
+            upserts.append(change)
+    upserts.extend(
+        Change(name, key, Entry(Instance(key, ""), None, version), forget=True) for key, version in loose.items()
+    )
+    if len(ours) > len(goal.wanted.keys() & ours.keys()):
+        sockets = {socket for key, w in goal.wanted.items() if key in entries for socket in w.instance.sockets()}
+        sources = {_source(w.mark) for key, w in goal.wanted.items() if key in entries}
+        views = list(views)
+        for key, entry in ours.items():
+            if key in goal.wanted or entry.mark is None:
+                continue
+            gone = _evidence(name, key, entry.mark, goal, links, views, causes)
+            own = entry.instance.sockets()
+            if (own and own <= sockets) or _source(entry.mark) in sources:
+                gone = Gone(Cause.REPLACED, _scope(entry.mark))
+            elif isinstance(gone, Gone) and _upsert_only(links, entry.mark):
+                gone = "upsert-only: the link removes nothing"
+            if isinstance(gone, str):
+                kept[key] = gone
+            else:
+                removals.append(_removal(name, key, entry, gone, links))
+    _spare_the_last(name, entries, removals, kept)
+    return Plan(name, upserts, removals, shadowed, kept, "", serving)
+
+
+def _evidence(
+    name: ServiceName,
+    key: str,
+    mark: Mark,
+    goal: Desired,
+    links: Mapping[str, Link],
+    views: list[View],
+    causes: Mapping[str, Cause],
+) -> Gone | str:
+    """Why an entry is not wanted any more, or why that cannot be said and it stays (rules 2 and 3)."""
+    link = links.get(mark.link)
+    if link is None:
+        return f"orphan: no link {mark.link!r} leads here; it goes by `isthmus purge --orphans` only"
+    scope = _scope(mark)
+    mine = [view for view in views if view.registry in link.from_]
+    view = next((view for view in mine if view.identity == mark.path[-1] and view.scope == mark.scope), None)
+    if view is None:
+        silent = [repr(view) for view in mine if not view.synced]
+        if silent or not mine:
+            return f"its source {mark.path[-1]} has not been heard in this process"
+        answering = ", ".join(sorted(view.identity for view in mine))
+        return Gone(Cause.ABSENCE, scope, f"its source {mark.path[-1]} answers no more; there is {answering}")
+    if not view.synced:
+        return f"{view!r} has not listed everything in this process: {view.reason}"
+    service = view.services.get(mark.service)
+    if service is not None and mark.instance in service.instances:
+        refusal = goal.refused.get((view.registry, view.scope, mark.service, mark.instance))
+        if refusal is not None and refusal.parked:
+            return f"parked: {refusal.reason}"
+        cause = refusal.cause if refusal is not None else Cause.CONFIG
+        return Gone(causes.get(key, cause), scope)
+    if view.ended(mark.service, mark.instance):
+        return Gone(Cause.EVENT, scope)
+    empty = "" if view.services else f"{view!r} lists nothing at all"
+    return Gone(Cause.ABSENCE, scope, view.doubt or empty)
+
+
+def _foreign(entries: Mapping[str, Entry], owner: str) -> dict[tuple[str, int], str]:
+    """Who else holds which address and port."""
+    return {
+        socket: f"{socket[0]}:{socket[1]} is held by {_whose(entry)} as {key}"
+        for key, entry in entries.items()
+        if entry.mark is None or entry.mark.owner != owner
+        for socket in entry.instance.sockets() or [("", 0)]
+    }
+
+
+def _native(
+    foreign: dict[tuple[str, int], str], entries: Mapping[str, Entry], key: str, instance: Instance, owner: str
+) -> str:
+    entry = entries.get(key)
+    if entry is not None and (entry.mark is None or entry.mark.owner != owner):
+        return f"the id {key} is held by {_whose(entry)}"
+    return next((foreign[socket] for socket in instance.sockets() if socket in foreign), "")
+
+
+def _whose(entry: Entry) -> str:
+    return f"the bridge {entry.mark.owner}" if entry.mark else "a native"
+
+
+def _spare_the_last(
+    name: ServiceName, entries: Mapping[str, Entry], removals: list[Removal], kept: dict[str, str]
+) -> None:
+    """The last serving instances of a service are never withdrawn for their health."""
+    ill = {removal.change.id for removal in removals if removal.cause is Cause.HEALTH and removal.change.after is None}
+    if not ill:
+        return
+    going = {removal.change.id for removal in removals}
+    if any(entry.instance.serving for key, entry in entries.items() if key not in going):
+        return
+    removals[:] = [removal for removal in removals if removal.change.id not in ill]
+    kept.update(dict.fromkeys(ill, "unhealthy, and kept: nothing else serves"))
+
+
+def _removal(name: ServiceName, key: str, entry: Entry, gone: Gone, links: Mapping[str, Link]) -> Removal:
+    change = Change(name, key, entry, None, entry.mark, gone.cause)
+    loses = entry.instance.serving and gone.cause not in (Cause.REPLACED, Cause.SHADOWED)
+    return Removal(change, gone.cause, gone.scope, loses, gone.doubt)
+
+
+def _scope(mark: Mark) -> Scope:
+    return mark.path[-1], mark.scope
+
+
+def _source(mark: Mark) -> tuple[str, str, ServiceName, str]:
+    return mark.path[-1], mark.scope, mark.service, mark.instance
+
+
+def _ttl(links: Mapping[str, Link], mark: Mark) -> int | None:
+    link = links.get(mark.link)
+    return link.ttl if link else None
+
+
+def _upsert_only(links: Mapping[str, Link], mark: Mark) -> bool:
+    link = links.get(mark.link)
+    return link is not None and link.policy is Policy.UPSERT_ONLY
+
+
+def settled_causes(plan: Plan, known: Mapping[str, Wanted], causes: Mapping[str, Cause]) -> dict[str, Cause]:
+    """The causes that stand from now on: what was wanted under this very configuration goes by its source's word.
+
+    Without this, an instance whose metadata changed out of a link's `where` would be taken for a changed file.
+    """
+    found = {}
+    for removal in plan.removals:
+        key = removal.change.id
+        cause = causes.get(key, removal.cause)
+        if key not in causes and cause is Cause.CONFIG and key in known:
+            cause = Cause.EVENT
+        found[key] = cause
+    return found

@@ -1,0 +1,200 @@
+"""Reconciling: what is written, what is held back, and what is left alone."""
+
+from __future__ import annotations
+
+from adapters.memory import Store as Server
+from bridge.link import Guard, Policy
+from bridge.model import Health, Mark, ServiceName
+from tests.bridge.core import PAY, Core, instance, link, until
+
+
+def fleet(server: Server, services: int, instances: int) -> None:
+    for s in range(services):
+        for i in range(instances):
+            server.register(ServiceName(f"s{s}"), instance(f"i{i}", f"192.0.{s}.{i}"))
+
+
+async def test_what_a_source_holds_arrives_and_follows_changes() -> None:
+    source, target = Server("a"), Server("b")
+    source.register(PAY, instance("i1"))
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        assert target.instances(PAY) == source.instances(PAY)
+        source.register(PAY, instance("i2"))
+        source.register(PAY, instance("i1", version="v2"))
+        await until(lambda: target.instances(PAY) == source.instances(PAY))
+        source.deregister(PAY, "i2")
+        await until(lambda: target.instances(PAY) == source.instances(PAY))
+
+
+async def test_each_change_is_one_write_and_nothing_is_written_in_idle() -> None:
+    source, target = Server("a"), Server("b")
+    fleet(source, 3, 4)
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        assert target.writes == 12
+        core.reconcilers["target"].poke()
+        source.cut()
+        await until(lambda: sum(view.lists for view in core.store.views()) == 2)
+        await core.idle()
+        assert target.writes == 12
+
+
+async def test_observing_writes_nothing_and_shows_what_it_would() -> None:
+    source, target = Server("a"), Server("b")
+    fleet(source, 2, 2)
+    async with Core({"source": source, "target": target}, [link(policy=Policy.OBSERVE)]).running() as core:
+        await core.idle()
+        assert target.writes == 0
+        assert sum(len(plan.upserts) for plan in core.reconcilers["target"].plans.values()) == 4
+
+
+async def test_the_last_instance_is_held_until_a_replacement_comes() -> None:
+    source, target = Server("a"), Server("b")
+    fleet(source, 5, 3)
+    source.register(PAY, instance("i1", "192.0.2.1"))
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        source.deregister(PAY, "i1")
+        await until(lambda: core.reconcilers["target"].holds.count() == 1)
+        assert "i1" in target.instances(PAY)
+        source.register(PAY, instance("i2", "192.0.2.2"))
+        await until(lambda: target.instances(PAY).keys() == {"i2"})
+        assert core.reconcilers["target"].holds.count() == 0
+
+
+async def test_an_event_that_a_fresh_read_confirms_is_let_go() -> None:
+    source, target = Server("a"), Server("b")
+    fleet(source, 5, 3)
+    source.register(PAY, instance("i1", "192.0.2.1"))
+    links = [link(guard=Guard(confirm_event=0.0))]
+    async with Core({"source": source, "target": target}, links).running() as core:
+        await core.idle()
+        source.deregister(PAY, "i1")
+        await until(lambda: not target.instances(PAY))
+
+
+async def test_a_source_that_comes_back_empty_takes_nothing_until_approved() -> None:
+    source, target = Server("a"), Server("b")
+    fleet(source, 4, 5)
+    async with Core({"source": source, "target": target}, [link(guard=Guard(confirm_absence=0.0))]).running() as core:
+        await core.idle()
+        source.empty()
+        source.cut()
+        reconciler = core.reconcilers["target"]
+        await until(lambda: reconciler.holds.count() == 20)
+        (hold,) = reconciler.holds.show(0.0)
+        assert hold.due_in is None and hold.instances == 20 and hold.services == 4
+        approved = reconciler.holds.approve(hold.id, 0.0)
+        assert len(approved) == 20
+        reconciler.poke()
+        await until(lambda: not any(target.instances(ServiceName(f"s{s}")) for s in range(4)))
+
+
+async def test_half_an_answer_is_held_and_a_single_removal_still_flows() -> None:
+    source, target = Server("a"), Server("b")
+    fleet(source, 10, 10)
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        for s in range(10):
+            for i in range(4):
+                source.deregister(ServiceName(f"s{s}"), f"i{i}")
+        source.cut()
+        reconciler = core.reconcilers["target"]
+        await until(lambda: sum(view.lists for view in core.store.views()) == 2)
+        await core.idle()
+        gone = 100 - sum(len(target.instances(ServiceName(f"s{s}"))) for s in range(10))
+        assert gone <= 10 and reconciler.holds.count() == 40 - gone
+        source.deregister(ServiceName("s9"), "i9")
+        await until(lambda: "i9" not in target.instances(ServiceName("s9")))
+
+
+async def test_a_native_at_the_target_wins_and_is_taken_up_when_it_goes() -> None:
+    source, target = Server("a"), Server("b")
+    source.register(PAY, instance("i1", "192.0.2.1"))
+    target.register(PAY, instance("n1", "192.0.2.1"))
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        assert target.instances(PAY).keys() == {"n1"}
+        assert "i1" in core.reconcilers["target"].shadowed[PAY]
+        target.deregister(PAY, "n1")
+        await until(lambda: target.instances(PAY).keys() == {"i1"})
+        target.register(PAY, instance("n1", "192.0.2.1"))
+        await until(lambda: target.instances(PAY).keys() == {"n1"})
+
+
+async def test_a_native_that_writes_over_our_entry_keeps_it() -> None:
+    source, target = Server("a"), Server("b")
+    source.register(PAY, instance("i1", "192.0.2.1"))
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        native = instance("i1", "192.0.2.99")
+        target.register(PAY, native)
+        await until(lambda: "i1" in core.reconcilers["target"].shadowed.get(PAY, {}))
+        source.deregister(PAY, "i1")
+        await core.idle()
+        assert target.instances(PAY) == {"i1": native}
+
+
+async def test_two_ways_do_not_echo() -> None:
+    a, b = Server("a"), Server("b")
+    a.register(PAY, instance("i1"))
+    b.register(PAY, instance("i2"))
+    async with Core({"a": a, "b": b}, [link("b", "a"), link("a", "b")]).running() as core:
+        await until(lambda: a.instances(PAY).keys() == b.instances(PAY).keys() == {"i1", "i2"})
+        await core.idle()
+        assert (a.writes, b.writes) == (1, 1)
+        a.deregister(PAY, "i1")
+        await until(lambda: b.instances(PAY).keys() == {"i2"})
+
+
+async def test_a_removal_by_the_file_waits_for_the_operator() -> None:
+    source, target = Server("a"), Server("b")
+    fleet(source, 2, 2)
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        reconciler = core.reconcilers["target"]
+        reconciler.route([link(rename="new-{name}")])
+        await until(lambda: len(target.instances(ServiceName("new-s0"))) == 2)
+        await until(lambda: reconciler.holds.count() == 4)
+        assert len(target.instances(ServiceName("s0"))) == 2
+        assert {hold.due_in for hold in reconciler.holds.show(0.0)} == {None}
+
+
+async def test_where_an_instance_leaves_by_its_own_metadata_it_goes_as_an_event() -> None:
+    source, target = Server("a"), Server("b")
+    for i in range(4):
+        source.register(PAY, instance(f"i{i}", metadata={"team": "pay-1"}))
+    fleet(source, 3, 3)
+    links = [link(where={"team": "pay-*"})]
+    async with Core({"source": source, "target": target}, links).running() as core:
+        await core.idle()
+        assert len(target.instances(PAY)) == 4
+        source.register(PAY, instance("i0", metadata={"team": "shop"}))
+        await until(lambda: len(target.instances(PAY)) == 3)
+
+
+async def test_a_draining_instance_is_withdrawn_but_never_the_last() -> None:
+    source, target = Server("a"), Server("b")
+    source.register(PAY, instance("i1"))
+    source.register(PAY, instance("i2"))
+    core = Core({"source": source, "target": target}, [link(unhealthy="withdraw")])
+    async with core.running():
+        await core.idle()
+        source.register(PAY, instance("i1", health=Health.DRAINING))
+        await until(lambda: target.instances(PAY).keys() == {"i2"})
+        source.register(PAY, instance("i2", health=Health.UNHEALTHY))
+        await core.idle()
+        assert target.instances(PAY).keys() == {"i2"}
+        assert "i2" in core.reconcilers["target"].kept[PAY]
+
+
+async def test_an_orphan_is_left_and_another_owners_entry_is_not_touched() -> None:
+    source, target = Server("a"), Server("b")
+    source.register(PAY, instance("i1"))
+    target.register(PAY, instance("o1"), Mark("bridge", "gone-link", ("z",), "", PAY, "o1"))
+    target.register(PAY, instance("o2"), Mark("other", "x", ("z",), "", PAY, "o2"))
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        assert target.instances(PAY).keys() == {"i1", "o1", "o2"}
+        assert "orphan" in core.reconcilers["target"].kept[PAY]["o1"]
