@@ -188,7 +188,7 @@ async def test_a_server_that_will_not_run_shows_its_log(etcd_server: StartEtcd) 
 async def test_a_server_dies_with_the_tests_however_they_end(tmp_path: Path) -> None:
     with provided():
         await asyncio.to_thread(etcds.binary)
-    child = subprocess.Popen(  # noqa: ASYNC220  (it returns at once)
+    child = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
     )
     assert child.stdout is not None

@@ -28,7 +28,10 @@ def issue(folder: Path) -> Certificates:
     client = authority.issue_cert("isthmus.test", common_name="isthmus")
     stranger = trustme.CA().issue_cert("isthmus.test", common_name="isthmus")
     return Certificates(
-        ca, _written(server, folder / "server"), _written(client, folder / "client"), _written(stranger, folder / "stranger")
+        ca,
+        _written(server, folder / "server"),
+        _written(client, folder / "client"),
+        _written(stranger, folder / "stranger"),
     )
 
 

