@@ -104,7 +104,7 @@ def make_plan(
                 continue
             gone = _evidence(name, key, entry.mark, goal, links, views, causes)
             own = entry.instance.sockets()
-            if (own and own <= sockets) or _source(entry.mark) in sources:
+            if entry.mark.link in links and ((own and own <= sockets) or _source(entry.mark) in sources):
                 gone = Gone(Cause.REPLACED, _scope(entry.mark))
             elif isinstance(gone, Gone) and _upsert_only(links, entry.mark):
                 gone = "upsert-only: the link removes nothing"

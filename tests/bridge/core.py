@@ -83,9 +83,7 @@ class Core:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Core]:
         async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(self._feed(name, tasks)) for link in self.links for name in link.from_
-            ]
+            running = [tasks.create_task(self._feed(name, tasks)) for link in self.links for name in link.from_]
             running += [tasks.create_task(one.run()) for one in self.reconcilers.values()]
             try:
                 yield self
@@ -95,9 +93,11 @@ class Core:
 
     async def idle(self) -> None:
         await until(
-            lambda: all(view.synced for view in self.store.views())
-            and bool(list(self.store.views()))
-            and all(one.idle and one.role in ("writer", "observing") for one in self.reconcilers.values())
+            lambda: (
+                all(view.synced for view in self.store.views())
+                and bool(list(self.store.views()))
+                and all(one.idle and one.role in ("writer", "observing") for one in self.reconcilers.values())
+            )
         )
 
 
