@@ -9,8 +9,7 @@ from functools import lru_cache
 from bridge.errors import Rejected
 from bridge.model import Instance, Port
 
-_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = re.compile(rf"(?:{_OCTET}\.){{3}}{_OCTET}", re.ASCII).fullmatch
+_OCTETS = frozenset(str(number) for number in range(256))
 # A last label of digits alone is a mistyped IPv4 address, never a name (WHATWG URL, "ends in a number").
 _NAME = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*(?![0-9]+\.?\Z)"
                    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?").fullmatch  # fmt: skip
@@ -21,9 +20,10 @@ def host(text: str) -> str:
 
     Takes IPv6 with and without brackets. Raises ValueError, whose text says what is wrong.
     """
-    if _IPV4(text) or _NAME(text):
+    octets = text.split(".")
+    if len(octets) == 4 and _OCTETS.issuperset(octets):
         return text
-    return _ipv6(text)
+    return text if _NAME(text) else _ipv6(text)
 
 
 @lru_cache(maxsize=4096)

@@ -27,7 +27,7 @@ _SECURE = {plain: secure for secure, plain in _PLAIN.items()}
 
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*").fullmatch
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL).fullmatch
+_END = re.compile(r"([^/?#]*)(.*)", re.DOTALL).fullmatch
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -71,11 +71,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         raise Undecodable(f"not a kratos record: {error}") from None
     if record.name != name.name:
         raise Undecodable(f"kratos drops it: the record says {record.name!r} under {name.name!r}")
-    native = shared.EMPTY
-    if tails or record.id != id or (not metadata and raw != b"null"):
-        native = shared.dump(
-            NAME, _Kept(record.id if record.id != id else None, tails, not metadata and raw != b"null")
-        )
+    native = _native(record.id, id, tails, not metadata and raw != b"null")
     return Instance(id, address, ports, version=record.version, metadata=metadata, native=native)
 
 
@@ -83,14 +79,15 @@ def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
     key = keys.join(name, instance.id)
     kept = shared.load(instance, NAME, _KEPT, _NOTHING)
     address = hostport.address_of(instance)
+    ports, tails = _written(instance.ports, kept.tails)
     record = _Written(
         id=instance.id if kept.id is None else kept.id,
         name=name.name,
         version=instance.version,
         metadata=instance.metadata or ({} if kept.empty else None),
         endpoints=[
-            f"{scheme}://{hostport.join(address, port.number)}{tail}"
-            for port, (scheme, tail) in zip(instance.ports, _schemes(instance, kept), strict=True)
+            f"{port.name}://{hostport.join(address, port.number)}{tail}"
+            for port, tail in zip(ports, tails, strict=True)
         ],
     )
     return key, gojson.encode(record)
@@ -99,79 +96,90 @@ def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
 def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
     keys.join(name, instance.id)
     kept = shared.load(instance, NAME, _KEPT, _NOTHING)
-    schemes = _schemes(instance, kept)
-    native = shared.EMPTY
-    tails = tuple([tail for _, tail in schemes])
-    if kept is not _NOTHING or any(tails):
-        native = shared.dump(
-            NAME,
-            _Kept(
-                kept.id if kept.id != instance.id else None,
-                tails if any(tails) else (),
-                kept.empty and not instance.metadata,
-            ),
-        )
+    ports, tails = _written(instance.ports, kept.tails)
+    id = instance.id if kept.id is None else kept.id
     made = Instance(
         instance.id,
         hostport.address_of(instance),
-        tuple([_port(port.number, scheme, tail) for port, (scheme, tail) in zip(instance.ports, schemes, strict=True)]),
+        ports,
         version=instance.version,
         metadata=instance.metadata,
-        native=native,
+        native=_native(id, instance.id, tails, kept.empty and not instance.metadata),
     )
     return instance if made == instance else made
 
 
+def _native(said: str, id: str, tails: tuple[str, ...], empty: bool) -> dict[str, str]:
+    if said == id and not empty and not any(tails):
+        return shared.EMPTY
+    return shared.dump(NAME, _Kept(None if said == id else said, tails if any(tails) else (), empty))
+
+
 def _endpoints(urls: list[str] | None) -> tuple[str, tuple[Port, ...], tuple[str, ...]]:
-    """The one host, the ports, and what follows them in the URLs (nothing at all: an empty tuple)."""
-    if not urls:
-        raise ValueError("no endpoints")
+    """The one host of all, the ports, and what follows each in its URL."""
     address = ""
+    said = None
+    ends = []
+    for url in urls or ():
+        scheme, _, rest = url.partition("://")
+        if rest.startswith("["):
+            host, _, end = rest.partition("]:")
+        else:
+            host, _, end = rest.partition(":")
+        if host != said:
+            known, address, said = address, hostport.host(host.removeprefix("[")), host
+            if known and address != known:
+                raise ValueError(f"endpoints on several hosts: {known} and {address}")
+        ends.append((scheme, end))
+    return address, *_read(tuple(ends))
+
+
+@lru_cache(maxsize=8192)
+def _read(ends: tuple[tuple[str, str], ...]) -> tuple[tuple[Port, ...], tuple[str, ...]]:
+    """The ports and what follows them, of each URL's scheme and all that stands behind its host."""
+    if not ends:
+        raise ValueError("no endpoints")
     ports = []
     tails = []
-    for url in urls:
-        parts = _URL(url)
-        if not parts:
-            raise ValueError(f"no URL: {url!r}")
-        scheme, authority, tail = parts.groups()
-        host, number = hostport.split(authority)
-        if address and host != address:
-            raise ValueError(f"endpoints on several hosts: {address} and {host}")
-        address = host
-        ports.append(_port(number, scheme.lower(), tail))
+    for scheme, end in ends:
+        number, tail = _END(end).groups()  # type: ignore[union-attr]  # matches any text
+        ports.append(_port(hostport.port_number(number), scheme.lower(), tail))
         tails.append(tail)
-    return address, tuple(ports), tuple(tails) if any(tails) else ()
+    return tuple(ports), tuple(tails)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=8192)
+def _written(ports: tuple[Port, ...], tails: tuple[str, ...]) -> tuple[tuple[Port, ...], tuple[str, ...]]:
+    """The ports as they will be read, named by the scheme of their URL, and what follows each there."""
+    if not ports:
+        raise Rejected("no port")
+    if len(tails) != len(ports):
+        tails = ("",) * len(ports)
+    pairs = [_scheme(hostport.dialable(port), tail) for port, tail in zip(ports, tails, strict=True)]
+    read = [_port(port.number, scheme, tail) for port, (scheme, tail) in zip(ports, pairs, strict=True)]
+    return tuple(read), tuple([tail for _, tail in pairs])
+
+
 def _port(number: int, scheme: str, tail: str) -> Port:
+    if not _SCHEME(scheme):
+        raise ValueError(f"{scheme!r} is no scheme of a URL")
     return Port(number, scheme, _PLAIN.get(scheme, scheme), scheme in _PLAIN or _secure(tail))
 
 
-@lru_cache(maxsize=256)
 def _secure(tail: str) -> bool:
-    """Whether the query says `isSecure=true`, as kratos before 2.6 wrote it."""
+    """Whether the query says `isSecure=true`, as kratos wrote it once."""
     return parse_qs(tail.partition("#")[0].partition("?")[2]).get("isSecure", [""])[0].lower() == "true"
 
 
-def _schemes(instance: Instance, kept: _Kept) -> list[tuple[str, str]]:
-    """Scheme and tail of each port's URL."""
-    if not instance.ports:
-        raise Rejected("no port")
-    tails = kept.tails if len(kept.tails) == len(instance.ports) else ("",) * len(instance.ports)
-    return [_scheme(hostport.dialable(port), tail) for port, tail in zip(instance.ports, tails, strict=True)]
-
-
-@lru_cache(maxsize=4096)
 def _scheme(port: Port, tail: str) -> tuple[str, str]:
+    """The scheme that says the port's protocol and TLS, and the tail, which once said the latter."""
     said = port.protocol or (port.name if port.name in _SECURE or port.name in _PLAIN else "")
     if not said:
         raise Rejected(f"the protocol of port {port.number} is not known: set `protocol:` on its registry")
     protocol = _PLAIN.get(said, said)
-    tls = port.tls or said in _PLAIN
     if not _SCHEME(protocol):
-        raise Rejected(f"protocol {protocol!r} cannot be a URL's scheme")
-    if not tls:
+        raise Rejected(f"protocol {protocol!r} cannot be the scheme of a URL")
+    if not port.tls and said == protocol:
         return protocol, "" if _secure(tail) else tail
     if _secure(tail) and port.name == protocol:
         return protocol, tail
