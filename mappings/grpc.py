@@ -41,7 +41,7 @@ class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     op: int = 0
     json: tuple[str, ...] = ()
-    whole: str = "null"
+    whole: str | None = None
 
 
 _RECORD = msgspec.json.Decoder(_Record)
@@ -60,17 +60,11 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         record = _RECORD.decode(value)
         address, number = hostport.split(record.Addr)
         raw = bytes(record.Metadata)
-        metadata, whole = shared.EMPTY, "null"
-        json: tuple[str, ...] = ()
-        if raw.startswith(b"{"):
-            metadata, json = loose.read(raw)
-        if not metadata and raw != b"null":
-            whole = loose.compact(raw)
+        metadata, json = loose.read(raw) if raw.startswith(b"{") else (shared.EMPTY, ())
+        whole = None if metadata or raw == b"null" else loose.compact(raw)
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not a record of etcd's endpoints manager: {error}") from None
-    native = shared.EMPTY
-    if json or record.Op or whole != "null":
-        native = shared.dump(NAME, _Kept(record.Op, json, whole))
+    native = shared.dump(NAME, _Kept(record.Op, json, whole))
     return Instance(id, address, (hostport.port(number, protocol),), metadata=metadata, native=native)
 
 
@@ -80,9 +74,7 @@ def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
     record = _Written(
         Op=kept.op,
         Addr=hostport.join(hostport.address_of(instance), port.number),
-        Metadata=loose.write(instance.metadata, kept.json)
-        if instance.metadata
-        else loose.raw(kept.whole) or shared.NULL,
+        Metadata=_metadata(instance, kept),
     )
     return keys.join(name, instance.id), gojson.encode(record)
 
@@ -99,3 +91,9 @@ def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
             metadata=instance.metadata,
         )
     return instance if made == instance else made
+
+
+def _metadata(instance: Instance, kept: _Kept) -> dict[str, str] | dict[str, str | msgspec.Raw] | msgspec.Raw:
+    if instance.metadata:
+        return loose.write(instance.metadata, kept.json) if kept.json else instance.metadata
+    return shared.NULL if kept.whole is None else loose.raw(kept.whole) or shared.NULL

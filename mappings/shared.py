@@ -30,9 +30,15 @@ def load(instance: Instance, convention: str, decoder: msgspec.json.Decoder[_KEP
     if text is None:
         return default
     try:
-        return decoder.decode(text)
+        kept: _KEPT = _load(decoder, text)
     except ValueError:
         return default
+    return kept
+
+
+@lru_cache(maxsize=8192)
+def _load(decoder: msgspec.json.Decoder[Any], text: str) -> Any:
+    return decoder.decode(text)
 
 
 @lru_cache(maxsize=8192)
