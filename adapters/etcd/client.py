@@ -1,0 +1,367 @@
+"""A thin etcd client over grpc.aio: endpoints with failover, rotated TLS files, tokens, deadlines, pages."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import grpc
+import msgspec
+from google.protobuf.message import Message
+
+from adapters.etcd import etcd_pb2 as pb
+from adapters.etcd.keys import Range
+from bridge.errors import Denied, Expired, IsthmusError, Rejected, Unavailable
+
+UNARY_TIME = 5.0  # seconds for one request
+PAGE_TIME = 15.0  # seconds for one page of a list
+PAGE = 5_000  # keys
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", 64 << 20),  # gRPC's own limit of 4 MiB is one batch of a busy watch
+    ("grpc.keepalive_time_ms", 10_000),
+    # keepalive_timeout_ms does not find a frozen server in grpcio 1.85, this does.
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # also the time that one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # when to ask again is the bridge's decision, not gRPC's
+)
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+class TLS(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """Paths of PEM files, read anew when they change; `server_name` where the certificate is for another name."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    server_name: str | None = None
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """User and password; the password is asked for at each log-in, so that its file may be rotated."""
+
+    user: str
+    password: Callable[[], str]
+
+
+class Method(msgspec.Struct, Generic[Q, R], frozen=True):
+    """One RPC. `again`: harmless when it is sent twice, so the next endpoint is asked where one does not answer."""
+
+    path: str
+    request: type[Q]
+    response: type[R]
+    again: bool = False
+
+
+RANGE = Method("/etcdserverpb.KV/Range", pb.RangeRequest, pb.RangeResponse, again=True)
+TXN = Method("/etcdserverpb.KV/Txn", pb.TxnRequest, pb.TxnResponse)
+READ = Method("/etcdserverpb.KV/Txn", pb.TxnRequest, pb.TxnResponse, again=True)  # a transaction of ranges alone
+WATCH = Method("/etcdserverpb.Watch/Watch", pb.WatchRequest, pb.WatchResponse)
+GRANT = Method("/etcdserverpb.Lease/LeaseGrant", pb.LeaseGrantRequest, pb.LeaseGrantResponse, again=True)
+REVOKE = Method("/etcdserverpb.Lease/LeaseRevoke", pb.LeaseRevokeRequest, pb.LeaseRevokeResponse, again=True)
+KEEP_ALIVE = Method("/etcdserverpb.Lease/LeaseKeepAlive", pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse)
+STATUS = Method("/etcdserverpb.Maintenance/Status", pb.StatusRequest, pb.StatusResponse, again=True)
+USER = Method("/etcdserverpb.Auth/UserGet", pb.UserGetRequest, pb.UserGetResponse, again=True)
+ROLE = Method("/etcdserverpb.Auth/RoleGet", pb.RoleGetRequest, pb.RoleGetResponse, again=True)
+AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", pb.AuthenticateRequest, pb.AuthenticateResponse, again=True)
+
+
+class TokenExpired(Denied):
+    """The server does not know our token any more: log in again."""
+
+
+class LeaseGone(Unavailable):
+    """The lease that was named does not exist."""
+
+
+class LeaseExists(Unavailable):
+    """A lease with the id asked for exists already."""
+
+
+class TooLarge(Rejected):
+    """The request or the answer is larger than a message may be."""
+
+
+# What etcd says (rpctypes/error.go) to our classes: the code alone is ambiguous. First match wins.
+SAID: tuple[tuple[str, type[IsthmusError]], ...] = (
+    ("invalid auth token", TokenExpired),
+    ("revision of auth store is old", TokenExpired),
+    ("authentication failed", Denied),
+    ("user name is empty", Denied),
+    ("permission denied", Denied),
+    ("has been compacted", Expired),
+    ("is a future revision", Expired),
+    ("request is too large", TooLarge),
+    ("message larger than max", TooLarge),
+    ("requested lease not found", LeaseGone),
+    ("lease already exists", LeaseExists),
+    ("too large lease TTL", Rejected),
+)
+CODES: dict[grpc.StatusCode, type[IsthmusError]] = {
+    grpc.StatusCode.PERMISSION_DENIED: Denied,
+    grpc.StatusCode.UNAUTHENTICATED: Denied,
+    grpc.StatusCode.OUT_OF_RANGE: Expired,
+}
+
+
+def error_of(code: grpc.StatusCode, said: str) -> IsthmusError:
+    """Our error for a failed call: what no table knows is Unavailable, which costs nothing but a second try."""
+    if "database space exceeded" in said:
+        return Unavailable("etcd refuses writes: its database is full (NOSPACE alarm); compact, defragment and disarm")
+    for text, kind in SAID:
+        if text in said:
+            return kind(said)
+    return CODES.get(code, Unavailable)(f"{said} ({code.name})")
+
+
+def reading(areas: Iterable[Range]) -> pb.TxnRequest:
+    """Ranges (of one key: with an empty end) as of one moment, for READ."""
+    return pb.TxnRequest(
+        success=[pb.RequestOp(request_range=pb.RangeRequest(key=area.start, range_end=area.end)) for area in areas]
+    )
+
+
+class _Link:
+    """One channel, with those who use it: a channel that was replaced is closed by the last of them."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.users = 0
+        self.retired = False
+        self._calls: dict[str, Any] = {}
+
+    def unary(self, method: Method[Q, R]) -> Callable[..., Any]:
+        call = self._calls.get(method.path)
+        if call is None:
+            call = self._calls[method.path] = self.channel.unary_unary(
+                method.path, method.request.SerializeToString, method.response.FromString
+            )
+        return call
+
+    @contextlib.asynccontextmanager
+    async def used(self) -> AsyncIterator[None]:
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
+            if self.retired and not self.users:
+                await self.channel.close(None)
+
+    async def retire(self) -> None:
+        self.retired = True
+        if not self.users:
+            await self.channel.close(None)
+
+
+class _Endpoint(NamedTuple):
+    target: str
+    secure: bool
+
+    @classmethod
+    def of(cls, url: str) -> _Endpoint:
+        parts = urlsplit(url)
+        return cls(parts.netloc, parts.scheme == "https")
+
+
+class Client:
+    """Several endpoints of one cluster: one is used as long as it works, then the next one is.
+
+    Opens a connection when it is first used. Raises the errors of `bridge.errors` and never waits to try again.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str], tls: TLS | None = None, credentials: Credentials | None = None
+    ) -> None:
+        self.user = credentials.user if credentials else None
+        self._endpoints = [_Endpoint.of(url) for url in endpoints]
+        self._tls = tls or TLS()
+        self._credentials = credentials
+        self._current = 0
+        self._link: _Link | None = None
+        self._files: tuple[Any, ...] = ()
+        self._token: str | None = None  # "": logged in where authentication is off
+        self._login = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Ends every call that is under way."""
+        if self._link is not None:
+            link, self._link = self._link, None
+            await link.channel.close(None)
+
+    async def call(self, method: Method[Q, R], request: Q, timeout: float = UNARY_TIME) -> R:
+        """One request and its answer, `timeout` in seconds."""
+        renewed = False
+        tries = len(self._endpoints) if method.again else 1
+        while True:
+            token = await self._authenticated() if method is not AUTHENTICATE else None
+            try:
+                async with self._linked() as link:
+                    response: R = await link.unary(method)(
+                        request, timeout=timeout, metadata=(("token", token),) if token else None
+                    )
+                    return response
+            except TokenExpired:
+                self.forget(token)
+                if renewed:
+                    raise
+                renewed = True
+            except (LeaseGone, LeaseExists):
+                raise
+            except Unavailable:
+                tries -= 1
+                if tries <= 0:
+                    raise
+
+    @contextlib.asynccontextmanager
+    async def stream(self, method: Method[Q, R], *metadata: tuple[str, str]) -> AsyncIterator[Any]:
+        """A call that streams both ways, cancelled at the end; what fails inside is raised as our errors."""
+        token = await self._authenticated()
+        try:
+            async with self._linked() as link:
+                opened: Any = link.channel.stream_stream(
+                    method.path, method.request.SerializeToString, method.response.FromString
+                )
+                call = opened(metadata=(*metadata, ("token", token)) if token else metadata)
+                try:
+                    yield call
+                finally:
+                    call.cancel()
+        except TokenExpired:
+            self.forget(token)
+            raise
+
+    async def pages(
+        self, areas: Iterable[Range], keys_only: bool = False, limit: int = PAGE
+    ) -> AsyncIterator[tuple[Range, pb.RangeResponse]]:
+        """All of some ranges, each in key order, every page as of the revision of the first one.
+
+        Raises Expired where the revision is compacted meanwhile, or another cluster answers.
+        """
+        first = pb.Header()
+        for area in areas:
+            async for page in self._pages(area, first.revision, keys_only, limit):
+                first = first if first.revision else page.header
+                if page.header.cluster_id != first.cluster_id:
+                    raise Expired(f"another cluster answers: {page.header.cluster_id:x}, not {first.cluster_id:x}")
+                yield area, page
+
+    async def _pages(self, area: Range, revision: int, keys_only: bool, limit: int) -> AsyncIterator[pb.RangeResponse]:
+        start = area.start
+        while True:
+            request = pb.RangeRequest(
+                key=start, range_end=area.end, limit=limit, revision=revision, keys_only=keys_only
+            )
+            try:
+                page = await self.call(RANGE, request, PAGE_TIME)
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            yield page
+            if not page.more:
+                return
+            revision = revision or page.header.revision
+            start = page.kvs[-1].key + b"\0"
+
+    @contextlib.asynccontextmanager
+    async def fresh(self) -> AsyncIterator[Client]:
+        """The same cluster over a connection that nobody has used, for a second opinion."""
+        other = Client([])
+        other.user, other._endpoints, other._tls = self.user, self._endpoints, self._tls
+        other._credentials, other._token, other._current = self._credentials, self._token, self._current
+        try:
+            yield other
+        finally:
+            await other.close()
+
+    def forget(self, token: str | None = None) -> None:
+        """The token is not accepted any more (None: whichever we have)."""
+        if token is None or token == self._token:
+            self._token = None
+
+    async def leave(self, link: _Link | None = None) -> None:
+        """Uses the next endpoint from now on, where there is one; what still uses this one may end by itself."""
+        left = self._link
+        if left is not None and link in (left, None) and len(self._endpoints) > 1:
+            self._current = (self._current + 1) % len(self._endpoints)
+            self._link = None
+            await left.retire()
+
+    async def _authenticated(self) -> str | None:
+        if self._credentials is None or self._token is not None:
+            return self._token
+        async with self._login:
+            if self._token is None:
+                try:
+                    request = pb.AuthenticateRequest(name=self.user, password=self._credentials.password())
+                    self._token = (await self.call(AUTHENTICATE, request)).token
+                except OSError as error:
+                    raise Denied(f"cannot read the password: {error}") from None
+                except Unavailable as error:
+                    # As etcd's own client does: a user is configured before authentication is switched on.
+                    if "authentication is not enabled" not in str(error):
+                        raise
+                    self._token = ""
+        return self._token
+
+    @contextlib.asynccontextmanager
+    async def _linked(self) -> AsyncIterator[_Link]:
+        link = await self._connected()
+        try:
+            async with link.used():
+                yield link
+        except grpc.aio.AioRpcError as failure:
+            error = error_of(failure.code(), failure.details() or "")
+            if isinstance(error, Unavailable) and not isinstance(error, LeaseGone | LeaseExists):
+                await self.leave(link)
+            raise error from None
+        except (grpc.aio.UsageError, asyncio.InvalidStateError) as closed:
+            raise Unavailable(f"the connection was closed: {closed}") from None
+
+    async def _connected(self) -> _Link:
+        endpoint = self._endpoints[self._current]
+        files = self._stamps() if endpoint.secure else ()
+        if self._link is None or files != self._files:
+            replaced, self._link, self._files = self._link, _Link(self._channel(endpoint)), files
+            if replaced is not None:
+                await replaced.retire()
+        return self._link
+
+    def _channel(self, endpoint: _Endpoint) -> grpc.aio.Channel:
+        options: list[tuple[str, str | int]] = list(OPTIONS)
+        if not endpoint.secure:
+            return grpc.aio.insecure_channel(endpoint.target, options)
+        if self._tls.server_name:
+            options.append(("grpc.ssl_target_name_override", self._tls.server_name))
+        ca, cert, key = (_bytes(path) if path else None for path in (self._tls.ca, self._tls.cert, self._tls.key))
+        credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+        return grpc.aio.secure_channel(endpoint.target, credentials, options)
+
+    def _stamps(self) -> tuple[Any, ...]:
+        """What changes when one of the TLS files is replaced, by a rename of a link to its folder too."""
+        return tuple(_stamp(path) for path in (self._tls.ca, self._tls.cert, self._tls.key) if path)
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Unavailable(f"cannot read a TLS file: {error}") from None
+
+
+def _stamp(path: str) -> tuple[int, int, int]:
+    try:
+        stat = Path(path).stat()
+    except OSError as error:
+        raise Unavailable(f"cannot read a TLS file: {error}") from None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size

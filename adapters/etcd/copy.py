@@ -1,0 +1,281 @@
+"""The working copy that a watch needs: entries, ledger words, and which entries are natives'; pure, no I/O.
+
+An etcd DELETE names only a key, and an entry and its ledger word arrive by two watchers of one stream, in either
+order. So each entry is shown only when it is decided who wrote it:
+
+- the ledger word has its revision: one transaction wrote both, it is a bridge's copy (design, rule 5);
+- its lease is none of a bridge's: a native's, for stock clients lease what they write, under leases that etcd names;
+- it stands over a native's entry of the same life (create revision): a native's, for a bridge writes over its own only;
+- else nobody knows yet: it waits, while what was known before it stays, for its word or for a look at the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from adapters.etcd import etcd_pb2 as pb
+from adapters.etcd import ledger
+from adapters.etcd.keys import LEDGER, Space, is_ours
+from adapters.etcd.ledger import Word
+from bridge.adapter import Observed
+from bridge.errors import Undecodable
+from bridge.model import Instance, Mark, Service, ServiceName
+
+REASONS = 100  # undecodable records of which the reason is kept
+
+
+class Looked(NamedTuple):
+    """What the store holds under one key, seen at one moment."""
+
+    key: bytes
+    entry: pb.KeyValue | None
+    word: Word | None
+    revision: int  # of the store at that moment
+
+
+class _Shelf:
+    """One service; the dictionaries grow with each event and are copied when the service is shown."""
+
+    __slots__ = ("instances", "marks", "name", "unreadable")
+
+    def __init__(self, name: ServiceName) -> None:
+        self.name = name
+        self.instances: dict[str, Instance] = {}
+        self.marks: dict[str, Mark] = {}
+        self.unreadable: set[str] = set()
+
+    def observed(self, revision: int) -> Observed:
+        service = Service(self.name, self.instances.copy(), self.marks.copy() if self.marks else {})
+        return Observed(service, frozenset(self.unreadable) if self.unreadable else frozenset(), revision)
+
+
+class _Cell(msgspec.Struct, frozen=True, gc=False):
+    """One entry that is decided."""
+
+    shelf: _Shelf
+    id: str
+    revision: int
+    life: int  # its create revision
+    native: bool
+
+
+class Copy:
+    """All that one watch has told: `load` what was listed, then `apply` the events; ask `changed` what to show."""
+
+    def __init__(self, space: Space, ignored: dict[str, str]) -> None:
+        self.ignored = ignored  # key to reason, of the last records that made no sense
+        self._space = space
+        self._shelves: dict[ServiceName, _Shelf] = {}
+        self._cells: dict[bytes, _Cell] = {}
+        self._words: dict[bytes, Word] = {}
+        self._waiting: dict[bytes, pb.KeyValue] = {}  # entries of which nobody knows yet who wrote them
+        self._doubted: set[bytes] = set()  # shown as a bridge's copy, whose ledger word has gone
+        self._touched: dict[_Shelf, None] = {}
+        self._audit: Audit | None = None
+
+    # The list: everything of one revision, so nothing has to wait.
+
+    def load_words(self, kvs: Iterable[pb.KeyValue]) -> None:
+        """Ledger entries, before the data that they speak of."""
+        words, has = self._words, self._space.has
+        for kv in kvs:
+            key = ledger.data_of(kv.key)
+            if has(key):
+                words[key] = ledger.word_of(kv)
+
+    def load(self, kvs: Iterable[pb.KeyValue]) -> None:
+        """Entries of the revision that the words are of."""
+        words = self._words
+        for kv in kvs:
+            key, revision = kv.key, kv.mod_revision
+            word = words.get(key) if words else None
+            self._place(key, kv, revision, word if word is not None and word.revision == revision else None)
+
+    # The watch.
+
+    def apply(self, events: Sequence[pb.Event]) -> None:
+        """Events in their order. Words first: with them most entries are decided at once."""
+        latest: dict[bytes, pb.Event] = {}
+        for event in events:
+            key = event.kv.key
+            if key.startswith(LEDGER):
+                self._say(ledger.data_of(key), event)
+            else:
+                latest[key] = event  # what was overtaken need not be decoded
+        for key, event in latest.items():
+            if event.type == pb.Event.DELETE:
+                self._remove(key)
+            else:
+                self._put(key, event.kv)
+
+    def unsettled(self) -> list[bytes]:
+        """Keys to look at in the store, for nobody knows who wrote what stands there."""
+        return [*self._waiting, *self._doubted]
+
+    def settle(self, looks: Iterable[Looked]) -> None:
+        """Decides what waited by what was seen; what was overtaken since waits for the event that says so."""
+        for key, entry, word, revision in looks:
+            waiting = self._waiting.get(key)
+            if waiting is not None and waiting.mod_revision <= revision:
+                del self._waiting[key]
+                if entry is not None and entry.mod_revision == waiting.mod_revision:
+                    self._decide(key, entry, word)
+            elif waiting is None and key in self._doubted:
+                self._doubted.discard(key)
+                cell = self._cells.get(key)
+                if cell is not None and entry is not None and entry.mod_revision == cell.revision:
+                    self._decide(key, entry, word)
+
+    def changed(self, revision: int) -> list[Observed]:
+        """The services that changed since this was last asked, as they are now."""
+        shown = [shelf.observed(revision) for shelf in self._touched]
+        for shelf in self._touched:
+            if not shelf.instances and not shelf.unreadable:
+                del self._shelves[shelf.name]
+        self._touched = {}
+        return shown
+
+    def audit(self) -> Audit:
+        """Begins to compare this copy with a list; see `Audit`."""
+        self._audit = Audit(self)
+        return self._audit
+
+    def _say(self, key: bytes, event: pb.Event) -> None:
+        if not self._space.has(key):
+            return
+        if event.type == pb.Event.DELETE:
+            gone = self._words.pop(key, None)
+            cell = self._cells.get(key)
+            # Most often the entry goes in the same transaction, and its event is the next one.
+            if gone is not None and cell is not None and gone.revision == cell.revision and not cell.native:
+                self._doubted.add(key)
+            return
+        word = self._words[key] = ledger.word_of(event.kv)
+        waiting = self._waiting.get(key)
+        if waiting is not None and waiting.mod_revision == word.revision:
+            del self._waiting[key]
+            self._decide(key, waiting, word)
+
+    def _put(self, key: bytes, kv: pb.KeyValue) -> None:
+        self._doubted.discard(key)
+        cell = self._cells.get(key)
+        if cell is None and self._space.locate(key) is None:
+            return
+        word = self._words.get(key)
+        if word is None or word.revision != kv.mod_revision:
+            overwritten = cell is not None and cell.native and cell.life == kv.create_revision
+            if not overwritten and (not kv.lease or is_ours(kv.lease)):
+                self._waiting[key] = kv
+                return
+        self._waiting.pop(key, None)
+        self._decide(key, kv, word)
+
+    def _decide(self, key: bytes, kv: pb.KeyValue, word: Word | None) -> None:
+        self._place(key, kv, kv.mod_revision, word if word is not None and word.revision == kv.mod_revision else None)
+
+    def _remove(self, key: bytes) -> None:
+        if self._audit is not None:
+            self._audit.removed.add(key)
+        self._waiting.pop(key, None)
+        self._doubted.discard(key)
+        cell = self._cells.pop(key, None)
+        if cell is not None:
+            shelf, id = cell.shelf, cell.id
+            shelf.instances.pop(id, None)
+            shelf.marks.pop(id, None)
+            shelf.unreadable.discard(id)
+            self._touched[shelf] = None
+            if self.ignored:
+                self.ignored.pop(key.decode(errors="replace"), None)
+
+    def _place(self, key: bytes, kv: pb.KeyValue, revision: int, word: Word | None) -> None:
+        """One decided entry: a native's without a word, else a bridge's copy."""
+        cell = self._cells.get(key)
+        if cell is not None:
+            shelf, id = cell.shelf, cell.id
+        else:
+            place = self._space.locate(key)
+            if place is None:
+                return
+            name, id = place
+            found = self._shelves.get(name)
+            if found is None:
+                found = self._shelves[name] = _Shelf(name)
+            shelf = found
+        self._cells[key] = _Cell(shelf, id, revision, kv.create_revision, word is None)
+        self._touched[shelf] = None
+        instance: Instance | None = None
+        if word is not None and word.mark is None:
+            self._ignore(key, "its ledger entry has a format that this version cannot read")
+        else:
+            try:
+                instance = self._space.layout.decode(shelf.name, id, kv.value, self._space.protocol)
+            except Undecodable as error:
+                self._ignore(key, str(error))
+            except Exception as bug:  # one record must not stop the others, whatever a mapping does with it
+                self._ignore(key, f"a bug in the mapping: {bug!r}")
+        if instance is None:
+            shelf.instances.pop(id, None)
+            shelf.unreadable.add(id)
+        else:
+            shelf.instances[id] = instance
+            if shelf.unreadable and id in shelf.unreadable:
+                shelf.unreadable.discard(id)
+                self.ignored.pop(key.decode(errors="replace"), None)
+        if word is not None and word.mark is not None and instance is not None:
+            shelf.marks[id] = word.mark
+        elif shelf.marks:
+            shelf.marks.pop(id, None)
+
+    def _ignore(self, key: bytes, reason: str) -> None:
+        if len(self.ignored) >= REASONS:
+            del self.ignored[next(iter(self.ignored))]
+        self.ignored[key.decode(errors="replace")] = reason
+
+
+class Audit:
+    """Finds what a watch has lost (etcd #17529, #18089, #17247): compares the working copy with a list of keys.
+
+    The watch goes on meanwhile, so a difference is only a suspicion until the watch has passed the list's revision.
+    """
+
+    def __init__(self, copy: Copy) -> None:
+        self.removed: set[bytes] = set()  # by events that arrived since the audit began
+        self._copy = copy
+        self._listed: set[bytes] = set()
+        self._revision = 0  # of the list
+        self._suspects: dict[bytes, int] = {}  # key to the revision it should have at least; 0: it should be gone
+
+    def page(self, kvs: Iterable[pb.KeyValue]) -> None:
+        """A page of the list, of keys and revisions."""
+        for kv in kvs:
+            key, revision = kv.key, kv.mod_revision
+            self._listed.add(key)
+            if self._behind(key, revision):
+                self._suspects[key] = revision
+
+    def end(self, revision: int) -> None:
+        """The list is complete, and is of this revision: what stands in the copy since before and is not listed."""
+        self._revision = revision
+        for key, cell in self._copy._cells.items():
+            if cell.revision <= revision and key not in self._listed:
+                self._suspects[key] = 0
+        self._listed.clear()
+
+    def lost(self) -> list[bytes]:
+        """Those keys of which the watch still has not said what the list says."""
+        return [key for key, revision in self._suspects.items() if self._behind(key, revision)]
+
+    def _behind(self, key: bytes, revision: int) -> bool:
+        cell = self._copy._cells.get(key)
+        waiting = self._copy._waiting.get(key)
+        if not revision:
+            return cell is not None and cell.revision <= self._revision
+        if waiting is not None and waiting.mod_revision >= revision:
+            return False
+        if cell is None:
+            return key not in self.removed and self._copy._space.locate(key) is not None
+        return cell.revision < revision

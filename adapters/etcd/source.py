@@ -1,0 +1,167 @@
+"""The source: a paginated list at one revision, then the watch from the next one on, audited once in a while."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from adapters.etcd import etcd_pb2 as pb
+from adapters.etcd import ledger
+from adapters.etcd.client import READ, Client, reading
+from adapters.etcd.copy import Copy, Looked
+from adapters.etcd.keys import Range, Space
+from adapters.etcd.ledger import Word
+from adapters.etcd.watching import Batch, Watching
+from bridge.adapter import Listing, Observed, Synced
+from bridge.errors import Expired, Unavailable
+from bridge.model import Service, ServiceName
+
+AUDIT_TIME = 60.0  # seconds from one audit to the next: how long a watch may lie (reliability, fault 18)
+AUDIT_PAGE = 2_000  # keys: small, for the watch goes on meanwhile
+PASSING_TIME = 60.0  # seconds in which a watch must pass a revision that the store has
+GRACE_TIME = 5.0  # seconds for what etcd before 3.5.8 claims to have sent and has not
+LOOK = 60  # keys in one look: two ranges each, and a transaction has 128 operations at most
+BACKLOG = 256  # responses that are read ahead of their consumer
+
+
+class EtcdSource:
+    """The one scope of a cluster, for one layout below one prefix."""
+
+    scope = ""
+
+    def __init__(self, client: Client, space: Space, audit_time: float = AUDIT_TIME) -> None:
+        self.ignored: dict[str, str] = {}  # key to reason, of the last records that made no sense
+        self._client = client
+        self._space = space
+        self._audit_time = audit_time
+
+    async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
+        """See `Source.watch`. Raises Unavailable, Expired (compacted, or events were lost) or Denied."""
+        self.ignored.clear()
+        copy = Copy(self._space, self.ignored)
+        header = await self._list(copy)
+        revision = header.revision
+        yield Listing(self._space.identity(header.cluster_id), revision=revision)
+        for observed in copy.changed(revision):
+            yield observed
+        # Not a TaskGroup: it would cancel whoever consumes this generator (PEP 789). What fails comes by the inbox.
+        inbox: asyncio.Queue[Batch | list[Looked] | Exception] = asyncio.Queue(BACKLOG)
+        watching = Watching(self._client, [*self._space.entries, self._space.ledger], revision + 1, header.cluster_id)
+        tasks = [
+            _reporting(lambda: watching.run(lambda: None, inbox.put), inbox),
+            _reporting(lambda: self._audit(copy, watching), inbox),
+        ]
+        look: asyncio.Task[None] | None = None
+        try:
+            yield Synced(revision)
+            while True:
+                arrived = [await inbox.get()]
+                while not inbox.empty():
+                    arrived.append(inbox.get_nowait())
+                events: list[pb.Event] = []
+                for item in arrived:
+                    if isinstance(item, Exception):
+                        raise item
+                    if isinstance(item, Batch):
+                        events.extend(item.events)
+                        revision = max(revision, item.revision)
+                copy.apply(events)
+                for item in arrived:
+                    if isinstance(item, list):
+                        copy.settle(item)
+                for observed in copy.changed(revision):
+                    yield observed
+                if (look is None or look.done()) and (keys := copy.unsettled()):
+                    look = _reporting(lambda keys=keys: self._look(keys, inbox.put), inbox)  # type: ignore[misc]
+        finally:
+            ending = [*tasks, look] if look is not None else tasks
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
+
+    async def read(self, name: ServiceName) -> Observed:
+        """One service by a linearizable read over a connection of its own. Raises Unavailable or Denied."""
+        async with self._client.fresh() as client:
+            answer = await client.call(READ, reading([self._space.folder(name), self._space.words(name)]))
+        copy = Copy(self._space, {})
+        copy.load_words(answer.responses[1].response_range.kvs)
+        copy.load(answer.responses[0].response_range.kvs)
+        revision = answer.header.revision
+        for observed in copy.changed(revision):
+            if observed.service.name == name:
+                return observed
+        return Observed(Service(name), revision=revision)
+
+    async def _list(self, copy: Copy) -> pb.Header:
+        """Fills the copy with everything as of one revision; the header says which."""
+        header = pb.Header()
+        async for area, page in self._client.pages([self._space.ledger, *self._space.entries]):
+            header = header if header.revision else page.header
+            if area is self._space.ledger:
+                copy.load_words(page.kvs)
+            else:
+                copy.load(page.kvs)
+            await asyncio.sleep(0)  # others have waited while this page was decoded
+        return header
+
+    async def _look(self, keys: Sequence[bytes], hand_over: Callable[[list[Looked]], Awaitable[None]]) -> None:
+        """Reads entries together with their ledger words."""
+        for first in range(0, len(keys), LOOK):
+            chunk = keys[first : first + LOOK]
+            places = [place for key in chunk for place in (Range(key, b""), Range(ledger.key_of(key), b""))]
+            answer = await self._client.call(READ, reading(places))
+            found = [response.response_range.kvs for response in answer.responses]
+            await hand_over(
+                [
+                    Looked(key, entries[0] if entries else None, _word(words), answer.header.revision)
+                    for key, entries, words in zip(chunk, found[::2], found[1::2], strict=True)
+                ]
+            )
+
+    async def _audit(self, copy: Copy, watching: Watching) -> None:
+        """Raises Expired when the watch has lost an event, so that everything is listed again."""
+        while True:
+            await asyncio.sleep(self._audit_time)
+            audit = copy.audit()
+            revision = 0
+            try:
+                async for _, page in self._client.pages(self._space.entries, keys_only=True, limit=AUDIT_PAGE):
+                    revision = revision or page.header.revision
+                    audit.page(page.kvs)
+            except (Unavailable, Expired):
+                continue  # a list that fails says nothing about a watch that runs
+            audit.end(revision)
+            await self._passed(watching, revision)
+            if audit.lost():
+                await asyncio.sleep(GRACE_TIME)
+                if lost := audit.lost():
+                    raise Expired(f"the watch lost {len(lost)} events, one of {lost[0]!r}")
+
+    async def _passed(self, watching: Watching, revision: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PASSING_TIME):
+                while watching.passed < revision:
+                    await watching.ask_progress()
+                    await asyncio.sleep(1.0)
+        if watching.passed < revision:
+            raise Expired(f"the watch stands still at revision {watching.passed}, the store is at {revision}")
+
+
+def _word(kvs: Sequence[pb.KeyValue]) -> Word | None:
+    return ledger.word_of(kvs[0]) if kvs else None
+
+
+def _reporting(
+    make: Callable[[], Coroutine[Any, Any, None]], inbox: asyncio.Queue[Batch | list[Looked] | Exception]
+) -> asyncio.Task[None]:
+    """A task whose failure comes by the inbox."""
+
+    async def run() -> None:
+        try:
+            await make()
+        except Exception as error:
+            await inbox.put(error)
+
+    return asyncio.create_task(run())

@@ -1,0 +1,125 @@
+"""One etcd watch over several ranges in one stream: whole responses, in order, or an error; it never resumes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import grpc
+
+from adapters.etcd import etcd_pb2 as pb
+from adapters.etcd.client import WATCH, Client
+from adapters.etcd.keys import Range
+from bridge.errors import Denied, Expired, Unavailable
+
+# A member that lost its cluster ends the stream instead of staying silent (etcd: watches are not linearizable).
+REQUIRE_LEADER = ("hasleader", "true")
+EVERYONE = -1  # the watch id of an answer to a progress request, which speaks for all ranges
+
+
+class Batch(NamedTuple):
+    """The events of one or more whole revisions in one of the ranges."""
+
+    revision: int  # of the last event
+    events: Sequence[pb.Event]
+
+
+class Watching:
+    """Follows `ranges` from the revision `start` on, in the cluster with this id; `run` is the body of a task."""
+
+    def __init__(self, client: Client, ranges: Sequence[Range], start: int, cluster: int) -> None:
+        self._client = client
+        self._ranges = ranges
+        self._start = start
+        self._cluster = cluster
+        self._call: Any = None
+        self._seen = dict.fromkeys(range(1, len(ranges) + 1), start - 1)  # watch id to revision of the last event
+        self._passed = dict(self._seen)
+        self._parts: dict[int, list[pb.Event]] = {}  # fragments of a response that is not whole yet
+
+    @property
+    def passed(self) -> int:
+        """The revision up to which everything has been handed over, says etcd; before 3.5.8 it says so too early."""
+        return min(self._passed.values())
+
+    async def run(self, ready: Callable[[], None], hand_over: Callable[[Batch], Awaitable[None]]) -> NoReturn:
+        """Calls `ready` when the server watches all ranges, then `hand_over` with each batch; raises when it ends.
+
+        Expired: the history is lost or inconsistent; Denied; Unavailable: the stream broke.
+        """
+        waited = set(self._seen)
+        async with self._client.stream(WATCH, REQUIRE_LEADER) as call:
+            for id, area in enumerate(self._ranges, 1):
+                create = pb.WatchCreateRequest(
+                    key=area.start,
+                    range_end=area.end,
+                    start_revision=self._start,
+                    progress_notify=True,
+                    watch_id=id,
+                    fragment=True,
+                )
+                await call.write(pb.WatchRequest(create_request=create))
+            self._call = call
+            async for response in call:
+                self._judge(response)
+                if response.events:
+                    batch = self._whole(response)
+                    if batch is not None:
+                        await hand_over(batch)
+                elif response.created:
+                    waited.discard(response.watch_id)
+                    if not waited:
+                        ready()
+                else:
+                    self._progressed(response)
+        raise Unavailable("etcd ended the watch")
+
+    async def ask_progress(self) -> None:
+        """Asks how far the watch is; etcd answers when all ranges are up to date, and may not answer at all."""
+        if self._call is not None:
+            try:
+                await self._call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+            except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+                return  # the stream is over, which `run` raises
+
+    def _judge(self, response: pb.WatchResponse) -> None:
+        header = response.header
+        # A refusal has no watch id, and a header whose revision is 0.
+        if response.canceled:
+            if response.compact_revision:
+                raise Expired(f"the history before revision {response.compact_revision} is compacted")
+            reason = response.cancel_reason
+            if "permission denied" in reason:
+                raise Denied(f"watch: {reason}")
+            if "auth" in reason or "user name is empty" in reason:
+                self._client.forget()
+            raise Expired(f"the watch was cancelled: {reason or 'no reason given'}")
+        if header.cluster_id != self._cluster:
+            raise Expired(f"another cluster answers: {header.cluster_id:x} instead of {self._cluster:x}")
+        if response.created and header.revision < self._start - 1:
+            raise Expired(f"the store went back to revision {header.revision}, from {self._start - 1}")
+
+    def _whole(self, response: pb.WatchResponse) -> Batch | None:
+        """A batch when its last fragment is in: etcd splits what is larger than a request may be."""
+        id = response.watch_id
+        events: Sequence[pb.Event] = response.events
+        if response.fragment or id in self._parts:
+            parts = self._parts.setdefault(id, [])
+            parts.extend(events)
+            if response.fragment:
+                return None
+            events = self._parts.pop(id)
+        first, last = events[0].kv.mod_revision, events[-1].kv.mod_revision
+        # etcd #15220: a watch that travelled back in time after a partition.
+        if first <= self._seen[id]:
+            raise Expired(f"the watch repeats revision {first}, having seen {self._seen[id]}")
+        self._seen[id] = last
+        self._passed[id] = max(self._passed[id], last)
+        return Batch(last, events)
+
+    def _progressed(self, response: pb.WatchResponse) -> None:
+        ids = self._passed if response.watch_id == EVERYONE else (response.watch_id,)
+        for id in ids:
+            if id not in self._parts:
+                self._passed[id] = max(self._passed[id], response.header.revision)
