@@ -9,6 +9,8 @@ from functools import lru_cache
 
 import msgspec
 
+from bridge.model import ServiceName
+
 
 class Policy(enum.StrEnum):
     """What may be written. `observe`: everything runs and is shown, nothing is written."""
@@ -26,18 +28,18 @@ class Unhealthy(enum.StrEnum):
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which services, by glob on `name` or `namespace:name`."""
+    """Which services: globs over names, or over `namespace:name` where the glob has a colon."""
 
     include: tuple[str, ...]
     exclude: tuple[str, ...] = ()
 
-    def rule(self, text: str) -> tuple[bool, str]:
+    def rule(self, name: ServiceName) -> tuple[bool, str]:
         """Whether a service goes, and the rule that decided."""
         for pattern in self.exclude:
-            if glob(pattern, text):
+            if named(pattern, name):
                 return False, f"services.exclude {pattern!r}"
         for pattern in self.include:
-            if glob(pattern, text):
+            if named(pattern, name):
                 return True, f"services.include {pattern!r}"
         return False, "services.include: no pattern matches"
 
@@ -85,10 +87,10 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
     guard: Guard = Guard()
     guard_for: tuple[GuardFor, ...] = ()
 
-    def limits(self, service: str) -> Guard:
+    def limits(self, service: ServiceName) -> Guard:
         """The guard's limits for one service: the first `guard_for` that names it, over the link's own."""
         for special in self.guard_for:
-            if any(glob(pattern, service) for pattern in special.services):
+            if any(named(pattern, service) for pattern in special.services):
                 own = {
                     field: value for field in Guard.__struct_fields__ if (value := getattr(special, field)) is not None
                 }
@@ -104,3 +106,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def glob(pattern: str, text: str) -> bool:
     """Whether the whole text matches the shell pattern, case and all."""
     return _compiled(pattern).match(text) is not None
+
+
+def named(pattern: str, name: ServiceName) -> bool:
+    """Whether the glob means that service."""
+    return glob(pattern, f"{name.namespace}:{name.name}" if ":" in pattern else name.name)

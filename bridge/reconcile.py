@@ -131,6 +131,10 @@ class Reconciler:
         """The links into this destination."""
         return tuple(self._links.values())
 
+    def is_frozen(self, link: str) -> bool:
+        """Whether an operator has stopped the writes of a link."""
+        return self._frozen(link)
+
     def poke(self, names: Iterable[ServiceName] | None = None) -> None:
         """Plan some names again, or all: an approval, a freeze that ended, a timer."""
         now = self._clock()
@@ -498,7 +502,7 @@ class Reconciler:
     def _limits(self, removal: Removal) -> Guard:
         mark = removal.change.mark
         link = self._links.get(mark.link) if mark else None
-        return link.limits(str(removal.change.service)) if link else Guard()
+        return link.limits(removal.change.service) if link else Guard()
 
     def _judge(self, plan: Plan, removal: Removal, going: int, now: float) -> guard.Verdict:
         limits = self._limits(removal)

@@ -62,7 +62,7 @@ def rename(link: Link, registry: str, name: ServiceName) -> str:
 
 def target_of(link: Link, registry: str, name: ServiceName, namespaces: bool) -> tuple[ServiceName | None, str]:
     """The name at the target, None where the link does not take that service; and the rule that decided."""
-    goes, rule = link.services.rule(str(name))
+    goes, rule = link.services.rule(name)
     if not goes:
         return None, rule
     return ServiceName(rename(link, registry, name), name.namespace if namespaces else ""), rule
