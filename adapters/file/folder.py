@@ -1,0 +1,200 @@
+"""How a folder of service files is laid out: what a path means, listing, reading, and who the folder is.
+
+    <service>.yaml                            a person's file; the stem is the service's name
+    <namespace>/<service>.yaml                the same in a namespace
+    <service>.<bridge>.isthmus.yaml           what one bridge wrote for that service
+    .isthmus/identity                         who this folder is (see `who`)
+    .isthmus/lock.<bridge>                    held by the one writer of that bridge
+
+Names are percent-encoded where a file's name cannot hold them. What begins with a dot, has another ending, or lies
+deeper, is nobody's service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from bridge.errors import Denied, IsthmusError, Rejected, Unavailable, Undecodable
+from bridge.model import ServiceName
+
+ENDINGS = (".yaml", ".yml")
+BRIDGED = ".isthmus"
+OURS = ".isthmus"  # the folder in the folder
+DRAFT = ".new"
+LONGEST = 255 - len(f".{DRAFT}")  # bytes of a file's name
+LIMIT = 4 << 20  # bytes of one file: some 15,000 instances
+
+Signature = tuple[int, ...]  # what tells two states of a file apart without reading it
+
+REACTIONS: dict[int, type[IsthmusError]] = {
+    errno.EACCES: Denied,
+    errno.EPERM: Denied,
+    errno.EROFS: Denied,
+    errno.ENAMETOOLONG: Rejected,
+}
+
+
+class Place(NamedTuple):
+    """What a path stands for: a service, in the words of a bridge or of people (`owner` "")."""
+
+    service: ServiceName
+    owner: str
+
+
+def trouble(error: OSError) -> IsthmusError:
+    """What the core is told of an error of the operating system: Unavailable unless it says otherwise."""
+    return REACTIONS.get(error.errno or 0, Unavailable)(str(error))
+
+
+@lru_cache(maxsize=65536)
+def place(path: str) -> Place | None:
+    """What a path, relative to the folder, stands for; None: nobody's service."""
+    folder, _, name = path.rpartition("/")
+    stem, ending = os.path.splitext(name)
+    if ending not in ENDINGS or name.startswith(".") or folder.startswith(".") or "/" in folder:
+        return None
+    owner = ""
+    if stem.endswith(BRIDGED):
+        stem, _, owner = stem.removesuffix(BRIDGED).rpartition(".")
+    if not stem or (stem.endswith(".") and owner):
+        return None
+    return Place(ServiceName(unquote(stem), unquote(folder)), unquote(owner))
+
+
+def path_of(name: ServiceName, owner: str) -> str:
+    """The file of a bridge for a service, relative to the folder; Rejected where no file can have that name."""
+    file = f"{_quoted(name.name)}.{_quoted(owner).replace('.', '%2E')}{BRIDGED}{ENDINGS[0]}"
+    if not name.name or max(len(file), len(_quoted(name.namespace))) > LONGEST:
+        raise Rejected(f"no file can be named after the service {str(name)!r}")
+    return f"{_quoted(name.namespace)}/{file}" if name.namespace else file
+
+
+def _quoted(text: str) -> str:
+    text = quote(text, safe="@:+=,~ ()")
+    return f"%2E{text[1:]}" if text.startswith(".") else text
+
+
+def paths(root: str, follow: Callable[[str], None] = lambda folder: None) -> Iterator[str]:
+    """Every path that stands for a service; `follow` is told each folder ("" the root) before it is listed.
+
+    Raises OSError where a part of the folder cannot be listed: half a listing is none.
+    """
+    namespaces = []
+    follow("")
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if place(entry.name):
+                yield entry.name
+            elif not entry.name.startswith(".") and os.path.isdir(entry.path):
+                namespaces.append(entry.name)
+    for namespace in namespaces:
+        try:
+            follow(namespace)
+            names = os.listdir(os.path.join(root, namespace))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # it went while we looked
+        yield from (path for name in names if place(path := f"{namespace}/{name}"))
+
+
+def paths_of(root: str, names: Collection[ServiceName] | None) -> list[str]:
+    """The paths that stand for these services; None: for any."""
+    found = [(path, place(path)) for path in paths(root)]
+    return [path for path, there in found if there and (names is None or there.service in names)]
+
+
+def signature(root: str, path: str) -> Signature | None:
+    """The state of a file; None: there is none. A link to nowhere is a file that cannot be read, not one that went."""
+    full = os.path.join(root, path)
+    try:
+        return _signature(os.stat(full))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return (error.errno or 0,) if os.path.islink(full) else None
+    except OSError as error:
+        return (error.errno or 0,)
+
+
+def read(root: str, path: str) -> tuple[Signature, bytes]:
+    """The file and its state; OSError, or Undecodable beginning with the line number: too long, or no file at all.
+
+    Raises BlockingIOError where someone wrote it meanwhile.
+    """
+    # Not blocking: a named pipe would keep us waiting for its writer.
+    descriptor = os.open(os.path.join(root, path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise Undecodable("1: it is no regular file")
+        content = file.read(LIMIT + 1)
+        if len(content) > LIMIT:
+            raise Undecodable(f"1: it is longer than {LIMIT} bytes")
+        if _signature(os.fstat(descriptor)) != _signature(before):
+            raise BlockingIOError(errno.EAGAIN, "it was written while it was read", path)
+        return _signature(before), content
+
+
+def _signature(status: os.stat_result) -> Signature:
+    return (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev, status.st_mode)
+
+
+def inode(root: str) -> int:
+    """Which folder this is. Raises OSError."""
+    return os.stat(root).st_ino
+
+
+def who(root: str) -> tuple[str, str]:
+    """Identity and incarnation: what `.isthmus/identity` says in its two lines, else what can be told without it.
+
+    A folder without it is known by host, path and inode: the empty folder below a volume that is not mounted is
+    another life. Not by its device, whose number changes with a reboot. A folder whose inode changes for good reasons
+    (git-sync, the volume of a new pod) should bring the file with it. Raises OSError.
+    """
+    try:
+        _, content = read(root, f"{OURS}/identity")
+    except (FileNotFoundError, NotADirectoryError):
+        return f"file:{socket.gethostname()}:{os.path.realpath(root)}", str(inode(root))
+    lines = content.decode(errors="replace").splitlines()
+    return lines[0].strip() if lines else "", lines[1].strip() if len(lines) > 1 else ""
+
+
+def settle_identity(root: str) -> None:
+    """Write down who the folder is, unless that stands there: neither identity nor incarnation changes by it."""
+    path = f"{OURS}/identity"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.join(root, OURS))
+    if not os.path.exists(os.path.join(root, path)):
+        replace(root, path, "\n".join((*who(root), "")).encode())
+
+
+def lock_of(bridge: str) -> str:
+    """The path of the lock of a bridge, relative to the folder."""
+    return f"{OURS}/lock.{_quoted(bridge)}"
+
+
+def replace(root: str, path: str, content: bytes, ready: Callable[[Signature], None] = lambda new: None) -> Signature:
+    """Write a file at once or not at all, by way of a draft in the same folder; its new state. Raises OSError.
+
+    `ready` is told the new state before it takes effect, and may raise to prevent it.
+    """
+    folder, name = os.path.split(os.path.join(root, path))
+    draft = os.path.join(folder, f".{name}{DRAFT}")
+    try:
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            new = _signature(os.fstat(file.fileno()))
+        ready(new)
+        os.replace(draft, os.path.join(folder, name))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+    return new

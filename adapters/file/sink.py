@@ -1,0 +1,223 @@
+"""A folder of service files, written: each bridge has files of its own, so that a person's file is never touched.
+
+The mark is in the record. An entry is ours while it stands in our file and no file before it (people's, then bridges'
+in the order of their names) has the same id; where one has, ours proves nothing any more and is `loose`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncIterator, Collection, Sequence
+
+import msgspec
+
+from adapters.file import folder
+from adapters.file.folder import Signature
+from adapters.file.follow import follow
+from adapters.file.lock import FileTerm, hold
+from adapters.file.view import View
+from bridge.adapter import Change, Entry, Held, Outcome
+from bridge.errors import Conflict, IsthmusError, Rejected, Superseded
+from bridge.model import Instance, Mark, ServiceName, Traits
+from mappings import file as mapping
+
+Entries = dict[str, tuple[Instance, Mark | None]]
+
+
+class FileSink:
+    """The files of one bridge in a folder."""
+
+    def __init__(self, root: str, rescan: float, traits: Traits, bridge: str) -> None:
+        self.traits = traits
+        self._root = root
+        self._rescan = rescan
+        self._bridge = bridge
+        self._view = View(root, own=bridge)
+        self._turn = asyncio.Lock()  # one thread at a time in the view
+        self._term: FileTerm | None = None
+        self._written: dict[str, Signature | None] = {}
+
+    def canonical(self, name: ServiceName, instance: Instance) -> Instance:
+        """With its address as RFC 5952 has it; Rejected what no file can hold."""
+        folder.path_of(name, self._bridge)
+        return mapping.canonical(instance)
+
+    async def held(self, names: Collection[ServiceName] | None = None) -> Held:
+        """What stands there; a record that makes no sense stands there as a native without an address."""
+        wanted = None if names is None else frozenset(names)
+        async with self._turn:
+            try:
+                return await asyncio.to_thread(self._held, wanted)
+            except OSError as error:
+                raise folder.trouble(error) from error
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """One atomic write for each service, or two where the batch has several: everywhere adds before removals."""
+        outcomes: dict[int, Outcome] = {}
+        several = len({change.service for change in changes}) > 1
+        batches: dict[tuple[bool, ServiceName], list[int]] = {}
+        for index, change in enumerate(changes):
+            batches.setdefault((several and change.after is None, change.service), []).append(index)
+        for (_, name), indexes in sorted(batches.items(), key=lambda batch: batch[0][0]):
+            async with self._turn:
+                made = await asyncio.to_thread(self._apply, name, [changes[index] for index in indexes])
+            outcomes.update(zip(indexes, made, strict=True))
+        return [outcomes[index] for index in range(len(changes))]
+
+    async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
+        """The empty set as soon as it listens, then the services whose files others wrote; raises as a watch does."""
+        first = True
+        async with contextlib.aclosing(follow(self._root, self._rescan)) as looks:
+            async for track, paths in looks:
+                others = (path for path in paths if self._written.get(path, ()) != track.known.get(path))
+                names = frozenset(there.service for path in others if (there := folder.place(path)))
+                if first or names:
+                    yield frozenset() if first else names
+                first = False
+
+    @contextlib.asynccontextmanager
+    async def writer(self) -> AsyncIterator[FileTerm]:
+        """Waits for the lock of this bridge in this folder. Raises Unavailable or Denied."""
+        try:
+            await asyncio.to_thread(folder.settle_identity, self._root)
+        except OSError as error:
+            raise folder.trouble(error) from error
+        async with hold(os.path.join(self._root, folder.lock_of(self._bridge))) as term:
+            self._term = term
+            try:
+                yield term
+            finally:
+                self._term = None
+
+    def _held(self, names: frozenset[ServiceName] | None) -> Held:
+        self._look(names)
+        services: dict[ServiceName, dict[str, Entry]] = {}
+        loose: dict[ServiceName, dict[str, str]] = {}
+        for name in self._view.services() if names is None else names:
+            stands = self._view.stands(name)
+            ours = self._own(name)
+            marks = stands.service.marks
+            entries = {
+                id: Entry(instance, marks.get(id), _version(instance, marks.get(id)))
+                for id, instance in stands.service.instances.items()
+            }
+            for id in stands.unreadable - entries.keys() - {mapping.UNKNOWN_ID}:
+                entries[id] = Entry(Instance(id, ""))
+            if entries:
+                services[name] = entries
+            if lost := {
+                id: _version(*ours[id]) for id in ours if ours[id][1] and not self._is_ours(stands.holder, name, id)
+            }:
+                loose[name] = lost
+        return Held(folder.who(self._root)[0], services, loose)
+
+    def _look(self, names: frozenset[ServiceName] | None) -> None:
+        known = self._view.files if names is None else {path for name in names for path in self._view.paths(name)}
+        self._view.refresh({*known, *folder.paths_of(self._root, names)})
+
+    def _own(self, name: ServiceName) -> Entries:
+        with contextlib.suppress(Rejected):
+            decoded = self._view.decoded(folder.path_of(name, self._bridge))
+            return {id: (instance, decoded.marks.get(id)) for id, instance in decoded.instances.items()}
+        return {}
+
+    def _is_ours(self, holder: dict[str, str], name: ServiceName, id: str) -> bool:
+        return holder.get(id) == folder.path_of(name, self._bridge)
+
+    def _apply(self, name: ServiceName, changes: Sequence[Change]) -> list[Outcome]:
+        """The changes of one service in one write. Raises Superseded."""
+        try:
+            self._stand()
+            path = folder.path_of(name, self._bridge)
+            self._look(frozenset({name}))
+            before = self._own(name)
+            after = dict(before)
+            outcomes = [self._decide(after, change) for change in changes]
+            if after != before:
+                self._write(path, after)
+        except Superseded:
+            raise
+        except IsthmusError as error:
+            return [Outcome(change, error=error) for change in changes]
+        except OSError as error:
+            return [Outcome(change, error=folder.trouble(error)) for change in changes]
+        return outcomes
+
+    def _decide(self, entries: Entries, change: Change) -> Outcome:
+        """Make one change in `entries`, or say why not."""
+        try:
+            return Outcome(change, self._change(entries, change))
+        except IsthmusError as error:
+            return Outcome(change, error=error)
+
+    def _change(self, entries: Entries, change: Change) -> str | None:
+        stands = self._view.stands(change.service)
+        path = folder.path_of(change.service, self._bridge)
+        held = stands.holder.get(change.id)
+        ours = entries.get(change.id)
+        if change.forget:
+            if held == path or not change.before or not ours or _version(*ours) != change.before.version:
+                raise Conflict(f"{path}: the record of {change.id} is not what it was")
+        elif change.before is None:
+            if held or change.id in entries or change.id in stands.unreadable:
+                raise Conflict(f"{held or path}: {change.id} stands there")
+        elif held != path or not ours or not ours[1] or _version(*ours) != change.before.version:
+            if change.after is None and not held and not ours:
+                return None
+            raise Conflict(f"{held or path}: {change.id} is not what it was")
+        if change.after is None:
+            del entries[change.id]
+            return None
+        if change.ttl is not None:
+            raise Rejected("a file outlives whoever wrote it: make the link lasting")
+        entries[change.id] = self.canonical(change.service, change.after), change.mark
+        return _version(*entries[change.id])
+
+    def _write(self, path: str, entries: Entries) -> None:
+        """Raises OSError, Superseded, Conflict (written since we read it), Rejected (too long)."""
+        file = self._view.files.get(path)
+        strays = file.decoded.strays if file else ()
+        if file and mapping.UNKNOWN_ID in file.decoded.unreadable and not strays:
+            self._put_aside(path)
+        if not entries and not strays:
+            self._stand()
+            self._written[path] = None
+            os.unlink(os.path.join(self._root, path))
+            self._view.put(path, None, mapping.Decoded())
+            return
+        content = mapping.encode(self._bridge, entries, strays)
+        if len(content) > folder.LIMIT:
+            raise Rejected(f"{path} would be longer than {folder.LIMIT} bytes")
+
+        def ready(new: Signature) -> None:
+            self._stand()
+            if folder.signature(self._root, path) != (file.signature if file else None):
+                raise Conflict(f"{path} was written a moment ago")
+            self._written[path] = new
+
+        if namespace := os.path.dirname(path):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.join(self._root, namespace))
+        new = folder.replace(self._root, path, content, ready)
+        if not strays:  # what we wrote need not be read; strays must, for what is wrong with them
+            instances = {id: instance for id, (instance, _) in entries.items()}
+            marks = {id: mark for id, (_, mark) in entries.items() if mark}
+            self._view.put(path, new, mapping.Decoded(instances, marks))
+
+    def _put_aside(self, path: str) -> None:
+        """Our file makes no sense: keep what somebody made of it, before it is written anew."""
+        aside = os.path.join(self._root, folder.OURS, f"damaged {os.path.basename(path)}")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+        os.link(os.path.join(self._root, path), aside)
+
+    def _stand(self) -> None:
+        if self._term is None or not self._term.stands():
+            raise Superseded(f"the lock of {self._bridge} in {self._root} is not ours")
+
+
+def _version(instance: Instance, mark: Mark | None) -> str:
+    return hashlib.blake2b(msgspec.json.encode((instance, mark), order="deterministic"), digest_size=12).hexdigest()
