@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from bridge.errors import Rejected
@@ -82,9 +83,14 @@ def one_port(instance: Instance) -> Port:
     if len(instance.ports) != 1:
         if not instance.ports:
             raise Rejected("no port")
-        shown = ", ".join(f"{port.name or port.protocol or 'unnamed'} {port.number}" for port in instance.ports)
-        raise Rejected(f"ambiguous port: {shown}: say which with `port:` on the link")
+        raise ambiguous(instance.ports)
     return dialable(instance.ports[0])
+
+
+def ambiguous(ports: Iterable[Port]) -> Rejected:
+    """The refusal to choose one of several ports."""
+    shown = ", ".join(f"{port.name or port.protocol or 'unnamed'} {port.number}" for port in ports)
+    return Rejected(f"ambiguous port: {shown}: say which with `port:` on the link")
 
 
 def dialable(port: Port) -> Port:

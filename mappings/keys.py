@@ -1,6 +1,8 @@
-"""Keys of the form `service/id` below a prefix, as every etcd layout but Dubbo's has them."""
+"""Keys of the form `service/id` below a prefix, as every layout but Dubbo's interface level has them."""
 
 from __future__ import annotations
+
+import re
 
 from bridge.errors import Rejected
 from bridge.model import ServiceName
@@ -16,6 +18,26 @@ def join(name: ServiceName, id: str) -> str:
         if "/" in text:
             raise Rejected(f"'/' in {word} {text!r} would be read as another level")
     return f"{name.name}/{id}"
+
+
+# zookeeperProgrammers.md, "The ZooKeeper Data Model".
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff]").search
+
+
+def path(name: ServiceName, id: str) -> str:
+    """The same as the path of a znode. Raises Rejected as well where ZooKeeper would refuse it."""
+    return znode(join(name, id))
+
+
+def znode(path: str) -> str:
+    """The same path. Raises Rejected where ZooKeeper would refuse it."""
+    if "/." in path or path.startswith("."):
+        for segment in path.split("/"):
+            if segment in (".", ".."):
+                raise Rejected(f"ZooKeeper takes no {segment!r} in a path")
+    if found := _FORBIDDEN(path):
+        raise Rejected(f"ZooKeeper takes no {found[0]!r} in a path")
+    return path
 
 
 def split(key: str) -> tuple[ServiceName, str] | None:

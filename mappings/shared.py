@@ -29,16 +29,17 @@ def load(instance: Instance, convention: str, decoder: msgspec.json.Decoder[_KEP
     text = instance.native.get(convention)
     if text is None:
         return default
-    try:
-        kept: _KEPT = _load(decoder, text)
-    except ValueError:
-        return default
+    kept: _KEPT = parse(decoder, text, default)
     return kept
 
 
 @lru_cache(maxsize=8192)
-def _load(decoder: msgspec.json.Decoder[Any], text: str) -> Any:
-    return decoder.decode(text)
+def parse(decoder: msgspec.json.Decoder[Any], text: str, default: Any) -> Any:
+    """The text decoded, the default where it cannot be."""
+    try:
+        return decoder.decode(text)
+    except ValueError:
+        return default
 
 
 @lru_cache(maxsize=8192)

@@ -1,0 +1,185 @@
+"""The records of Spring Cloud ZooKeeper: Curator's, with Spring's own payload and the status in its metadata.
+
+Source: spring-cloud-zookeeper, seen with 4.3.0; see `mappings.jackson`. Without a port, or with a payload of another
+class, the lookup of the whole service throws; without uriSpec there is no URI, and with IPv6 a broken one.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from bridge.errors import Rejected, Undecodable
+from bridge.model import Health, Instance, ServiceName, Traits
+from mappings import hostport, jackson, keys, loose, shared
+
+NAME = "spring"
+PREFIX = "/services"
+PROTOCOL = "http"
+TRAITS = Traits(
+    fields=frozenset({"id", "address", "ports", "health", "metadata"}),
+    ports=2,
+    port_names=False,
+    protocols=frozenset(),
+)
+
+# Spring Cloud LoadBalancer drops OUT_OF_SERVICE and DOWN, and keeps every other word and none.
+_STATUS = "instance_status"
+_READ = {"UP": Health.HEALTHY, "OUT_OF_SERVICE": Health.DRAINING, "DOWN": Health.UNHEALTHY}
+_WRITE = {
+    Health.UNKNOWN: "",
+    Health.HEALTHY: "UP",
+    Health.DEGRADED: "UP",
+    Health.UNHEALTHY: "DOWN",
+    Health.DRAINING: "OUT_OF_SERVICE",
+}
+_URI = (
+    '{"parts":[{"value":"scheme","variable":true},{"value":"://","variable":false},'
+    '{"value":"address","variable":true},{"value":":","variable":false},{"value":"port","variable":true}]}'
+)
+
+
+class _Payload(msgspec.Struct, gc=False):
+    type: str | None = msgspec.field(name="@class", default=None)
+    id: str | None = None
+    metadata: msgspec.Raw = shared.NULL
+
+
+class _WrittenPayload(msgspec.Struct, gc=False):
+    type: str = msgspec.field(name="@class")
+    id: str
+    name: str
+    metadata: dict[str, str]
+
+
+class _Shape(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What the model has no place for, where it is not what would be written; see the fields of `jackson.Record`.
+
+    `application`: the payload's id. `status`: the word for the health. `bare`: no payload. `uri`: uriSpec, "" for null.
+    """
+
+    id: str | None = None
+    application: str | None = None
+    status: str | None = None
+    bare: bool = False
+    service_type: str | None = None
+    uri: str | None = None
+    enabled: bool | None = None
+
+
+_PAYLOAD = msgspec.json.Decoder(_Payload | None)
+_SHAPE = msgspec.json.Decoder(_Shape)
+_PLAIN = _Shape()
+
+locate = keys.split
+
+
+def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
+    try:
+        record = jackson.read(value)
+        address = jackson.address(record)
+        ports = jackson.ports(record.port, record.sslPort, protocol)
+        metadata, status, application, bare = _payload(bytes(record.payload))
+        uri = "" if record.uriSpec == shared.NULL else loose.compact(bytes(record.uriSpec))
+    except (ValueError, RecursionError) as error:
+        raise Undecodable(f"not a Spring Cloud ZooKeeper record: {error}") from None
+    health = _READ.get(status.upper(), Health.UNKNOWN)
+    shape = _Shape(
+        id=None if record.id == id else record.id or "",
+        application=None if application == name.name else application,
+        status=None if status == _WRITE[health] else status,
+        bare=bare,
+        service_type=None if record.serviceType == jackson.DYNAMIC else record.serviceType,
+        uri=None if uri == _URI else uri,
+        enabled=None if record.enabled is None else record.enabled not in (False, "false"),
+    )
+    return Instance(
+        id,
+        address,
+        ports,
+        health=health,
+        metadata=metadata,
+        native=jackson.keep(NAME, jackson.registered(record), shape),
+    )
+
+
+def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
+    key = keys.path(name, instance.id)
+    time, shape = jackson.kept(instance, NAME, _SHAPE, _PLAIN)
+    ports = jackson.written_ports(instance.ports, "")
+    uri = _URI if shape.uri is None else shape.uri
+    status = _status(instance, shape)
+    payload = _WrittenPayload(
+        type=jackson.SPRING,
+        id=name.name if shape.application is None else shape.application,
+        name=name.name,
+        metadata={**_plain(instance.metadata), _STATUS: status} if status else _plain(instance.metadata),
+    )
+    record = jackson.Written(
+        name=name.name,
+        id=instance.id if shape.id is None else shape.id,
+        address=_address(instance),
+        port=ports.plain,
+        sslPort=ports.tls,
+        payload=None if shape.bare and not payload.metadata else payload,
+        registrationTimeUTC=int(time or 0),
+        serviceType=shape.service_type if shape.service_type in jackson.TYPES else jackson.DYNAMIC,
+        uriSpec=loose.raw(uri) or shared.NULL,
+        enabled=msgspec.UNSET if shape.enabled is None else shape.enabled,
+    )
+    return key, jackson.write(record)
+
+
+def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
+    time, shape = jackson.kept(instance, NAME, _SHAPE, _PLAIN)
+    if shape != _PLAIN:
+        made = decode(name, instance.id, encode(name, instance)[1], protocol)
+    else:
+        keys.path(name, instance.id)
+        made = Instance(
+            instance.id,
+            _address(instance),
+            jackson.written_ports(instance.ports, protocol).model,
+            health=_READ.get(_WRITE[instance.health], Health.UNKNOWN),
+            metadata=_plain(instance.metadata),
+            native=jackson.keep(NAME, time, _PLAIN),
+        )
+    return instance if made == instance else made
+
+
+@lru_cache(maxsize=8192)
+def _payload(text: bytes) -> tuple[dict[str, str], str, str | None, bool]:
+    """Metadata, the status' word, the payload's id, and whether there is no payload. Raises ValueError."""
+    payload = _PAYLOAD.decode(text)
+    if payload is None:
+        return shared.EMPTY, "", None, True
+    if payload.type != jackson.SPRING:
+        raise ValueError(f"a payload of class {payload.type}")
+    raw = bytes(payload.metadata)
+    found, other = loose.read(raw)
+    # Numbers and booleans become texts in Spring's map, nested values fail its readers.
+    if any(found[key][:1] in "{[" for key in other):
+        raise ValueError("nested values in metadata")
+    nulls = [key for key in other if found[key] == "null"]
+    metadata = {key: value for key, value in found.items() if key != _STATUS and key not in nulls}
+    return metadata or shared.EMPTY, found.get(_STATUS, ""), payload.id, False
+
+
+def _plain(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata without the key that says the health."""
+    return {key: text for key, text in metadata.items() if key != _STATUS} if _STATUS in metadata else metadata
+
+
+def _status(instance: Instance, shape: _Shape) -> str:
+    """The word for the health; the one that was read, as long as it means the same."""
+    if shape.status is not None and _READ.get(shape.status.upper(), Health.UNKNOWN) is instance.health:
+        return shape.status
+    return _WRITE[instance.health]
+
+
+def _address(instance: Instance) -> str:
+    address = hostport.address_of(instance)
+    if ":" in address:
+        raise Rejected(f"Spring makes no URI of an IPv6 address: {address}")
+    return address
