@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
-from bridge import __version__, config, control, journal, known, log, show, state
+from bridge import __version__, config, control, journal, log, show, state
 from bridge.blocks import Configuration
 from bridge.document import seconds
 from bridge.errors import ConfigError, IsthmusError
 from bridge.inspect import check as check_all
 from bridge.inspect import looking, pending, unreached
-from bridge.model import ServiceName
+from bridge.model import LEDGER_FORMAT, ServiceName
 from bridge.purge import apply_under_lock, plan_purge
 
 OK, FAILED, WRONG, ATTENTION = 0, 1, 2, 3
@@ -553,7 +553,7 @@ def schema() -> int:
 @OUTPUT
 def version(output: str) -> int:
     """The versions of the program, the state folder's format and the ledger's."""
-    rows = {"program": __version__, "state": state.FORMAT, "ledger": known.LEDGER_FORMAT}
+    rows = {"program": __version__, "state": state.FORMAT, "ledger": LEDGER_FORMAT}
     if output == "json":
         _json(rows)
     else:

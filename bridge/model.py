@@ -87,6 +87,9 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return frozenset((self.address, port.number) for port in self.ports)
 
 
+LEDGER_FORMAT = 1  # of what a ledger entry says: a Mark
+
+
 class Mark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What the ledger says of an entry that a bridge wrote: proof of ownership, and the way it came.
 

@@ -18,6 +18,7 @@ from bridge.guard import Level, Windows
 from bridge.holds import HeldRemoval, Holds
 from bridge.link import Guard, Link, Policy
 from bridge.model import Instance, ServiceName
+from bridge.pace import Flaps, Herds
 from bridge.plan import Plan, Removal, make_plan, settled_causes
 from bridge.route import Desired, Supply, Wanted, desired, target_of
 from bridge.store import Store, View
@@ -108,6 +109,9 @@ class Reconciler:
         self._written: set[ServiceName] = set()
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._superseded = asyncio.Event()
+        self._flaps = Flaps()
+        self._herds = Herds()
+        self._timers: dict[ServiceName, asyncio.TimerHandle] = {}
         self._version = 0
         self._writing = False
         self._read_once = False
@@ -147,7 +151,7 @@ class Reconciler:
         """Everything seen is planned, and everything planned is written, held, parked or kept back."""
         return (
             self._read_once
-            and not (self._dirty or self._busy or self._unread is None or self._unread)
+            and not (self._dirty or self._busy or self._timers or self._unread is None or self._unread)
             and self._version == self._store.version
         )
 
@@ -455,6 +459,8 @@ class Reconciler:
         free: list[Change] = []
         going = sum(1 for removal in plan.removals if removal.loses)
         for removal in plan.removals:
+            if removal.loses and not self.holds.is_free(removal) and self._waits_for_the_herd(removal, now):
+                continue
             verdict = self._judge(plan, removal, going, now)
             if verdict.rule and not self.holds.is_free(removal):
                 limits = self._limits(removal)
@@ -462,9 +468,12 @@ class Reconciler:
                 held[removal.change.id] = HeldRemoval(removal, verdict, now, None if verdict.operator else now + wait)
             else:
                 free.append(removal.change)
+                if removal.loses and self._writing:
+                    self._herds.goes(removal.scope, now)
         if self._writing and any(self._will_add(change) for change in plan.upserts):
             # What is being added may be the very replacement: judge again when it stands there (rule 11).
             held = {key: one for key, one in held.items() if key in self.holds.of(plan.name)}
+        self._herds.keep(plan.name, {removal.change.id for removal in plan.removals})
         fresh, gone = self.holds.settle(plan.name, held, plan.removals)
         for one in fresh:
             self._ear.held(one)
@@ -472,13 +481,33 @@ class Reconciler:
             going_now = one.removal.change.id in {change.id for change in free}
             self._ear.released(one, "released" if going_now else "no longer asked")
         changes = [
-            change for change in (*plan.upserts, *free) if self._writable(change) and not self._is_parked(change)
+            change
+            for change in (*plan.upserts, *free)
+            if self._writable(change) and not self._is_parked(change) and not self._flaps_now(change, now)
         ]
         if not self._writing or len(changes) < len(plan.upserts) + len(free) or held:
             self.plans[plan.name] = plan
         else:
             self.plans.pop(plan.name, None)
         return changes if self._writing else []
+
+    def _waits_for_the_herd(self, removal: Removal, now: float) -> bool:
+        name = removal.change.service
+        owned = self._owned.get(removal.scope, 0)
+        return self._again_in(name, self._herds.wait(removal.scope, name, removal.change.id, owned, now))
+
+    def _flaps_now(self, change: Change, now: float) -> bool:
+        return self._again_in(change.service, self._flaps.wait((change.service, change.id), now))
+
+    def _again_in(self, name: ServiceName, delay: float) -> bool:
+        """Plans a name again after a delay; whether there is one."""
+        if delay > 0 and name not in self._timers:
+            self._timers[name] = asyncio.get_running_loop().call_later(delay, self._timed_out, name)
+        return delay > 0
+
+    def _timed_out(self, name: ServiceName) -> None:
+        del self._timers[name]
+        self.poke([name])
 
     def _will_add(self, change: Change) -> bool:
         return change.before is None and self._writable(change) and not self._is_parked(change)
@@ -577,6 +606,8 @@ class Reconciler:
             self._loose.get(name, {}).pop(change.id, None)
             self._ear.written(outcome, "forget", change.cause, seen, (plan.serving, plan.serving))
             return
+        if change.before is not None:
+            self._flaps.wrote((name, change.id), now)
         entries = dict(self.entries.get(name, {}))
         before = entries.get(change.id)
         if change.after is None:
