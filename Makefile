@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+FITS := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+PYTHON ?= $(shell for each in python3.11 python3; do $$each $(FITS) 2>/dev/null && echo $$each && break; done)
 BIN := .venv/bin
 WORKERS ?= 2
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
@@ -19,7 +20,7 @@ venv: .venv/complete ## install what development needs into .venv, as locked in 
 
 # Without build isolation setuptools is the locked one too. The mark comes last: what was cut short begins anew.
 .venv/complete: requirements/dev.txt pyproject.toml
-	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	@test -n "$(PYTHON)" && $(PYTHON) $(FITS) || \
 		{ echo "make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "make: $(PYTHON) cannot make virtual environments (Debian: install python3-venv)" >&2; exit 2; }
