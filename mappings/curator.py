@@ -18,6 +18,7 @@ from mappings import hostport, jackson, keys, loose, shared
 NAME = "curator"
 PREFIX = "/services"
 PROTOCOL = "http"
+IN_NAME = False  # the record is the node's value
 TRAITS = Traits(
     fields=frozenset({"id", "address", "ports", "metadata"}),
     ports=2,

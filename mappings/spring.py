@@ -17,6 +17,7 @@ from mappings import hostport, jackson, keys, loose, shared
 NAME = "spring"
 PREFIX = "/services"
 PROTOCOL = "http"
+IN_NAME = False  # the record is the node's value
 TRAITS = Traits(
     fields=frozenset({"id", "address", "ports", "health", "metadata"}),
     ports=2,
