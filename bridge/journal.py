@@ -162,7 +162,7 @@ class Journal:
         found: list[Loss] = []
         for path in segments(self._folder):
             with contextlib.suppress(OSError):
-                for line in path.read_bytes().splitlines() if path.stat().st_mtime >= start else ():
+                for line in path.read_bytes().splitlines() if _reaches(path, start) else ():
                     with contextlib.suppress(msgspec.DecodeError):
                         one = decoder.decode(line)
                         if one.at >= start and one.serving[0] != one.serving[1]:
@@ -265,7 +265,7 @@ def read(folder: Path, *, since: float = 0.0, service: str | None = None, link: 
     """The records from a time on (seconds since the epoch), the oldest first; damaged lines are left out."""
     decoder = msgspec.json.Decoder(Record)
     for path in segments(folder):
-        if path.stat().st_mtime < since:
+        if not _reaches(path, since):
             continue
         with path.open("rb") as file:
             for line in file:
@@ -273,6 +273,10 @@ def read(folder: Path, *, since: float = 0.0, service: str | None = None, link: 
                     record = decoder.decode(line)
                     if record.at >= since and service in (None, record.service) and link in (None, record.link):
                         yield record
+
+
+def _reaches(path: Path, since: float) -> bool:
+    return path.stat().st_mtime >= since - 1.0  # file systems round, and the kernel's stamp is that of its last tick
 
 
 def _tail(path: Path) -> Iterator[Record]:
