@@ -181,7 +181,8 @@ class Store:
     # What the adapter asks.
 
     async def reached(self) -> None:
-        """Where a request would travel: waits while the store is silent, fails while it fails."""
+        """Where a request would travel: lets others run, waits while the store is silent, fails while it fails."""
+        await asyncio.sleep(0)
         while self._silent:
             await self._stirred.wait()
         if self._error is not None:
@@ -247,13 +248,15 @@ class Store:
     def commit(self, bridge: str, tenure: Tenure | None, change: Change) -> int | None:
         """One transaction: compare the lock, the record and the ledger, then write both; the new revision.
 
-        Raises Superseded, Conflict, or what the store was told to refuse with.
+        Raises Superseded, Conflict, Rejected, or what the store was told to refuse with.
         """
         queue = self._locks.get(bridge)
         if tenure is None or not queue or queue[0] is not tenure:
             raise Superseded(f"the lock of {bridge} is not ours")
         if change.service in self.refused:
             raise self.refused[change.service].with_traceback(None)
+        if change.after and change.mark is None:
+            raise Rejected(f"{change.service}/{change.id}: nothing is written without a mark")
         record = self._records.get(change.service, {}).get(change.id)
         ledgered = self._ledger.get((change.service, change.id))
         ours = self.mark(change.service, change.id)
@@ -367,9 +370,9 @@ class MemorySink:
         self._tenure: Tenure | None = None
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
-        """Without the health and the ports that this registry has no place for; Rejected without an id."""
-        if not name.name or not instance.id:
-            raise Rejected("an entry needs a service and an id")
+        """Without the health and the ports that this registry has no place for; Rejected what nobody could dial."""
+        if not name.name or not instance.id or not instance.address:
+            raise Rejected("an entry needs a service, an id and an address")
         ports = instance.ports[: self.traits.ports or None]
         health = instance.health if self.traits.has_health else Health.UNKNOWN
         if ports == instance.ports and health == instance.health:
@@ -388,6 +391,8 @@ class MemorySink:
             change = changes[index]
             try:
                 await self._store.reached()
+                if change.after:
+                    self.canonical(change.service, change.after)
                 outcomes[index] = Outcome(change, self._store.commit(self._bridge, self._tenure, change))
             except Superseded:
                 raise

@@ -171,6 +171,8 @@ class FileSink:
         if change.after is None:
             del entries[change.id]
             return None
+        if change.mark is None or change.mark.owner != self._bridge:
+            raise Rejected("nothing is written without the mark of its bridge")
         if change.ttl is not None:
             raise Rejected("a file outlives whoever wrote it: make the link lasting")
         entries[change.id] = self.canonical(change.service, change.after), change.mark
@@ -220,4 +222,6 @@ class FileSink:
 
 
 def _version(instance: Instance, mark: Mark | None) -> str:
-    return hashlib.blake2b(msgspec.json.encode((instance, mark), order="deterministic"), digest_size=12).hexdigest()
+    # As tuples: whether a struct leaves out a default depends on which of two equal floats it holds.
+    fields = msgspec.structs.astuple(instance), mark and msgspec.structs.astuple(mark)
+    return hashlib.blake2b(msgspec.json.encode(fields, order="deterministic"), digest_size=12).hexdigest()

@@ -1,0 +1,67 @@
+"""The laboratory in memory, with health and without."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from adapters.memory import Config, Memory, Store
+from bridge.adapter import Registry
+from bridge.errors import Unavailable
+from bridge.model import Instance, ServiceName
+from tests.conformance.lab import Can, Kind, Lab, at
+
+
+class MemoryLab:
+    """Pokes the store itself."""
+
+    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease"})
+
+    def __init__(self, config: Config) -> None:
+        self.store = Store()
+        self._config = config
+
+    def registry(self) -> Registry:
+        return Memory("lab", self.store, config=self._config)
+
+    async def register(self, service: ServiceName, instance: Instance) -> None:
+        self.store.register(service, instance)
+
+    async def deregister(self, service: ServiceName, id: str) -> None:
+        self.store.deregister(service, id)
+
+    async def truth(self, service: ServiceName) -> Mapping[str, tuple[str, int]]:
+        return at(*self.store.instances(service).values())
+
+    async def place(self) -> object:
+        return self.store.save()
+
+    async def spoil(self, service: ServiceName, id: str) -> None:
+        self.store.spoil(service, id)
+
+    async def erase(self, service: ServiceName, id: str) -> None:
+        self.store.deregister(service, id)
+
+    async def cut(self) -> None:
+        self.store.fail_with(Unavailable("cut"))
+
+    async def heal(self) -> None:
+        self.store.heal()
+
+    async def steal(self, bridge: str) -> None:
+        self.store.take_lock(bridge)
+
+    async def expire(self, bridge: str) -> None:
+        self.store.expire(bridge)
+
+
+def _kind(config: Config) -> Kind:
+    @asynccontextmanager
+    async def open(server: object, folder: Path) -> AsyncIterator[Lab]:
+        yield MemoryLab(config)
+
+    return Kind(None, open)
+
+
+KINDS = {"memory": _kind(Config()), "memory-poor": _kind(Config(health=False, ports=1))}

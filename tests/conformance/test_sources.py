@@ -1,0 +1,309 @@
+"""What every source promises."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from bridge.adapter import Listing, Observed, Registry, Sink, Source, Synced
+from bridge.errors import Denied, Expired, IsthmusError, Unavailable
+from bridge.model import ServiceName
+from tests.conformance.lab import (
+    BRIDGE,
+    CART,
+    PAY,
+    Lab,
+    Watching,
+    altered,
+    at,
+    change,
+    create,
+    eventually,
+    instance,
+    need,
+    source_of,
+    watching,
+    write,
+)
+
+SILENCE = (Unavailable, Denied, Expired)
+
+
+async def test_a_watch_says_who_it_is_then_everything_there_is_then_synced(lab: Lab, source: Source) -> None:
+    await lab.register(PAY, instance(1))
+    await lab.register(PAY, instance(2))
+    await lab.register(CART, instance(3))
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        assert [type(word) for word in watch.said] == [Listing, Observed, Observed, Synced]
+        assert watch.service(PAY).instances == {each.id: each for each in (instance(1), instance(2))}
+        assert watch.service(CART).instances == {"i3": instance(3)}
+        assert not watch.service(PAY).marks
+
+
+async def test_a_registry_without_a_service_is_synced_too(source: Source) -> None:
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        assert [type(word) for word in watch.said] == [Listing, Synced]
+
+
+async def test_nothing_is_missed_between_the_listing_and_the_watch(lab: Lab, source: Source, seed: int) -> None:
+    rng = random.Random(seed)
+    services = [ServiceName(f"svc{number}") for number in range(5)]
+    there: dict[ServiceName, set[int]] = {name: set() for name in services}
+
+    async def storm() -> None:
+        for _ in range(150):
+            name, number = rng.choice(services), rng.randrange(1, 6)
+            if number in there[name] and rng.random() < 0.5:
+                there[name].remove(number)
+                await lab.deregister(name, f"i{number}")
+            else:
+                there[name].add(number)
+                await lab.register(name, instance(number, turn=str(rng.random())))
+            await asyncio.sleep(0)
+
+    writing = asyncio.create_task(storm())
+    async with watching(source) as one, watching(source) as two:
+        await one.until(lambda: len(one.said) > 3)
+        async with watching(source) as three:
+            await writing
+            watches = (one, two, three)
+            for name in services:
+                expected = at(*(instance(number) for number in there[name]))
+                assert await lab.truth(name) == expected
+                for watch in watches:
+                    await watch.until(lambda w=watch, n=name, e=expected: w.synced and w.picture(n) == e)  # type: ignore[misc]
+            final = [await source.read(name) for name in services]
+            for watch in watches:
+                assert [watch.service(read.service.name) for read in final] == [read.service for read in final]
+
+
+async def test_every_observation_is_the_whole_service(lab: Lab, source: Source) -> None:
+    await lab.register(PAY, instance(1))
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        await lab.register(PAY, instance(2))
+        await watch.until(lambda: len(watch.service(PAY).instances) == 2)
+        await lab.register(PAY, instance(2, colour="blue"))
+        await watch.until(lambda: watch.service(PAY).instances["i2"] == instance(2, colour="blue"))
+        await lab.deregister(PAY, "i2")
+        await watch.until(lambda: watch.picture(PAY) == at(instance(1)))
+        assert all("i1" in observed.service.instances for observed in watch.observations(PAY))
+
+
+async def test_a_service_whose_last_instance_went_is_observed_without_instances(lab: Lab, source: Source) -> None:
+    await lab.register(PAY, instance(1))
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        await lab.deregister(PAY, "i1")
+        await watch.until(lambda: watch.observed[PAY].service.instances == {})
+        assert not watch.observed[PAY].unreadable
+        await lab.register(PAY, instance(2))
+        await watch.until(lambda: watch.picture(PAY) == at(instance(2)))
+
+
+async def test_a_record_that_makes_no_sense_is_named_and_its_siblings_flow(lab: Lab, source: Source) -> None:
+    need(lab, "spoil")
+    await lab.register(PAY, instance(1))
+    await lab.register(PAY, instance(2))
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        await lab.spoil(PAY, "i1")
+        await watch.until(lambda: watch.observed[PAY].unreadable == {"i1"})
+        await lab.register(PAY, instance(3))
+        await watch.until(lambda: "i3" in watch.service(PAY).instances)
+        assert watch.service(PAY).instances["i2"] == instance(2)
+    async with watching(source) as later:
+        await later.until(lambda: later.synced)
+        assert later.observed[PAY].unreadable == {"i1"}
+        assert later.picture(PAY) == at(instance(2), instance(3))
+        await lab.register(PAY, instance(1))
+        await later.until(lambda: not later.observed[PAY].unreadable and len(later.picture(PAY)) == 3)
+    assert (await source.read(PAY)).unreadable == frozenset()
+
+
+async def test_a_service_of_which_nothing_can_be_read_is_not_gone(lab: Lab, source: Source) -> None:
+    need(lab, "spoil")
+    await lab.register(PAY, instance(1))
+    await lab.spoil(PAY, "i1")
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        assert watch.observed[PAY].unreadable == {"i1"}
+    assert (await source.read(PAY)).unreadable == {"i1"}
+
+
+async def test_a_second_opinion_agrees_with_the_truth(lab: Lab, source: Source) -> None:
+    await lab.register(PAY, instance(1))
+    await lab.register(PAY, instance(2, team="pay"))
+    await lab.register(CART, instance(3))
+    assert (await source.read(PAY)).service.instances == {"i1": instance(1), "i2": instance(2, team="pay")}
+    await lab.deregister(PAY, "i1")
+    assert at(*(await source.read(PAY)).service.instances.values()) == await lab.truth(PAY) == at(instance(2))
+    assert (await source.read(ServiceName("nobody"))).service.instances == {}
+
+
+async def test_silence_is_an_error_and_never_an_observation(lab: Lab, source: Source) -> None:
+    need(lab, "cut")
+    await lab.register(PAY, instance(1))
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        said = len(watch.said)
+        await lab.cut()
+        await watch.until(lambda: watch.error is not None)
+        assert isinstance(watch.error, SILENCE)
+        assert len(watch.said) == said
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.error is not None)
+        assert isinstance(watch.error, Unavailable)
+        assert not watch.synced
+        assert not watch.observed
+    with pytest.raises(Unavailable):
+        await source.read(PAY)
+
+
+async def test_after_silence_the_same_registry_tells_the_same(lab: Lab, source: Source) -> None:
+    need(lab, "cut")
+    await lab.register(PAY, instance(1))
+    async with watching(source) as before:
+        await before.until(lambda: before.synced)
+    await lab.cut()
+    async with watching(source) as cut:
+        await cut.until(lambda: cut.error is not None)
+    await lab.heal()
+    after = Watching()
+
+    async def answers() -> bool:
+        nonlocal after
+        async with watching(source) as after:
+            try:
+                await after.until(lambda: after.synced)
+            except IsthmusError:
+                return False
+            return True
+
+    await eventually(answers)
+    old, new = before.said[0], after.said[0]
+    assert isinstance(old, Listing)
+    assert isinstance(new, Listing)
+    assert (new.identity, new.incarnation) == (old.identity, old.incarnation)
+    assert new.revision >= old.revision
+    assert after.service(PAY) == before.service(PAY)
+
+
+async def test_every_client_knows_the_registry_by_the_same_name(lab: Lab, registry: Registry, sink: Sink) -> None:
+    async with lab.registry() as second:
+        listings = []
+        for each in (registry, second):
+            async with watching(await source_of(each)) as watch:
+                await watch.until(lambda w=watch: w.synced)  # type: ignore[misc]
+                listings.append(watch.said[0])
+        assert listings[0] == listings[1]
+        assert isinstance(listings[0], Listing)
+        assert (await sink.held()).identity == (await second.reach()).identity == listings[0].identity
+
+
+async def test_becoming_a_destination_is_not_another_life(lab: Lab, registry: Registry, source: Source) -> None:
+    async with watching(source) as before:
+        await before.until(lambda: before.synced)
+    sink = registry.sink(BRIDGE)
+    async with sink.writer():
+        await write(sink, create(PAY, instance(1)))
+    async with watching(source) as after:
+        await after.until(lambda: after.synced)
+    old, new = before.said[0], after.said[0]
+    assert isinstance(old, Listing)
+    assert isinstance(new, Listing)
+    assert (new.identity, new.incarnation) == (old.identity, old.incarnation)
+
+
+async def test_what_a_bridge_wrote_is_never_seen_without_its_mark(lab: Lab, registry: Registry, sink: Sink) -> None:
+    source = await source_of(registry)
+    seen: list[Watching] = []
+
+    async def storm() -> None:
+        for turn in range(25):
+            first, second = await write(sink, create(PAY, instance(1)), create(PAY, instance(2, turn=str(turn))))
+            (first,) = await write(sink, change(PAY, first, instance(1, turn=str(turn))))
+            await write(sink, change(PAY, first, None), change(PAY, second, None))
+        await write(sink, create(PAY, instance(3)))
+
+    async def look_again() -> None:
+        while True:
+            async with watching(source) as listing:
+                seen.append(listing)
+                await listing.until(lambda: listing.synced)
+            read = await source.read(PAY)
+            assert read.service.instances.keys() == read.service.marks.keys()
+
+    async with watching(source) as watch:
+        seen.append(watch)
+        looking = asyncio.create_task(look_again())
+        await storm()
+        await watch.until(lambda: watch.picture(PAY) == at(instance(3)))
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        assert looking.cancelled(), looking.exception()
+    observations = [observed for each in seen for observed in each.observations(PAY)]
+    assert len(observations) > 5
+    for observed in observations:
+        assert observed.service.instances.keys() == observed.service.marks.keys()
+        assert not observed.unreadable
+        assert {mark.owner for mark in observed.service.marks.values()} <= {BRIDGE}
+
+
+async def test_what_a_native_wrote_over_is_a_natives_again(lab: Lab, source: Source, sink: Sink) -> None:
+    await write(sink, create(PAY, instance(1)), create(PAY, instance(2)))
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        assert watch.service(PAY).marks.keys() == {"i1", "i2"}
+        await lab.register(PAY, instance(1))
+        await watch.until(lambda: watch.service(PAY).marks.keys() == {"i2"})
+        assert watch.service(PAY).instances == {each.id: each for each in (instance(1), instance(2))}
+
+
+async def test_a_watch_that_ends_leaves_the_others_alone(lab: Lab, source: Source) -> None:
+    async with watching(source) as stays:
+        async with watching(source) as ends:
+            await ends.until(lambda: ends.synced)
+        await stays.until(lambda: stays.synced)
+        await lab.register(PAY, instance(1))
+        await stays.until(lambda: stays.picture(PAY) == at(instance(1)))
+
+
+async def test_a_watch_leaves_no_task_behind(lab: Lab) -> None:
+    before = asyncio.all_tasks()
+    async with lab.registry() as registry:
+        source = await source_of(registry)
+        for _ in range(3):
+            async with watching(source) as watch:
+                await watch.until(lambda w=watch: w.synced)  # type: ignore[misc]
+
+    async def clean() -> bool:
+        return asyncio.all_tasks() <= before
+
+    await eventually(clean)
+
+
+async def test_positions_never_go_back_in_one_watch(lab: Lab, source: Source) -> None:
+    async with watching(source) as watch:
+        for number in range(1, 10):
+            await lab.register(PAY, instance(number))
+        await watch.until(lambda: watch.synced and len(watch.picture(PAY)) == 9)
+        revisions = [word.revision for word in watch.said]
+        listed = [word.revision for word in watch.said if isinstance(word, Listing | Synced)]
+        assert listed == sorted(listed)
+        after = revisions[[isinstance(word, Synced) for word in watch.said].index(True) :]
+        assert after == sorted(after)
+
+
+async def test_the_records_can_be_shown_as_they_stand(lab: Lab, registry: Registry, sink: Sink) -> None:
+    await lab.register(PAY, instance(1))
+    await write(sink, create(PAY, altered(instance(2), team="pay")))
+    records = await registry.raw(PAY)
+    text = "\n".join(records.values())
+    assert "192.0.2.1" in text
+    assert "192.0.2.2" in text
+    assert await registry.raw(ServiceName("nobody")) == {}
