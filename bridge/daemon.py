@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bridge import __version__, config, control, metrics, show, state
+from bridge import __version__, config, control, show, state
 from bridge.adapter import Cause, Change, Outcome
 from bridge.blocks import Configuration
 from bridge.document import Document
@@ -23,7 +25,7 @@ from bridge.engine import Engine
 from bridge.errors import ConfigError
 from bridge.holds import HeldRemoval
 from bridge.inspect import pending
-from bridge.journal import Journal, Record
+from bridge.journal import Journal
 from bridge.metrics import Metrics
 from bridge.notify import Notifier
 from bridge.web import Web
@@ -47,7 +49,6 @@ class Daemon:
         self.engine = Engine(configuration, ear=self, recorder=kept.known, frozen=self._is_frozen, state=kept.folder)
         self._stop = asyncio.Event()
         self._notifier = Notifier(os.environ)
-        self._thawing: set[str] = set()
 
     # -- what happens (bridge.reconcile.Ear) -------------------------------------------------------------------------
 
@@ -137,8 +138,8 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             journal = asyncio.create_task(self.journal.run())
             stack.push_async_callback(_ended, journal)
-            known = asyncio.create_task(self.state.known.run())
-            stack.push_async_callback(_ended, known)
+            kept = asyncio.create_task(self.state.run(self._thawed))
+            stack.push_async_callback(_ended, kept)
             if self.configuration.bridge.listen:
                 await stack.enter_async_context(
                     Web(self.configuration.bridge.listen, self._alive, self._ready, self.metrics.text)
@@ -146,7 +147,7 @@ class Daemon:
             if self.state.folder:
                 await stack.enter_async_context(control.serve(self.state.folder / "admin.sock", self._commands()))
             await stack.enter_async_context(self.engine)
-            self._approve_again()
+            self._remember()
             self.journal.append(
                 "start", reason=f"isthmus {__version__} pid={os.getpid()} file={self.configuration.hash}"
             )
@@ -183,33 +184,36 @@ class Daemon:
             view = self.engine.store.view(scope.registry, scope.scope)
             view.restore(scope.identity, scope.incarnation, scope.revision, scope.services)
             view.lost = self.engine.clock() - max(0.0, time.time() - scope.at)
-        for record in self.journal.recent_losses():
-            self._remember_loss(record)
 
-    def _remember_loss(self, record: Record) -> None:
-        """What was lost shortly before a restart still counts in the guard's window."""
-        age = time.time() - record.at
-        before, after = record.serving
-        for link in self.configuration.links:
-            if link.name == record.link and before != after:
-                self._losses.append((link.to, record, self.engine.clock() - age, after - before))
-
-    _losses: list[tuple[str, Record, float, int]] = []
+    def _remember(self) -> None:
+        """What was let go, and what was lost shortly before a restart, still counts after it (rule 4)."""
+        for approval in self.state.approvals.entries.values():
+            for reconciler in self.engine.reconcilers.values():
+                reconciler.holds.free(approval.items)
+        targets = {link.name: self.engine.reconcilers[link.to] for link in self.configuration.links}
+        net: Counter[tuple[str, object]] = Counter()
+        losses = [loss for loss in self.journal.recent_losses() if loss.link in targets]
+        for loss in losses:
+            for key in (loss.service, loss.scope):
+                net[loss.link, key] += loss.serving[1] - loss.serving[0]
+        for loss in losses:
+            at = self.engine.clock() - (time.time() - loss.at)
+            for key in (loss.service, loss.scope):
+                # A net gain is the first copy more often than not, and must not pay for losses to come.
+                if net[loss.link, key] < 0:
+                    targets[loss.link].windows.add(key, at, loss.serving[1] - loss.serving[0])
 
     async def _tick_loop(self) -> None:
-        """Once a second: freezes made by the command, their ends, the supervisor's watchdog, its status line."""
-        frozen: dict[str, bool] = {}
+        """Once a second: the supervisor's status line and its watchdog, which this very loop feeds."""
         while True:
             await asyncio.sleep(TICK)
-            for name, reconciler in self.engine.reconcilers.items():
-                now = any(self._is_frozen(link.name) for link in reconciler.links)
-                if frozen.get(name, False) and not now:
-                    # Nothing is replayed: what is desired now is planned afresh, and the guard applies.
-                    reconciler.poke()
-                frozen[name] = now
-            problems = show.attention(self.engine)
-            self._notifier.status("; ".join(problems[:3]) or "all links in step")
+            self._notifier.status("; ".join(show.attention(self.engine)[:3]) or "all links in step")
             self._notifier.watchdog()
+
+    def _thawed(self) -> None:
+        """Freezes began or ended: what is desired now is planned afresh, nothing is replayed, and the guard applies."""
+        for reconciler in self.engine.reconcilers.values():
+            reconciler.poke()
 
     def _is_frozen(self, link: str) -> bool:
         return self.state.frozen(link) is not None
@@ -228,7 +232,8 @@ class Daemon:
 
     async def reload(self, path: Path) -> str:
         """Takes a file over; raises ConfigError and goes on with the old one where it has faults. Returns its hash."""
-        document = Document.read(path)
+        document = await asyncio.to_thread(Document.read, path)
+        text = document.text
         fresh = config.parse(path, document, os.environ, ephemeral=self.state.folder is None)
         old = self.configuration
         for key in ("id", "state", "listen"):
@@ -236,7 +241,7 @@ class Daemon:
                 raise ConfigError(f"{path}: bridge.{key} cannot change while the daemon runs; restart it")
         await self.engine.reload(fresh)
         self.configuration = fresh
-        self.state.accept(path, fresh.hash, path.read_text("utf-8"))
+        self.state.accept(path, fresh.hash, text)
         log.info("reloaded file=%s hash=%s", path, fresh.hash)
         self.journal.append("config", reason=f"reloaded: {old.hash} -> {fresh.hash}")
         return fresh.hash
@@ -327,17 +332,6 @@ class Daemon:
             return list(items)
         raise LookupError(f"nothing is held under {hold!r}; see `isthmus holds`")
 
-    def _approve_again(self) -> None:
-        """Approvals outlive a restart: what was let go and is still asked for may go."""
-        for to, record, at, delta in self._losses:
-            reconciler = self.engine.reconcilers.get(to)
-            if reconciler is not None:
-                reconciler.windows.add(record.service, at, delta)
-                reconciler.windows.add(record.scope, at, delta)
-        for approval in self.state.approvals.entries.values():
-            for reconciler in self.engine.reconcilers.values():
-                reconciler.holds.free(approval.items)
-
 
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
@@ -345,22 +339,21 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 
 def start(path: Path, *, once: bool = False, ephemeral: bool = False) -> int:
-    """Runs the daemon for a file; a file with faults gives way to the last accepted one, loudly. Returns the exit code."""
-    document: Document | None = None
+    """Runs the daemon and returns the exit code; a file with faults gives way to the last accepted one, loudly."""
     try:
-        document = Document.read(path)
-        configuration = config.parse(path, document, os.environ, ephemeral=ephemeral)
-        text = path.read_text("utf-8")
+        text = Document.read(path).text
+        configuration = _parsed(path, text, ephemeral)
     except ConfigError as error:
-        accepted = _last_accepted(path, document)
+        accepted = _last_accepted(path)
         if accepted is None:
             raise
         for fault in error.faults:
             log.critical("broken file=%s fault=%r", path, fault)
-        configuration, text = accepted
+        text = accepted.text
+        configuration = _parsed(path, text, ephemeral)
         log.critical("runs the last accepted file instead hash=%s", configuration.hash)
     for warning in configuration.warnings:
-        log.warning("file %s", warning)
+        log.warning("warning %s", warning)
     folder = None if ephemeral or configuration.bridge.state is None else Path(configuration.bridge.state)
     with state.opened(folder, configuration.bridge.id) as kept:
         kept.accept(path, configuration.hash, text)
@@ -371,16 +364,19 @@ async def _run(path: Path, configuration: Configuration, kept: state.State, once
     return await Daemon(path, configuration, kept).run(once=once)
 
 
-def _last_accepted(path: Path, document: Document | None) -> tuple[Configuration, str] | None:
-    """The last accepted file, found by the state folder that the broken one still names."""
-    block = document.data.get("bridge") if document is not None and isinstance(document.data, dict) else None
-    folder = block.get("state") if isinstance(block, dict) else None
-    if not isinstance(folder, str):
-        return None
-    accepted = state.State(path.parent / folder).accepted()
-    if accepted is None:
-        return None
-    return config.parse(path, Document.parse(accepted.text, str(path)), os.environ, ephemeral=False), accepted.text
+def _parsed(path: Path, text: str, ephemeral: bool) -> Configuration:
+    return config.parse(path, Document(str(path), text), os.environ, ephemeral=ephemeral)
 
 
-_ = metrics
+def _last_accepted(path: Path) -> state.Accepted | None:
+    """The last accepted file, in the state folder that the broken one still names, or that systemd gave us."""
+    folders = [os.environ["STATE_DIRECTORY"]] if "STATE_DIRECTORY" in os.environ else []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        # The file may be no YAML at all, so this is a search and not a reading.
+        found = re.search(r"^\s+state:\s*['\"]?([^'\"#\n]+?)['\"]?\s*(#.*)?$", path.read_text("utf-8"), re.MULTILINE)
+        folders += [found[1]] if found else []
+    for folder in reversed(folders):
+        accepted = state.State(path.absolute().parent / folder).accepted()
+        if accepted is not None:
+            return accepted
+    return None

@@ -72,6 +72,7 @@ class Document:
     def __init__(self, name: str, text: str) -> None:
         """Parses; raises ConfigError at once where the text is no YAML at all."""
         self.name = name
+        self.text = text
         self.lines: dict[Place, int] = {}
         self.faults: list[str] = []
         self.warnings: list[str] = []
