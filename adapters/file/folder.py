@@ -164,13 +164,20 @@ def who(root: str) -> tuple[str, str]:
     return lines[0].strip() if lines else "", lines[1].strip() if len(lines) > 1 else ""
 
 
-def settle_identity(root: str) -> None:
-    """Write down who the folder is, unless that stands there: neither identity nor incarnation changes by it."""
+def settle_identity(root: str, bridge: str) -> None:
+    """Write down who the folder is, unless that stands there: neither identity nor incarnation changes by it.
+
+    Only the writer of a bridge may: two may say the same at once, but not through the same draft.
+    """
     path = f"{OURS}/identity"
+    if not os.path.exists(os.path.join(root, path)):
+        replace(root, path, "\n".join((*who(root), "")).encode(), draft=f".identity.{_quoted(bridge)}{DRAFT}")
+
+
+def make_ours(root: str) -> None:
+    """The folder for what is no service. Raises OSError."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(os.path.join(root, OURS))
-    if not os.path.exists(os.path.join(root, path)):
-        replace(root, path, "\n".join((*who(root), "")).encode())
 
 
 def lock_of(bridge: str) -> str:
@@ -178,13 +185,15 @@ def lock_of(bridge: str) -> str:
     return f"{OURS}/lock.{_quoted(bridge)}"
 
 
-def replace(root: str, path: str, content: bytes, ready: Callable[[Signature], None] = lambda new: None) -> Signature:
+def replace(
+    root: str, path: str, content: bytes, ready: Callable[[Signature], None] = lambda new: None, draft: str = ""
+) -> Signature:
     """Write a file at once or not at all, by way of a draft in the same folder; its new state. Raises OSError.
 
     `ready` is told the new state before it takes effect, and may raise to prevent it.
     """
     folder, name = os.path.split(os.path.join(root, path))
-    draft = os.path.join(folder, f".{name}{DRAFT}")
+    draft = os.path.join(folder, draft or f".{name}{DRAFT}")
     try:
         with open(draft, "wb") as file:
             file.write(content)

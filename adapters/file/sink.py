@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 import msgspec
 
@@ -81,16 +81,20 @@ class FileSink:
     @contextlib.asynccontextmanager
     async def writer(self) -> AsyncIterator[FileTerm]:
         """Waits for the lock of this bridge in this folder. Raises Unavailable or Denied."""
-        try:
-            await asyncio.to_thread(folder.settle_identity, self._root)
-        except OSError as error:
-            raise folder.trouble(error) from error
+        await self._settled(folder.make_ours, self._root)
         async with hold(os.path.join(self._root, folder.lock_of(self._bridge))) as term:
+            await self._settled(folder.settle_identity, self._root, self._bridge)
             self._term = term
             try:
                 yield term
             finally:
                 self._term = None
+
+    async def _settled(self, act: Callable[..., None], *arguments: str) -> None:
+        try:
+            await asyncio.to_thread(act, *arguments)
+        except OSError as error:
+            raise folder.trouble(error) from error
 
     def _held(self, names: frozenset[ServiceName] | None) -> Held:
         self._look(names)
