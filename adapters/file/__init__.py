@@ -24,9 +24,9 @@ TRAITS = Traits(frozenset(Instance.__struct_fields__), namespaces=True)
 
 
 class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """`folder`: the path of a folder that is there. `rescan`: seconds after which everything is looked at again."""
+    """`path`: of a folder that is there. `rescan`: seconds after which everything is looked at again."""
 
-    folder: str
+    path: str
     rescan: Annotated[float, msgspec.Meta(gt=0)] = 10.0
 
 
@@ -36,7 +36,7 @@ class FileRegistry:
     def __init__(self, name: str, config: Config) -> None:
         self.name = name
         self.traits = TRAITS
-        self.source = FileSource(config.folder, config.rescan)
+        self.source = FileSource(config.path, config.rescan)
         self._config = config
 
     async def __aenter__(self) -> Self:
@@ -51,19 +51,19 @@ class FileRegistry:
 
     def sink(self, bridge: str) -> FileSink:
         """The files of this bridge in the folder."""
-        return FileSink(self._config.folder, self._config.rescan, self.traits, bridge)
+        return FileSink(self._config.path, self._config.rescan, self.traits, bridge)
 
     async def reach(self) -> Reach:
         """Who the folder is and what the file system lets us do. Raises Unavailable or Denied."""
         try:
-            return await asyncio.to_thread(_reach, self._config.folder)
+            return await asyncio.to_thread(_reach, self._config.path)
         except OSError as error:
             raise folder.trouble(error) from error
 
     async def raw(self, name: ServiceName) -> dict[str, str]:
         """The files of one service, by path. Raises Unavailable or Denied."""
         try:
-            return await asyncio.to_thread(_raw, self._config.folder, name)
+            return await asyncio.to_thread(_raw, self._config.path, name)
         except OSError as error:
             raise folder.trouble(error) from error
 

@@ -26,7 +26,7 @@ class FileLab:
         self._records: dict[ServiceName, dict[str, str]] = {}
 
     def registry(self) -> Registry:
-        return create("lab", Config(folder=str(self.folder)), None)
+        return create("lab", Config(path=str(self.folder)), None)
 
     async def register(self, service: ServiceName, instance: Instance) -> None:
         port = f"{{number: {instance.ports[0].number}, name: grpc, protocol: grpc}}"
