@@ -121,6 +121,15 @@ class Store:
         """What stands there in truth, whatever the bridge believes."""
         return {id: r.instance for id, r in self._records.get(service, {}).items() if r.instance is not None}
 
+    def spoiled(self) -> dict[str, str]:
+        """The entries whose bytes nobody can read."""
+        return {
+            f"{name}/{id}": "no bytes that anybody can read"
+            for name, records in self._records.items()
+            for id, record in records.items()
+            if record.instance is None
+        }
+
     def mark(self, service: ServiceName, id: str) -> Mark | None:
         """Who wrote the entry, where the ledger proves that a bridge did."""
         record, ledgered = self._records.get(service, {}).get(id), self._ledger.get((service, id))
@@ -349,6 +358,11 @@ class MemorySource:
     def __init__(self, store: Store) -> None:
         self.scope = store.scope
         self._store = store
+
+    @property
+    def ignored(self) -> dict[str, str]:
+        """The entries that nobody can read, by service and id."""
+        return self._store.spoiled()
 
     def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`; raises what the store fails with, and Expired where the watch was cut."""

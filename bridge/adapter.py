@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -47,6 +47,11 @@ class Source(Protocol):
     """One scope of a registry, read: the part that answers or fails as a whole."""
 
     scope: str
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """Records that cannot be read now, each with the reason: bounded, and only to be shown."""
+        ...
 
     def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """Listing, then every service there is, then Synced, then changes for ever; misses nothing.

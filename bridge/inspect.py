@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
-
 from bridge import show
 from bridge.adapter import Cause, Change, Outcome, Reach
 from bridge.blocks import Configuration
@@ -67,7 +65,7 @@ async def check(engine: Engine) -> dict[str, list[Row]]:
     registries: list[Row] = []
     for name, answer in reached.items():
         views = list(engine.store.views(name))
-        ignored = {key: why for source in engine.sources(name) for key, why in getattr(source, "ignored", {}).items()}
+        ignored = {key: why for source in engine.sources(name) for key, why in source.ignored.items()}
         row: Row = {
             "registry": name,
             "kind": engine.configuration.registries[name].kind,
@@ -133,11 +131,7 @@ def _losses(engine: Engine, reconciler: Reconciler, link: str) -> Row:
 
 
 def _lost(instance: Instance, form: Instance) -> list[str]:
-    if form is instance:
-        return []
-    whole: Row = msgspec.to_builtins(instance)
-    held: Row = msgspec.to_builtins(form)
-    return [field for field in whole if field not in ("id", "native") and whole[field] != held.get(field)]
+    return [field for field in show.FIELDS if getattr(instance, field) != getattr(form, field)]
 
 
 def _meetings(engine: Engine, reconciler: Reconciler, link: str) -> list[Row]:

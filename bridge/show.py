@@ -19,6 +19,8 @@ from bridge.store import View
 
 Row = dict[str, Any]
 
+FIELDS = tuple(field for field in Instance.__struct_fields__ if field not in ("id", "native"))  # what people compare
+
 
 def plan_rows(engine: Engine) -> list[Row]:
     """Every change that is not made yet, with the reason where it may not be: one row an entry."""
@@ -204,11 +206,10 @@ def _key(instance: Instance) -> object:
 
 
 def _fields(one: Instance, other: Instance) -> dict[str, tuple[Any, Any]]:
-    left, right = plain(one) or {}, plain(other) or {}
     return {
-        key: (left.get(key), right.get(key))
-        for key in sorted(left.keys() | right.keys())
-        if key not in ("id", "native") and left.get(key) != right.get(key)
+        field: (msgspec.to_builtins(getattr(one, field)), msgspec.to_builtins(getattr(other, field)))
+        for field in FIELDS
+        if getattr(one, field) != getattr(other, field)
     }
 
 

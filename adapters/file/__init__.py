@@ -31,7 +31,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
 
 
 class FileRegistry:
-    """One folder. `source`: its one scope, whose `faults` say what cannot be read."""
+    """One folder. `source`: its one scope, whose `ignored` says what cannot be read."""
 
     def __init__(self, name: str, config: Config) -> None:
         self.name = name

@@ -14,12 +14,12 @@ from bridge.model import ServiceName
 
 
 class FileSource:
-    """The folder as one scope. `faults`: what cannot be read, by path, as "path:line: what is wrong, what is right"."""
+    """The folder as one scope. `ignored`: what cannot be read, by path, as "path:line: what is wrong, what is right"."""
 
     scope = ""
 
     def __init__(self, root: str, rescan: float) -> None:
-        self.faults: dict[str, str] = {}
+        self.ignored: dict[str, str] = {}
         self._root = root
         self._rescan = rescan
 
@@ -28,18 +28,18 @@ class FileSource:
 
         Raises Unavailable (the folder is gone), Expired (another folder stands there) or Denied.
         """
-        self.faults.clear()
+        self.ignored.clear()
         clock = asyncio.get_running_loop().time
         try:
             yield Listing(*await asyncio.to_thread(folder.who, self._root))
         except OSError as error:
             raise folder.trouble(error) from error
-        view = View(self._root, self.faults)
+        view = View(self._root, self.ignored)
         listed = False
         async with aclosing(follow(self._root, self._rescan)) as looks:
             async for track, paths in looks:
                 doubtful: list[str] = []
-                changed = await asyncio.to_thread(view.refresh, paths, doubtful.append)
+                changed = await asyncio.to_thread(view.read, paths, doubtful.append)
                 for path in doubtful:
                     track.doubt(path, clock())
                 for name in changed if listed else view.services():

@@ -37,14 +37,14 @@ class Stands(NamedTuple):
 
 
 class View:
-    """The files of a folder, each read once for every state that it is in. `faults`: by path, for people to read.
+    """The files of a folder, each read once for every state that it is in. `ignored`: by path, for people to read.
 
     Of what cannot be read now, what was known stays; except of the files of the bridge `own`, which will repair them.
     """
 
-    def __init__(self, root: str, faults: dict[str, str] | None = None, own: str = "") -> None:
+    def __init__(self, root: str, ignored: dict[str, str] | None = None, own: str = "") -> None:
         self.files: dict[str, File] = {}
-        self.faults = {} if faults is None else faults
+        self.ignored = {} if ignored is None else ignored
         self._root = root
         self._own = own
         self._paths: dict[ServiceName, set[str]] = {}
@@ -76,15 +76,16 @@ class View:
             self.files[path] = File(signature, decoded)
             self._paths.setdefault(there.service, set()).add(path)
         if decoded.faults:
-            self.faults[path] = "\n".join(f"{os.path.join(self._root, path)}:{fault}" for fault in decoded.faults)
+            self.ignored[path] = "\n".join(f"{os.path.join(self._root, path)}:{fault}" for fault in decoded.faults)
         else:
-            self.faults.pop(path, None)
+            self.ignored.pop(path, None)
 
-    def refresh(self, paths: Iterable[str], doubt: Callable[[str], None] = lambda path: None) -> set[ServiceName]:
-        """Read what is not in the state last read; the services of which something changed.
+    def refresh(self, paths: Iterable[str]) -> set[ServiceName]:
+        """Read what is not in the state last read; the services of which something changed."""
+        return self.read((path for path in paths if not self._is_current(path)), lambda path: None)
 
-        `doubt` is told the paths that somebody writes at this moment.
-        """
+    def read(self, paths: Iterable[str], doubt: Callable[[str], None]) -> set[ServiceName]:
+        """Read these; the services of which something changed. `doubt` is told the paths that somebody writes now."""
         changed = set()
         for path in paths:
             before = self.decoded(path)
@@ -94,13 +95,15 @@ class View:
                 changed.add(there.service)
         return changed
 
+    def _is_current(self, path: str) -> bool:
+        file = self.files.get(path)
+        return file is not None and file.signature == folder.signature(self._root, path)
+
     def _read(self, path: str, doubt: Callable[[str], None]) -> None:
         signature = folder.signature(self._root, path)
         old = self.files.get(path)
         if signature is None:
             self.put(path, None, NOTHING)
-            return
-        if old and old.signature == signature:
             return
         there = folder.place(path)
         owner = there.owner if there else ""
