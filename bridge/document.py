@@ -23,8 +23,8 @@ DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d|w))+")
 PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 UNIT = {"unit": "s"}
 
-# Beside a float, also in an adapter's Config: the file may say it as text with a unit.
 ALSO = "also"  # in an extra_json_schema: another type that the file may use (msgspec lets nobody replace "type")
+# Beside a float, also in an adapter's Config: the file may say it as text with a unit.
 TIME = msgspec.Meta(
     extra=UNIT,
     extra_json_schema={ALSO: "string", "pattern": f"^{DURATION.pattern}$", "examples": ["30s", "10m", "1h30m", 90]},

@@ -148,9 +148,8 @@ class Scope:
             return False
         if not (self.described or self.changed or now - about.at >= CONFIRM):
             return False
-        # A view in doubt shows another store's identity: its revision says nothing of the one that was known.
-        revision = max(view.revision, about.revision) if view.identity == about.identity else about.revision
-        self.about = About(about.identity, about.incarnation, revision, now)
+        # A view in doubt takes no revision over, so this one is always that of the store that is believed.
+        self.about = About(about.identity, about.incarnation, view.revision, now)
         self.described = False
         return True
 

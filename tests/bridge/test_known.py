@@ -165,15 +165,15 @@ async def test_a_damaged_byte_ends_the_file_there_and_the_next_write_heals_it(tm
         found = after.load(["core"])
         assert not found or found[0].services in ({}, *good[:-1]) or place > len(content) - 120
         assert after.damaged
-    store = Store(Clock(), recorder=after)
-    view = store.view("core", "")
-    view.begin(Listing("id-of-core", "first", 5))
-    view.observe(Observed(service("healed", "h")))
-    view.sync(Synced(5))
-    await after.flush()
-    healed = Known(tmp_path, Clock())
-    assert healed.load(["core"])[0].services[ServiceName("healed")] == service("healed", "h")
-    assert not healed.damaged
+        store = Store(Clock(), recorder=after)
+        view = store.view("core", "")
+        view.begin(Listing("id-of-core", "first", 5))
+        view.observe(Observed(service("healed", "h")))
+        view.sync(Synced(5))
+        await after.flush()
+        healed = Known(tmp_path, Clock())
+        assert healed.load(["core"])[0].services[ServiceName("healed")] == service("healed", "h")
+        assert not healed.damaged, place
 
 
 async def test_the_file_stays_small_however_often_one_instance_changes(
