@@ -44,10 +44,12 @@ def split(text: str) -> tuple[str, int]:
     Raises ValueError: no port, port 0, IPv6 without brackets, a Unix socket.
     """
     name, colon, number = text.rpartition(":")
+    if "/" in text:
+        raise ValueError(f"a Unix socket or a path, not host and port: {text!r}")
     if not colon or text.endswith("]"):
-        raise ValueError(f"a Unix socket: {text!r}" if "/" in text else f"no port in {text!r}")
+        raise ValueError(f"no port in {text!r}")
     if ":" in name and not name.startswith("["):
-        raise ValueError(f"a Unix socket: {text!r}" if "/" in text else f"IPv6 without brackets is ambiguous: {text!r}")
+        raise ValueError(f"IPv6 without brackets is ambiguous: {text!r}")
     return host(name), port_number(number)
 
 

@@ -121,7 +121,9 @@ def _endpoints(urls: list[str] | None) -> tuple[str, tuple[Port, ...], tuple[str
     said = None
     ends = []
     for url in urls or ():
-        scheme, _, rest = url.partition("://")
+        scheme, colon, rest = url.partition("://")
+        if not colon:
+            raise ValueError(f"no URL: {url!r}")
         if rest.startswith("["):
             host, _, end = rest.partition("]:")
         else:
