@@ -9,7 +9,8 @@ from string import Formatter
 
 from bridge.blocks import Guard, Link, over
 from bridge.document import Document, Place, nearest
-from bridge.link import glob
+from bridge.link import named
+from bridge.model import ServiceName
 
 PLACEHOLDERS = ("namespace", "name", "registry")
 SHORT_TTL = 3600.0
@@ -140,10 +141,10 @@ def _meeting(one: Link, other: Link) -> str:
     return f"services like {min(same)!r}" if alike and same and one.services.exclude == other.services.exclude else ""
 
 
-def _takes(link: Link, name: str) -> bool:
-    return any(glob(pattern, name) for pattern in link.services.include or () if pattern) and not any(
-        glob(pattern, name) for pattern in link.services.exclude or () if pattern
-    )
+def _takes(link: Link, text: str) -> bool:
+    name = ServiceName.parse(text)
+    taken = any(named(pattern, name) for pattern in link.services.include or () if pattern)
+    return taken and not any(named(pattern, name) for pattern in link.services.exclude or () if pattern)
 
 
 def _literals(link: Link) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 from bridge import config, link
 from bridge.document import Duration, seconds
 from bridge.errors import ConfigError
+from bridge.model import ServiceName
 
 GOOD = """\
 bridge: {id: vm-to-k8s, state: ./state, listen: 127.0.0.1:9797}
@@ -123,8 +124,8 @@ def test_the_example_of_the_documentation_is_read_as_it_says(tmp_path: Path) -> 
     both, back = loaded.links
     assert (both.name, both.from_, both.port, both.unhealthy) == ("both", ("a", "b"), 8080, link.Unhealthy.WITHDRAW)
     assert both.guard == link.Guard(service_share=0.25, last_instance="pass", confirm_event=1.5)
-    assert both.limits("batch-1") == msgspec.structs.replace(both.guard, last_instance="hold", window=60.0)
-    assert both.limits("pay") == both.guard
+    assert both.limits(ServiceName("batch-1")) == msgspec.structs.replace(both.guard, last_instance="hold", window=60.0)
+    assert both.limits(ServiceName("pay")) == both.guard
     assert (back.name, back.ttl, back.port) == ("c-to-a", 7200, "grpc")
     assert loaded.bridge.resync == 5400
 
