@@ -321,7 +321,7 @@ class _Builder:
         if event.tag not in (None, "!"):
             raise Undecodable(f"{line}: the tag {event.tag} is not read: remove it")
         if isinstance(event, yaml.ScalarEvent):
-            return None if event.style is None and event.value in ("", "~", "null") else event.value
+            return None if event.implicit[0] and event.value in ("", "~", "null") else event.value
         if isinstance(event, yaml.SequenceStartEvent):
             items: list[Tree] = []
             while not isinstance(item := self._next(), yaml.SequenceEndEvent):

@@ -14,7 +14,7 @@ from bridge.model import ServiceName
 
 
 class FileSource:
-    """The folder as one scope. `ignored`: what cannot be read, by path, as "path:line: what is wrong, what is right"."""
+    """The folder as one scope. `ignored`: the faults of each path, as "path:line: what is wrong, what is right"."""
 
     scope = ""
 

@@ -16,6 +16,7 @@ from bridge.model import Instance, Mark, Service, ServiceName
 from mappings.file import UNKNOWN_ID, Decoded, decode
 
 NOTHING = Decoded()
+SHOWN = 20  # faults of one file
 
 
 class File(msgspec.Struct, frozen=True):
@@ -76,7 +77,9 @@ class View:
             self.files[path] = File(signature, decoded)
             self._paths.setdefault(there.service, set()).add(path)
         if decoded.faults:
-            self.ignored[path] = "\n".join(f"{os.path.join(self._root, path)}:{fault}" for fault in decoded.faults)
+            shown = [f"{os.path.join(self._root, path)}:{fault}" for fault in decoded.faults[:SHOWN]]
+            more = len(decoded.faults) - SHOWN
+            self.ignored[path] = "\n".join(shown + ([f"and {more} more"] if more > 0 else []))
         else:
             self.ignored.pop(path, None)
 

@@ -116,12 +116,14 @@ async def test_a_record_that_makes_no_sense_is_named_and_its_siblings_flow(lab: 
         await lab.register(PAY, instance(3))
         await watch.until(lambda: "i3" in watch.service(PAY).instances)
         assert watch.service(PAY).instances["i2"] == instance(2)
+        assert any("pay" in place and why for place, why in source.ignored.items())
     async with watching(source) as later:
         await later.until(lambda: later.synced)
         assert later.observed[PAY].unreadable == {"i1"}
         assert later.picture(PAY) == at(instance(2), instance(3))
         await lab.register(PAY, instance(1))
         await later.until(lambda: not later.observed[PAY].unreadable and len(later.picture(PAY)) == 3)
+        assert not source.ignored
     assert (await source.read(PAY)).unreadable == frozenset()
 
 
