@@ -13,12 +13,12 @@ import msgspec
 
 from adapters.etcd import access
 from adapters.etcd import etcd_pb2 as pb
-from adapters.etcd.client import READ, ROLE, STATUS, TLS, USER, Client, Credentials, reading
-from adapters.etcd.keys import ROOT, Layout, Range, Space
+from adapters.etcd.client import RANGE, READ, ROLE, STATUS, TLS, USER, Client, Credentials, NoUser, reading
+from adapters.etcd.keys import LEDGER, ROOT, Layout, Range, Space
 from adapters.etcd.sink import EtcdSink
 from adapters.etcd.source import EtcdSource
 from bridge.adapter import Reach, Source
-from bridge.errors import ConfigError, Denied, Unavailable
+from bridge.errors import ConfigError, Denied
 from bridge.model import ServiceName
 
 LAYOUTS = {
@@ -72,13 +72,20 @@ class Etcd:
 
     async def reach(self) -> Reach:
         """See `Registry.reach`; the permissions are those of the user's roles, where we may ask for them."""
-        status = await self._client.call(STATUS, pb.StatusRequest())
+        client = self._client
+        header, may_read, may_write = await self._permissions()
+        try:
+            status = await client.call(STATUS, pb.StatusRequest())
+        except Denied:
+            if header is None:
+                header = (await client.call(RANGE, pb.RangeRequest(key=LEDGER, keys_only=True))).header
+            note = "version and alarms are not known: etcd 3.6 shows them to root alone"
+            return Reach(self._space.identity(header.cluster_id), "etcd", may_read, may_write, (note,))
         notes = [*status.errors]
         if not status.leader:
             notes.append("this member knows no leader")
         if status.is_learner:
             notes.append("this member is a learner: it answers no reads")
-        may_read, may_write = await self._permissions()
         identity = self._space.identity(status.header.cluster_id)
         return Reach(identity, f"etcd {status.version}", may_read, may_write, tuple(notes))
 
@@ -91,32 +98,29 @@ class Etcd:
             for kv in response.response_range.kvs
         }
 
-    async def _permissions(self) -> tuple[bool | None, bool | None]:
-        """Whether we may read and write: None is unknown. Nothing is read or written to find out."""
+    async def _permissions(self) -> tuple[pb.Header | None, bool | None, bool | None]:
+        """Who answers, and whether we may read and write (None is unknown); nothing is written to find out."""
+        client = self._client
         try:
             # Asked of nobody in particular, the question itself is refused where authentication is on.
-            user = await self._client.call(USER, pb.UserGetRequest(name=self._client.user or "root"))
-        except Unavailable as error:
-            if "user name not found" not in str(error):
-                raise
-            return (True, True) if not self._client.user else (None, None)
+            user = await client.call(USER, pb.UserGetRequest(name=client.user or "root"))
+        except NoUser:
+            return (None, True, True) if client.user is None else (None, None, None)
         except Denied:
-            return None, None
-        if not self._client.user or "root" in user.roles:
-            return True, True
+            return None, None, None
+        if client.user is None or "root" in user.roles:
+            return user.header, True, True
         permissions: list[pb.Permission] = []
         for role in user.roles:
             try:
-                permissions += (await self._client.call(ROLE, pb.RoleGetRequest(role=role))).permissions
+                permissions += (await client.call(ROLE, pb.RoleGetRequest(role=role))).permissions
             except Denied:
-                return None, None
-        ours = Range.below(ROOT.encode())
-        read = [*self._space.entries, self._space.ledger]
-        write = [*self._space.entries, ours]
-        may_read = access.allows(permissions, access.READ, read)
+                return user.header, None, None
+        may_read = access.allows(permissions, access.READ, [*self._space.entries, self._space.ledger])
         # What a transaction compares, it must be allowed to read.
-        may_write = all(access.allows(permissions, kind, write) for kind in (access.READ, access.WRITE))
-        return may_read, may_write
+        written = [*self._space.entries, Range.below(ROOT.encode())]
+        may_write = all(access.allows(permissions, kinds, written) for kinds in (access.READ, access.WRITE))
+        return user.header, may_read, may_write
 
 
 def create(name: str, config: Config, state: Path | None) -> Etcd:

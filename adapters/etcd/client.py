@@ -19,7 +19,7 @@ from bridge.errors import Denied, Expired, IsthmusError, Rejected, Unavailable
 
 UNARY_TIME = 5.0  # seconds for one request
 PAGE_TIME = 15.0  # seconds for one page of a list
-PAGE = 5_000  # keys
+PAGE = 10_000  # keys: etcd counts the whole range anew for each page
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 64 << 20),  # gRPC's own limit of 4 MiB is one batch of a busy watch
     ("grpc.keepalive_time_ms", 10_000),
@@ -78,11 +78,23 @@ class TokenExpired(Denied):
     """The server does not know our token any more: log in again."""
 
 
-class LeaseGone(Unavailable):
+class Refused(Unavailable):
+    """An answer that every member would give."""
+
+
+class AuthOff(Refused):
+    """Authentication is not switched on."""
+
+
+class NoUser(Refused):
+    """There is no user of that name."""
+
+
+class LeaseGone(Refused):
     """The lease that was named does not exist."""
 
 
-class LeaseExists(Unavailable):
+class LeaseExists(Refused):
     """A lease with the id asked for exists already."""
 
 
@@ -95,12 +107,14 @@ SAID: tuple[tuple[str, type[IsthmusError]], ...] = (
     ("invalid auth token", TokenExpired),
     ("revision of auth store is old", TokenExpired),
     ("authentication failed", Denied),
-    ("user name is empty", Denied),
+    ("user name is empty", TokenExpired),  # it was switched on since we asked for a token
     ("permission denied", Denied),
     ("has been compacted", Expired),
     ("is a future revision", Expired),
     ("request is too large", TooLarge),
     ("message larger than max", TooLarge),
+    ("authentication is not enabled", AuthOff),
+    ("user name not found", NoUser),
     ("requested lease not found", LeaseGone),
     ("lease already exists", LeaseExists),
     ("too large lease TTL", Rejected),
@@ -214,7 +228,7 @@ class Client:
                 if renewed:
                     raise
                 renewed = True
-            except (LeaseGone, LeaseExists):
+            except Refused:
                 raise
             except Unavailable:
                 tries -= 1
@@ -307,11 +321,8 @@ class Client:
                     self._token = (await self.call(AUTHENTICATE, request)).token
                 except OSError as error:
                     raise Denied(f"cannot read the password: {error}") from None
-                except Unavailable as error:
-                    # As etcd's own client does: a user is configured before authentication is switched on.
-                    if "authentication is not enabled" not in str(error):
-                        raise
-                    self._token = ""
+                except AuthOff:
+                    self._token = ""  # as etcd's own client does: users are configured before it is switched on
         return self._token
 
     @contextlib.asynccontextmanager
@@ -322,7 +333,7 @@ class Client:
                 yield link
         except grpc.aio.AioRpcError as failure:
             error = error_of(failure.code(), failure.details() or "")
-            if isinstance(error, Unavailable) and not isinstance(error, LeaseGone | LeaseExists):
+            if isinstance(error, Unavailable) and not isinstance(error, Refused):
                 await self.leave(link)
             raise error from None
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as closed:

@@ -72,7 +72,7 @@ class Copy:
         self._cells: dict[bytes, _Cell] = {}
         self._words: dict[bytes, Word] = {}
         self._waiting: dict[bytes, pb.KeyValue] = {}  # entries of which nobody knows yet who wrote them
-        self._doubted: set[bytes] = set()  # shown as a bridge's copy, whose ledger word has gone
+        self._doubted: dict[bytes, int] = {}  # the revision with which the ledger word of a bridge's copy went
         self._touched: dict[_Shelf, None] = {}
         self._audit: Audit | None = None
 
@@ -113,21 +113,20 @@ class Copy:
 
     def unsettled(self) -> list[bytes]:
         """Keys to look at in the store, for nobody knows who wrote what stands there."""
-        return [*self._waiting, *self._doubted]
+        return list({**self._waiting, **self._doubted})
 
     def settle(self, looks: Iterable[Looked]) -> None:
         """Decides what waited by what was seen; what was overtaken since waits for the event that says so."""
         for key, entry, word, revision in looks:
             waiting = self._waiting.get(key)
-            if waiting is not None and waiting.mod_revision <= revision:
-                del self._waiting[key]
-                if entry is not None and entry.mod_revision == waiting.mod_revision:
-                    self._decide(key, entry, word)
-            elif waiting is None and key in self._doubted:
-                self._doubted.discard(key)
-                cell = self._cells.get(key)
-                if cell is not None and entry is not None and entry.mod_revision == cell.revision:
-                    self._decide(key, entry, word)
+            if revision < max(waiting.mod_revision if waiting is not None else 0, self._doubted.get(key, 0)):
+                continue  # seen before that happened of which we want to know
+            self._doubted.pop(key, None)
+            self._waiting.pop(key, None)
+            cell = self._cells.get(key)
+            asked = waiting.mod_revision if waiting is not None else cell.revision if cell is not None else 0
+            if entry is not None and entry.mod_revision == asked:
+                self._decide(key, entry, word)
 
     def changed(self, revision: int) -> list[Observed]:
         """The services that changed since this was last asked, as they are now."""
@@ -150,8 +149,8 @@ class Copy:
             gone = self._words.pop(key, None)
             cell = self._cells.get(key)
             # Most often the entry goes in the same transaction, and its event is the next one.
-            if gone is not None and cell is not None and gone.revision == cell.revision and not cell.native:
-                self._doubted.add(key)
+            if gone is not None and (cell is None or gone.revision >= cell.revision):
+                self._doubted[key] = event.kv.mod_revision
             return
         word = self._words[key] = ledger.word_of(event.kv)
         waiting = self._waiting.get(key)
@@ -160,7 +159,8 @@ class Copy:
             self._decide(key, waiting, word)
 
     def _put(self, key: bytes, kv: pb.KeyValue) -> None:
-        self._doubted.discard(key)
+        if self._doubted.get(key, 0) < kv.mod_revision:
+            self._doubted.pop(key, None)
         cell = self._cells.get(key)
         if cell is None and self._space.locate(key) is None:
             return
@@ -180,7 +180,7 @@ class Copy:
         if self._audit is not None:
             self._audit.removed.add(key)
         self._waiting.pop(key, None)
-        self._doubted.discard(key)
+        self._doubted.pop(key, None)
         cell = self._cells.pop(key, None)
         if cell is not None:
             shelf, id = cell.shelf, cell.id

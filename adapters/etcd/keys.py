@@ -61,7 +61,7 @@ def without(area: Range, excluded: Iterable[bytes]) -> Iterator[Range]:
     for prefix in sorted(excluded):
         if start < prefix:
             yield Range(start, prefix)
-        start = _after(prefix)
+        start = max(start, _after(prefix))
     yield Range(start, area.end)
 
 

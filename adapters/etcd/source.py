@@ -19,7 +19,8 @@ from bridge.errors import Expired, Unavailable
 from bridge.model import Service, ServiceName
 
 AUDIT_TIME = 60.0  # seconds from one audit to the next: how long a watch may lie (reliability, fault 18)
-AUDIT_PAGE = 2_000  # keys: small, for the watch goes on meanwhile
+AUDIT_PAGE = 5_000  # keys: small, for the watch goes on meanwhile
+SLICE = 1_000  # entries decoded at once, about 5 ms
 PASSING_TIME = 60.0  # seconds in which a watch must pass a revision that the store has
 GRACE_TIME = 5.0  # seconds for what etcd before 3.5.8 claims to have sent and has not
 LOOK = 60  # keys in one look: two ranges each, and a transaction has 128 operations at most
@@ -102,8 +103,9 @@ class EtcdSource:
             if area is self._space.ledger:
                 copy.load_words(page.kvs)
             else:
-                copy.load(page.kvs)
-            await asyncio.sleep(0)  # others have waited while this page was decoded
+                for begin in range(0, len(page.kvs), SLICE):
+                    copy.load(page.kvs[begin : begin + SLICE])
+                    await asyncio.sleep(0)  # others have waited
         return header
 
     async def _look(self, keys: Sequence[bytes], hand_over: Callable[[list[Looked]], Awaitable[None]]) -> None:

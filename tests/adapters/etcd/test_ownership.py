@@ -1,0 +1,188 @@
+"""What is ours in etcd is ours by the store's word alone, whatever natives do in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from adapters.etcd.sink import EtcdSink
+from bridge.adapter import Change, Entry
+from bridge.errors import Conflict, Rejected
+from bridge.model import Instance, ServiceName
+from tests.adapters.etcd.lab import (
+    USER,
+    Natives,
+    create,
+    entry,
+    errors,
+    instance,
+    key,
+    mark,
+    record,
+    registry,
+    remove,
+    replace,
+)
+from tests.servers.etcd import Etcd
+
+
+@pytest_asyncio.fixture
+async def natives(etcd: Etcd) -> AsyncIterator[Natives]:
+    async with Natives(etcd) as natives:
+        yield natives
+
+
+@pytest_asyncio.fixture
+async def sink(etcd: Etcd) -> AsyncIterator[EtcdSink]:
+    """Of the bridge b1, which is the writer."""
+    async with registry(etcd) as opened:
+        sink = opened.sink("b1")
+        async with sink.writer():
+            yield sink
+
+
+async def test_what_we_write_is_what_the_stock_client_writes_with_a_ledger_word_beside_it(
+    natives: Natives, sink: EtcdSink
+) -> None:
+    (made,) = await sink.apply([create("i1")])
+    assert await natives.get("/microservices/") == {key("i1"): record("i1", "10.0.0.1")}
+    assert list(await natives.get("/isthmus/ledger/")) == ["/isthmus/ledger//microservices/user/i1"]
+    held = await sink.held()
+    assert held.services == {USER: {"i1": Entry(instance("i1"), mark("i1"), made.version)}}
+    assert held.loose == {}
+    assert held.identity.startswith("etcd:")
+    assert held.identity.endswith(":kratos:/microservices/")
+
+
+async def test_a_replacement_and_a_removal_take_the_ledger_word_along(natives: Natives, sink: EtcdSink) -> None:
+    (made,) = await sink.apply([create("i1")])
+    (replaced,) = await sink.apply([replace("i1", entry(made), address="10.0.0.2")])
+    held = await sink.held([USER])
+    assert held.services[USER]["i1"] == Entry(instance("i1", "10.0.0.2"), mark("i1"), replaced.version)
+    assert errors(await sink.apply([remove("i1", entry(made))])) == [Conflict]
+    assert errors(await sink.apply([remove("i1", entry(replaced))])) == [None]
+    assert await natives.get("/microservices/") == {}
+    assert await natives.get("/isthmus/ledger/") == {}
+
+
+async def test_a_native_that_was_there_first_is_not_written_over(natives: Natives, sink: EtcdSink) -> None:
+    await natives.put((key("i1"), record("i1")))
+    assert errors(await sink.apply([create("i1"), create("i2")])) == [Conflict, None]
+    assert (await natives.get(key("i1")))[key("i1")] == record("i1")
+    assert list(await natives.get("/isthmus/ledger/")) == ["/isthmus/ledger//microservices/user/i2"]
+
+
+async def test_what_a_native_wrote_over_is_foreign_from_then_on_and_is_forgotten(
+    natives: Natives, sink: EtcdSink
+) -> None:
+    (made,) = await sink.apply([create("i1")])
+    await natives.put((key("i1"), record("i1")))  # the create revision stays, as with every stock client
+    for change in (remove("i1", entry(made)), replace("i1", entry(made), address="10.0.0.9")):
+        assert errors(await sink.apply([change])) == [Conflict]
+    held = await sink.held()
+    assert held.services[USER]["i1"].mark is None
+    assert held.services[USER]["i1"].instance.address == "10.0.0.7"
+    assert held.loose == {USER: {"i1": made.version}}
+    forget = Change(USER, "i1", before=Entry(Instance("i1", ""), mark("i1"), made.version), forget=True)
+    assert errors(await sink.apply([forget])) == [None]
+    assert (await sink.held()).loose == {}
+    assert await natives.get("/microservices/") == {key("i1"): record("i1")}
+
+
+async def test_even_the_same_bytes_make_a_native_the_owner(natives: Natives, sink: EtcdSink) -> None:
+    (made,) = await sink.apply([create("i1")])
+    await natives.put((key("i1"), record("i1", "10.0.0.1")))
+    assert errors(await sink.apply([remove("i1", entry(made))])) == [Conflict]
+    assert key("i1") in await natives.get("/microservices/")
+
+
+async def test_an_entry_that_a_native_deleted_can_be_made_again(natives: Natives, sink: EtcdSink) -> None:
+    (made,) = await sink.apply([create("i1")])
+    await natives.delete(key("i1"))
+    held = await sink.held([USER])
+    assert held.services == {}
+    assert held.loose == {USER: {"i1": made.version}}
+    assert errors(await sink.apply([remove("i1", entry(made))])) == [Conflict]
+    (again,) = await sink.apply([create("i1")])
+    held = await sink.held([USER])
+    assert held.services[USER]["i1"] == Entry(instance("i1"), mark("i1"), again.version)
+    assert held.loose == {}
+
+
+async def test_a_native_whose_lease_ended_and_who_came_back_stays_the_owner(natives: Natives, sink: EtcdSink) -> None:
+    (made,) = await sink.apply([create("i1")])
+    lease = await natives.lease()
+    await natives.put((key("i1"), record("i1")), lease=lease)
+    await natives.revoke(lease)
+    assert errors(await sink.apply([remove("i1", entry(made))])) == [Conflict]
+    await natives.put((key("i1"), record("i1")), lease=await natives.lease())
+    assert errors(await sink.apply([remove("i1", entry(made)), create("i1")])) == [Conflict, Conflict]
+    held = await sink.held()
+    assert held.services[USER]["i1"].mark is None
+    assert held.loose == {USER: {"i1": made.version}}
+
+
+async def test_a_delete_spares_what_others_own(natives: Natives, sink: EtcdSink) -> None:
+    made = await sink.apply([create(f"i{n}") for n in range(5)])
+    await natives.put((key("i3"), record("i3")))
+    outcomes = await sink.apply([remove(outcome.change.id, entry(outcome)) for outcome in made])
+    assert errors(outcomes) == [None, None, None, Conflict, None]
+    assert await natives.get("/microservices/") == {key("i3"): record("i3")}
+
+
+async def test_another_bridges_copy_is_not_ours_to_change(etcd: Etcd, natives: Natives, sink: EtcdSink) -> None:
+    async with registry(etcd) as opened:
+        other = opened.sink("b2")
+        async with other.writer():
+            (made,) = await other.apply([create("i1", owner="b2")])
+            held = await sink.held()
+            assert held.services[USER]["i1"].mark == mark("i1", "b2")
+            assert errors(await sink.apply([remove("i1", entry(made))])) == [Conflict]
+            await natives.put((key("i1"), record("i1")))
+            assert (await sink.held()).loose == {}, "whose word is loose is for its owner to forget"
+            assert (await other.held()).loose == {USER: {"i1": made.version}}
+
+
+async def test_what_nobody_can_decode_still_occupies_its_key(natives: Natives, sink: EtcdSink) -> None:
+    await natives.put((key("i1"), "not json"))
+    held = await sink.held([USER])
+    assert held.services[USER]["i1"].mark is None
+    assert held.services[USER]["i1"].instance == Instance("i1", "")
+    assert errors(await sink.apply([create("i1")])) == [Conflict]
+
+
+async def test_a_value_that_is_too_large_is_rejected_and_its_siblings_are_written(
+    natives: Natives, sink: EtcdSink
+) -> None:
+    for size in (1_600_000, 3_000_000):  # etcd refuses the first, its gRPC server the second
+        changes = [create(f"a{size}"), create("large", metadata={"text": "x" * size}), create(f"b{size}")]
+        assert errors(await sink.apply(changes)) == [None, Rejected, None]
+
+
+async def test_a_record_that_the_layout_cannot_hold_is_rejected_alone(sink: EtcdSink) -> None:
+    slash = Change(USER, "a/b", after=instance("a/b"), mark=mark("a/b"))
+    other = Change(USER, "i1", after=instance("i2"), mark=mark("i2"))
+    assert errors(await sink.apply([slash, other, create("i3")])) == [Rejected, Rejected, None]
+
+
+async def test_large_batches_are_split_and_every_change_has_its_outcome(natives: Natives, sink: EtcdSink) -> None:
+    await natives.put(*[(key(f"i{n}", f"s{n % 7}"), record(f"i{n}", service=f"s{n % 7}")) for n in range(0, 500, 50)])
+    changes = [create(f"i{n}", service=ServiceName(f"s{n % 7}")) for n in range(500)]
+    outcomes = await sink.apply(changes)
+    assert [outcome.change for outcome in outcomes] == changes
+    assert [error is Conflict for error in errors(outcomes)] == [n % 50 == 0 for n in range(500)]
+    held = await sink.held({change.service for change in changes})
+    assert sum(1 for entries in held.services.values() for each in entries.values() if each.mark) == 490
+    assert held == await sink.held()
+
+
+async def test_held_is_of_the_services_asked_for_and_no_neighbour(natives: Natives, sink: EtcdSink) -> None:
+    await natives.put(
+        (key("i1"), record("i1")),
+        (key("i1", "user-v2"), record("i1", service="user-v2")),
+        (key("i1", "use"), record("i1", service="use")),
+    )
+    assert set((await sink.held([USER])).services) == {USER}
+    assert (await sink.held([ServiceName("none")])).services == {}
+    assert (await sink.held([])).services == {}
