@@ -123,7 +123,7 @@ class Daemon:
 
     def event(self, kind: str, **about: object) -> None:
         """Anything else worth a line."""
-        log.info("%s %s", kind, " ".join(f"{key}={value}" for key, value in about.items()))
+        log.info(" ".join([kind, *(f"{key}=%r" for key in about)]), *about.values())
         self.journal.append(kind, reason=" ".join(f"{key}={value}" for key, value in about.items()))
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ class Daemon:
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         """Each scope synced, or serving last known good."""
         now = self.engine.clock()
-        scopes = [show.scope_row(view, now) for view in self.engine.store.views()]
+        scopes = [show.scope_row(self.engine, view, now) for view in self.engine.store.views()]
         read = {name for link in self.configuration.links for name in link.from_}
         silent = sorted(read - {row["registry"] for row in scopes if row["state"] != "unknown"})
         denied = [repr(view) for view, feed in self.engine.feeds.items() if feed.denied]

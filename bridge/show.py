@@ -92,7 +92,7 @@ def unwritten_rows(engine: Engine) -> list[Row]:
     return rows
 
 
-def scope_row(view: View, now: float) -> Row:
+def scope_row(engine: Engine, view: View, now: float) -> Row:
     """How one scope does: its state, and in seconds how long ago it was last known to be true."""
     state = "synced" if view.up else "stale" if view.synced else "known" if view.services else "unknown"
     return {
@@ -107,6 +107,7 @@ def scope_row(view: View, now: float) -> Row:
         "instances": sum(len(service.instances) for service in view.services.values()),
         "doubt": view.doubt,
         "left_out": view.left_out,
+        "ignored": len(engine.feeds[view].source.ignored) if view in engine.feeds else 0,
         "reason": view.reason,
     }
 
@@ -162,7 +163,7 @@ def service_rows(engine: Engine) -> list[Row]:
                     "service": str(name),
                     "instances": len(service.instances),
                     "serving": sum(instance.serving for instance in service.instances.values()),
-                    "age": scope_row(view, now)["age"],
+                    "age": scope_row(engine, view, now)["age"],
                     "natives": natives,
                     "owners": dict(owners),
                     "origins": sorted(
@@ -350,7 +351,7 @@ def status(engine: Engine) -> Row:
     return {
         "bridge": engine.configuration.bridge.id,
         "configuration": engine.configuration.hash,
-        "scopes": [scope_row(view, now) for view in engine.store.views()],
+        "scopes": [scope_row(engine, view, now) for view in engine.store.views()],
         "links": link_rows(engine),
         "attention": attention(engine),
     }
