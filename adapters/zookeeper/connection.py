@@ -1,0 +1,242 @@
+"""One connection of kazoo's, reshaped: what it hears is posted in the order of the wire, and it says when it heard.
+
+kazoo 2.11 keeps the session, reconnects and authenticates. Ours is what it lacks: dialling with a deadline and our
+own TLS, a limit for answers, events of recursive watches, and the time at which the server was last known to know us.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from kazoo.client import KazooClient
+from kazoo.exceptions import ConnectionDropped
+from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.protocol.connection import PING_XID, ConnectionHandler
+from kazoo.protocol.serialization import CloseInstance, ReplyHeader, Watch, int_struct
+from kazoo.protocol.states import KazooState, KeeperState
+
+from adapters.zookeeper.config import TLS
+
+DIAL_TIME = 4.0  # seconds for TCP and TLS to one server, so that the next one gets its turn
+END_TIME = 2.0  # seconds that a server may take to close a session
+ANSWER_LIMIT = 64 << 20  # bytes: stock clients stop at jute.maxbuffer, 1 MiB, where one node's children may be more
+RETRY = {"max_tries": -1, "delay": 0.1, "backoff": 2, "max_delay": 1.0}  # of dialling all servers in turn
+LOST = {
+    KeeperState.EXPIRED_SESSION: "the session has expired",
+    KeeperState.AUTH_FAILED: "the server refuses our user",
+}
+
+# kazoo logs requests at DEBUG, passwords included.
+_LOG = logging.getLogger("isthmus.zookeeper.kazoo")
+_LOG.setLevel(logging.ERROR)
+
+Post = Callable[..., None]
+
+
+class Ear(Protocol):
+    """Who is told, in the thread of the event loop and in the order of the wire."""
+
+    def failed(self) -> None:
+        """An attempt to connect has failed."""
+
+    def connected(self, session: int, granted: float) -> None:
+        """The session stands; the server keeps it for `granted` seconds of silence."""
+
+    def disconnected(self) -> None:
+        """The connection is lost, the session perhaps not."""
+
+    def lost(self, reason: str) -> None:
+        """The session is gone: expired, or closed, or refused."""
+
+    def told(self, kind: int, path: str) -> None:
+        """Something happened to a watched node (`wire.CREATED`, `DELETED`, `CHANGED`)."""
+
+
+class TooLarge(Exception):
+    """An answer is larger than we take."""
+
+
+class _Dialler(SequentialThreadingHandler):  # type: ignore[misc]
+    def __init__(self, tls: TLS | None) -> None:
+        super().__init__()
+        self._tls = tls
+
+    def create_connection(self, address: tuple[str, int], timeout: float, hostname: str, **_: object) -> socket.socket:
+        # kazoo's own trusts the system's authorities beside the one configured, and dials as long as a session lasts.
+        limit = min(timeout, DIAL_TIME)
+        sock = socket.create_connection(address, limit)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is None:
+                return sock
+            context = ssl.create_default_context(cafile=self._tls.ca)
+            if self._tls.cert is not None:
+                context.load_cert_chain(self._tls.cert, self._tls.key)
+            return context.wrap_socket(sock, server_hostname=self._tls.server_name or hostname)
+        except BaseException:
+            sock.close()
+            raise
+
+
+class _Wire(ConnectionHandler):  # type: ignore[misc]
+    """The thread that talks to the server."""
+
+    client: Connection
+
+    def __init__(self, client: Connection, retry: Any, limit: int) -> None:
+        super().__init__(client, retry, logger=_LOG)
+        self.dropping = ""  # why the connection is to be dropped
+        self.word = 0.0  # when the newest request was sent that the server has answered (monotonic)
+        self._limit = limit
+        self._sent: deque[float] = deque()
+        self._pings: deque[float] = deque()
+
+    def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
+        self.dropping = ""
+        self._sent.clear()
+        self._pings.clear()
+        began = time.monotonic()
+        try:
+            read_timeout, connect_timeout = super()._connect(host, hostip, port)
+        except Exception as error:
+            self.client.trouble = f"{host}:{port}: {str(error) or type(error).__name__}"
+            self.client.failures += 1
+            self.client.post(self.client.ear.failed)
+            raise
+        self.word = began
+        self.client.failures = 0
+        granted = read_timeout / 1000.0 * 1.5  # kazoo's read timeout is two thirds of what the server grants
+        self.client.post(self.client.ear.connected, self.client.session, granted)
+        return read_timeout, connect_timeout
+
+    def _submit(self, request: Any, timeout: float, xid: int | None = None) -> None:
+        if xid == PING_XID:
+            self._pings.append(time.monotonic())
+        elif xid is not None and xid > 0:
+            self._sent.append(time.monotonic())
+        super()._submit(request, timeout, xid)
+
+    def _send_request(self, read_timeout: float, connect_timeout: float) -> None:
+        if self.dropping:
+            raise ConnectionDropped(self.dropping)
+        super()._send_request(read_timeout, connect_timeout)
+
+    def _read_header(self, timeout: float) -> tuple[Any, bytes, int]:
+        (length,) = int_struct.unpack(self._read(4, timeout))
+        if length > self._limit:
+            # What follows cannot be skipped: the request fails for good, and the connection is made anew.
+            if self.client._pending:
+                _, asked, _ = self.client._pending.popleft()
+                asked.set_exception(TooLarge(f"an answer of {length:,} bytes, and {self._limit:,} are the limit"))
+            raise ConnectionDropped("an answer beyond the limit")
+        message = self._read(length, timeout)
+        header, offset = ReplyHeader.deserialize(message, 0)
+        # Not when the answer came, which may have waited for us while we were frozen, but when it was asked for.
+        times = self._pings if header.xid == PING_XID else self._sent if header.xid > 0 else None
+        if times:
+            self.word = times.popleft()
+        return header, message, offset
+
+    def _read_watch_event(self, buffer: bytes, offset: int) -> None:
+        event, _ = Watch.deserialize(buffer, offset)
+        if event.path:
+            self.client.post(self.client.ear.told, event.type, self.client.unchroot(event.path))
+
+
+class Connection(KazooClient):  # type: ignore[misc]
+    """One session with an ensemble. What happens is posted as `post(function, *arguments)` from threads of kazoo's."""
+
+    _connection: _Wire
+
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        ear: Ear,
+        post: Post,
+        tls: TLS | None,
+        credential: str | None,
+        session_timeout: float,
+        resume: tuple[int, bytes] | None,
+        answer_limit: int = ANSWER_LIMIT,
+    ) -> None:
+        super().__init__(
+            hosts,
+            timeout=session_timeout,
+            client_id=resume,
+            handler=_Dialler(tls),
+            auth_data=[("digest", credential)] if credential else None,
+            connection_retry=dict(RETRY),
+            logger=_LOG,
+        )
+        self.ear = ear
+        self.post = post
+        self.trouble = ""  # why there is no connection
+        self.failures = 0  # attempts in a row
+        self.refused = False
+        self._connection = _Wire(self, self._conn_retry.copy(), answer_limit)
+        self.add_listener(self._changed)
+
+    @property
+    def session(self) -> int:
+        """The session's id, 0 where there is none."""
+        return int(self._session_id or 0)
+
+    @property
+    def password(self) -> bytes:
+        """What proves that the session is ours."""
+        return bytes(self._session_passwd)
+
+    @property
+    def word(self) -> float:
+        """When the newest request was sent that the server has answered (monotonic seconds)."""
+        return self._connection.word
+
+    def begin(self) -> None:
+        """Starts to connect, and to reconnect for ever."""
+        self.start_async()
+
+    def send(self, request: Any, asked: Any) -> None:
+        """Hands a request over; `asked.set(value)` or `asked.set_exception(error)` is called from another thread."""
+        self._call(request, asked)
+
+    def drop(self, reason: str) -> None:
+        """Makes the connection anew; the session stays."""
+        self._connection.dropping = reason
+        self._wake()
+
+    def end(self, *, keep: bool) -> None:
+        """Blocks until the threads have ended, a few seconds at most; `keep`: without closing the session."""
+        self.remove_listener(self._changed)
+        self._stopped.set()
+        wire = self._connection
+        if keep:
+            wire.dropping = "left"
+        else:
+            self._queue.append((CloseInstance, None))
+        self._wake()
+        if not wire.connection_stopped.wait(END_TIME):
+            with suppress(OSError, AttributeError):
+                wire._socket.shutdown(socket.SHUT_RDWR)
+        self.handler.stop()
+        if wire.connection_stopped.wait(DIAL_TIME):
+            wire.stop()
+            self.close()
+
+    def _wake(self) -> None:
+        with suppress(OSError, AttributeError):
+            self._connection._write_sock.send(b"\0")
+
+    def _changed(self, state: str) -> None:
+        if state == KazooState.SUSPENDED:
+            self.post(self.ear.disconnected)
+        elif state == KazooState.LOST:
+            self.refused = self._state == KeeperState.AUTH_FAILED
+            self.post(self.ear.lost, LOST.get(self._state, "the connection broke down"))

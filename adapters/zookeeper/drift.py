@@ -1,0 +1,64 @@
+"""What others did to what a sink writes: the events of its watch, less those that its own transactions cause."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+
+from adapters.zookeeper.tree import Tree
+from bridge.model import ServiceName
+
+
+class Drift:
+    """Listens to the client. Every operation of a transaction causes one event, which arrives before its answer."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.deaf = True  # events may have been missed
+        self._tree = tree
+        self._names: set[ServiceName] = set()
+        self._expected: Counter[str] = Counter()
+        self._stirred = asyncio.Event()
+
+    def begin(self) -> None:
+        """From now on nothing is missed."""
+        self.deaf = False
+        self._names.clear()
+
+    async def wait(self) -> frozenset[ServiceName]:
+        """The services that others changed since; none where events may have been missed."""
+        if not (self._names or self.deaf):
+            self._stirred.clear()
+            await self._stirred.wait()
+        if self.deaf:
+            return frozenset()
+        names, self._names = self._names, set()
+        return frozenset(names)
+
+    def expect(self, paths: Iterable[str]) -> None:
+        """These events are ours."""
+        self._expected.update(paths)
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """The answer is in: whatever happens there now is others' doing."""
+        for path in paths:
+            self._expected.pop(path, None)
+
+    # What the client tells.
+
+    def connected(self) -> None:
+        """Whoever listens asks for the watch anew."""
+
+    def disconnected(self) -> None:
+        self.deaf = True
+        self._stirred.set()
+
+    def lost(self, reason: str) -> None:
+        self.disconnected()
+
+    def told(self, kind: int, path: str) -> None:
+        if self._expected.get(path, 0) > 0:
+            self._expected[path] -= 1
+        elif (place := self._tree.located(path)) is not None:
+            self._names.add(place[1])
+            self._stirred.set()

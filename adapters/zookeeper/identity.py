@@ -1,0 +1,40 @@
+"""Who an ensemble is: ZooKeeper has no name of its own, so the first bridge that writes there gives it one.
+
+That name is where it was found, which is also what everybody calls it who found it there and may not write: it does
+not change when the ensemble becomes a destination.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from kazoo.exceptions import NodeExistsError
+
+from adapters.zookeeper.client import Client, values_of
+from adapters.zookeeper.ledger import IDENTITY
+from adapters.zookeeper.tree import Tree
+from adapters.zookeeper.wire import Acl
+from bridge.adapter import Listing
+from bridge.errors import Denied, Unavailable
+
+
+async def listing(client: Client, tree: Tree) -> Listing:
+    """Who answers now, and how far its history goes."""
+    if client.chroot and not await client.exists("/"):
+        raise Unavailable(f"{client.hosts} has no {client.chroot}, which is the chroot")
+    await client.connected()
+    answer = await client.reads([IDENTITY])
+    (node,) = values_of(answer)
+    name = node.value.decode(errors="replace") if node is not None and node.value else _found_at(client)
+    return Listing(f"zookeeper:{name}:{tree.mapping.NAME}:{tree.root}", revision=answer.zxid)
+
+
+async def give(client: Client, acl: Sequence[Acl]) -> None:
+    """Names the ensemble for good, if nobody has done so yet, and if we may."""
+    with contextlib.suppress(NodeExistsError, Denied):
+        await client.create(IDENTITY, _found_at(client).encode(), acl)
+
+
+def _found_at(client: Client) -> str:
+    return ",".join(sorted(client.hosts.split(","))) + client.chroot

@@ -1,0 +1,29 @@
+"""The ledger: a tree that mirrors the entries, and the mark that each of its nodes holds as JSON."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bridge.model import Mark
+
+ROOT = "/isthmus"
+LEDGER = "/isthmus/ledger"  # below it, an entry's own path
+IDENTITY = "/isthmus/identity"
+LOCK = "/isthmus/lock"
+
+_FORMAT = b'{"v":1,'  # the version of the format comes first in the JSON object, then the mark's own fields
+_DECODER = msgspec.json.Decoder(Mark)
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode(mark: Mark) -> bytes:
+    """A ledger node's value."""
+    return _FORMAT + _ENCODER.encode(mark)[1:]
+
+
+def decode(value: bytes) -> Mark | None:
+    """The mark; None where its format is not ours to read."""
+    try:
+        return _DECODER.decode(value) if value.startswith(_FORMAT) else None
+    except ValueError:
+        return None

@@ -1,0 +1,331 @@
+"""The sink: what stands below the root, and changes made in transactions that check the lock and all they replace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import cast
+from urllib.parse import quote
+
+from kazoo.exceptions import NodeExistsError, NoNodeError
+
+from adapters.zookeeper import identity, ledger, rights, wire
+from adapters.zookeeper.client import Answer, Client, Disconnected
+from adapters.zookeeper.drift import Drift
+from adapters.zookeeper.lock import ZooKeeperTerm, locked
+from adapters.zookeeper.tree import Folder, Pair, Tree
+from adapters.zookeeper.txn import Rights, Step, Version, done, failed, moved, over, portions, stands, step, version
+from adapters.zookeeper.wire import Check, Create, Node, SetData
+from bridge.adapter import Change, Entry, Held, Outcome
+from bridge.errors import Conflict, Expired, IsthmusError, Rejected, Superseded, Unavailable, Undecodable
+from bridge.model import Instance, Mark, ServiceName
+from mappings import jackson
+
+UNKNOWN = Mark(owner="", link="", path=(), scope="", service=ServiceName(""), instance="")  # of an unreadable word
+LEASED = b"leased"  # in the node above the locks: there are entries that die with the writer's session
+
+
+class ZooKeeperSink:
+    """One layout below one root, written by the bridge with one id."""
+
+    def __init__(self, client: Client, tree: Tree, bridge: str, now: Callable[[], datetime]) -> None:
+        self.traits = tree.mapping.TRAITS
+        self._client = client
+        self._tree = tree
+        self._bridge = bridge
+        self._now = now
+        self._lock = f"{ledger.LOCK}/{quote(bridge, safe='')}/{tree.mapping.NAME}:{quote(tree.root, safe='')}"
+        self._term: ZooKeeperTerm | None = None
+        self._rights = Rights((), ())
+        self._leased = 0  # the session that entries are known to die with
+        self._standing: set[str] = set()  # folders of entries and of ledger nodes that are known to be there
+        self._classes: dict[ServiceName, set[str | None]] = {}  # what others' payloads are, by name
+        self._drift = Drift(tree)
+
+    def canonical(self, name: ServiceName, instance: Instance) -> Instance:
+        """See `Sink.canonical`: what the layout can carry."""
+        return self._tree.mapping.canonical(name, instance, self._tree.protocol)
+
+    async def held(self, names: Collection[ServiceName] | None = None) -> Held:
+        """Everything under those names; what nobody can decode stands there as a native's without an address."""
+        await self._client.connected()
+        listing = asyncio.ensure_future(identity.listing(self._client, self._tree))
+        services: dict[ServiceName, dict[str, Entry]] = {}
+        loose: dict[ServiceName, dict[str, Version]] = {}
+        if names is None:
+            self._standing.clear()
+            self._classes.clear()
+            folders = self._tree.everything()
+        else:
+            for name in names:
+                self._classes.pop(name, None)
+            folders = self._tree.folders(dict.fromkeys(self._tree.folder_of(name) for name in names))
+        try:
+            async with aclosing(folders):
+                async for folder in folders:
+                    self._learn(folder)
+                    for key, pair in folder.pairs.items():
+                        place = self._tree.mapping.locate(key)
+                        if place is not None and (names is None or place[0] in names):
+                            self._sort(key, *place, pair, services, loose)
+            return Held((await listing).identity, services, loose)
+        except Expired as error:
+            raise Unavailable(f"the list was cut short: {error}") from None
+        finally:
+            listing.cancel()
+            await asyncio.gather(listing, return_exceptions=True)
+
+    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """See `Sink.apply`: many changes share a transaction, and some transactions are under way at once."""
+        term = self._term
+        if term is None or term.over:
+            raise Superseded(f"the lock of {self._bridge} is not ours")
+        outcomes: dict[int, Outcome] = {}
+        steps: list[Step] = []
+        for change in changes:
+            try:
+                steps.append(self._step(change))
+            except IsthmusError as error:
+                outcomes[id(change)] = Outcome(change, error=error)
+        try:
+            if any(each.change.ttl is not None for each in steps):
+                await self._lease()
+            sound: list[Step] = []
+            for each, fine in zip(steps, await self._stand(steps), strict=True):
+                if fine:
+                    sound.append(each)
+                else:
+                    outcomes[id(each.change)] = failed(each, Conflict("it is not what it was"))
+            # Creates first, then replacements: nobody finds a service empty on the way (Slack, 2020-05-12).
+            sound.sort(key=lambda each: (each.change.after is None, each.change.before is not None))
+            adds = [each for each in sound if each.change.after is not None]
+            for some in (adds, sound[len(adds) :]):
+                for outcome in await self._make(term, some):
+                    outcomes[id(outcome.change)] = outcome
+        except Expired as error:
+            raise Superseded(f"the lock of {self._bridge} went with the session: {error}") from None
+        except IsthmusError as error:
+            if isinstance(error, Superseded):
+                raise
+            for each in steps:
+                outcomes.setdefault(id(each.change), failed(each, error))
+        return [outcomes[id(change)] for change in changes]
+
+    async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
+        """See `Sink.drift`; the empty set as soon as it listens, and again after each gap."""
+        deaf = self._client.listen(self._drift)
+        self._drift.deaf = True
+        try:
+            while True:
+                if self._drift.deaf:
+                    await self._client.connected()
+                    self._drift.begin()
+                    with contextlib.suppress(Disconnected):
+                        await self._client.watch(self._tree.root, self._tree.ledger)
+                        yield frozenset()
+                elif names := await self._drift.wait():
+                    yield names
+        finally:
+            deaf()
+
+    @contextlib.asynccontextmanager
+    async def writer(self) -> AsyncIterator[ZooKeeperTerm]:
+        """Waits for the lock of this bridge id; inside, `apply` writes."""
+        await self._client.connected()
+        for path in (self._tree.root, self._tree.ledger, self._lock):
+            await rights.ensure(self._client, path)
+        entries, words = [await rights.inherited(self._client, path) for path in (self._tree.root, self._tree.ledger)]
+        self._rights = Rights(entries, words)
+        await identity.give(self._client, words)
+        async with locked(self._client, self._lock, words, self._now) as term:
+            await self._inherit(term)
+            self._term = term
+            try:
+                yield term
+            finally:
+                self._term = None
+
+    # Reading.
+
+    def _learn(self, folder: Folder) -> None:
+        """What later writes need to know: which folders there are, and what others' payloads are."""
+        for stands_there, root in zip(folder.stands, (self._tree.root, self._tree.ledger), strict=True):
+            path = f"{root}/{folder.path}"
+            while not stands_there and path != root:
+                self._standing.discard(path)
+                path = path.rpartition("/")[0]
+            while stands_there and path != root:
+                self._standing.add(path)
+                path = path.rpartition("/")[0]
+        if not self._tree.layout.shared:
+            return
+        for key, (entry, word) in folder.pairs.items():
+            place = self._tree.mapping.locate(key)
+            if entry is None or place is None or (word is not None and self._is_ours(word)):
+                continue
+            with contextlib.suppress(Undecodable):
+                self._classes.setdefault(place[0], set()).add(jackson.payload_class(entry.value))
+
+    def _sort(
+        self,
+        key: str,
+        name: ServiceName,
+        id: str,
+        pair: Pair,
+        services: dict[ServiceName, dict[str, Entry]],
+        loose: dict[ServiceName, dict[str, Version]],
+    ) -> None:
+        entry, word = pair
+        if entry is not None:
+            record = self._tree.record(key, name, id, pair)
+            instance = record.instance if record is not None else None
+            mark = record.mark if record is not None else None
+            if mark is None and pair.ours:
+                mark = UNKNOWN
+            services.setdefault(name, {})[id] = Entry(instance or Instance(id, ""), mark, version(key, pair))
+        if word is not None and not pair.ours and self._is_ours(word):
+            loose.setdefault(name, {})[id] = Version(key, word.mzxid, -1, word.version)
+
+    def _is_ours(self, word: Node | None) -> bool:
+        mark = ledger.decode(word.value) if word is not None else None
+        return mark is not None and mark.owner == self._bridge
+
+    # Writing.
+
+    def _step(self, change: Change) -> Step:
+        made = step(self._tree, self._bridge, change, self._rights, self._client.session)
+        theirs = self._classes.get(change.service)
+        if theirs and change.after is not None:
+            value = next(op.value for op in made.ops if isinstance(op, SetData))
+            _judge(f"{self._tree.root}/{self._tree.folder_of(change.service)}", jackson.payload_class(value), theirs)
+        return made
+
+    async def _stand(self, steps: Sequence[Step]) -> list[bool]:
+        """Whether what each step replaces or removes is there still."""
+        pairs, _ = await self._tree.pairs([each.key for each in steps if each.change.before is not None])
+        return [each.change.before is None or stands(each, pairs[each.key]) for each in steps]
+
+    async def _make(self, term: ZooKeeperTerm, steps: Sequence[Step]) -> list[Outcome]:
+        """Where one change spoils a transaction, all of it are tried once more, each by itself."""
+        outcomes: list[Outcome] = []
+        again: list[Step] = []
+        for some, result in await self._send(term, list(portions(steps)), folders=True):
+            if isinstance(result, int):
+                outcomes += [done(each, result) for each in some]
+            elif isinstance(result, IsthmusError):
+                outcomes += [failed(each, result) for each in some]
+            else:
+                again += some
+        if again:
+            paths = dict.fromkeys(path for each in again for path, _ in self._folders(each))
+            self._standing.difference_update(paths)
+            await self._restore(term, again)
+            pairs, _ = await self._tree.pairs([each.key for each in again])
+            again = [over(each, pairs[each.key], self._tree.ledger) for each in again]
+            for (each,), result in await self._send(term, [[each] for each in again], folders=False):
+                outcomes.append(done(each, result) if isinstance(result, int) else failed(each, result))
+        return outcomes
+
+    async def _send(
+        self, term: ZooKeeperTerm, groups: Sequence[Sequence[Step]], *, folders: bool
+    ) -> list[tuple[Sequence[Step], int | Exception]]:
+        """One transaction for each group, all under way at once and made in this order: its number, or the error.
+
+        Raises Superseded where the lock is gone.
+        """
+        sent: list[tuple[Sequence[Step], list[str], asyncio.Future[Answer]]] = []
+        for group in groups:
+            made = [self._folder(path, flags) for path, flags in self._missing(group)] if folders else []
+            events = [op.path for each in group for op in each.ops]
+            self._drift.expect(events)
+            packed = self._client.pack([Check(term.path), *made, *(op for each in group for op in each.ops)])
+            sent.append((group, events, self._client.multi(packed)))
+        try:
+            answers = await asyncio.gather(*(answer for _, _, answer in sent), return_exceptions=True)
+        finally:
+            for _, events, _ in sent:
+                self._drift.forget(events)
+        return [(group, self._result(term, answer)) for (group, _, _), answer in zip(sent, answers, strict=True)]
+
+    def _result(self, term: ZooKeeperTerm, answer: Answer | BaseException) -> int | Exception:
+        if isinstance(answer, Answer):
+            if not answer.value:
+                return answer.zxid
+            (failure,) = answer.value
+            if failure.at > 0 or not isinstance(failure.error, NoNodeError):
+                return cast(Exception, failure.error)
+            term.lose()
+            raise Superseded(f"the lock of {self._bridge} is not ours any more")
+        if isinstance(answer, Expired):
+            raise Superseded(f"the lock of {self._bridge} went with the session: {answer}")
+        if isinstance(answer, Exception):
+            return answer
+        raise answer
+
+    def _folders(self, one: Step) -> list[tuple[str, int]]:
+        """What must be there for a new entry and its ledger node, topmost first, and how it is created."""
+        if one.after is None or one.change.before is not None:
+            return []
+        steps = one.key.split("/")[:-1]
+        below = ["/".join(steps[: n + 1]) for n in range(len(steps))]
+        entries = [(f"{self._tree.root}/{path}", self._tree.layout.folder) for path in below]
+        return entries + [(f"{self._tree.ledger}/{path}", wire.CONTAINER) for path in below]
+
+    def _missing(self, group: Sequence[Step]) -> list[tuple[str, int]]:
+        """Folders that are not known to be there; from now on they are, for transactions are made in their order."""
+        missing = [(path, flags) for each in group for path, flags in self._folders(each) if path not in self._standing]
+        self._standing.update(path for path, _ in missing)
+        return list(dict.fromkeys(missing))
+
+    def _folder(self, path: str, flags: int) -> Create:
+        ours = path.startswith(f"{self._tree.ledger}/")
+        return Create(path, b"", self._rights.words if ours else self._rights.entries, flags)
+
+    async def _restore(self, term: ZooKeeperTerm, steps: Sequence[Step]) -> None:
+        """Creates the folders of new entries, each by itself: some may be there, and containers vanish when empty."""
+        missing = self._missing(steps)
+        answers = [
+            self._client.multi(self._client.pack([Check(term.path), self._folder(*folder)])) for folder in missing
+        ]
+        for (path, _), answer in zip(missing, await asyncio.gather(*answers, return_exceptions=True), strict=True):
+            if not isinstance(self._result(term, answer), int | NodeExistsError):
+                self._standing.discard(path)
+
+    async def _lease(self) -> None:
+        """Sees to it that this session, with which entries are to die, outlives this process, and is known for it."""
+        await self._client.connected()
+        if self._leased != self._client.session:
+            self._leased = self._client.session
+            self._client.carry()
+            await self._client.set(self._lock, LEASED)
+
+    async def _inherit(self, term: ZooKeeperTerm) -> None:
+        """What would die with the session of a writer before us, dies with ours from now on."""
+        if await self._client.get(self._lock) != LEASED:
+            return
+        await self._lease()
+        session = self._client.session
+        steps: list[Step] = []
+        async with aclosing(self._tree.everything()) as folders:
+            async for folder in folders:
+                for key, pair in folder.pairs.items():
+                    place = self._tree.mapping.locate(key)
+                    old = version(key, pair)
+                    if place is None or old is None or old.owner in (0, session) or not self._is_ours(pair.word):
+                        continue
+                    ops = moved(self._tree, old, pair, self._rights, session)
+                    steps.append(Step(Change(*place), key, ops, None))
+        await self._make(term, steps)
+
+
+def _judge(folder: str, ours: str | None, theirs: Collection[str | None]) -> None:
+    """Raises Rejected where readers of what stands there would fail over ours, or the other way round.
+
+    Readers of one class fail over every other, and Dubbo's over a record without a payload, too (seen-java-clients).
+    """
+    for other in theirs:
+        if ours != other and (jackson.DUBBO in (ours, other) or None not in (ours, other)):
+            raise Rejected(f"{folder} holds payload class {other or 'of none'}, and this record has {ours or 'none'}")

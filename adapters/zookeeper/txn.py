@@ -1,0 +1,201 @@
+"""Changes as ZooKeeper transactions: what is compared, what is written, and which events that will cause; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from kazoo import exceptions as kazoo
+
+from adapters.zookeeper import ledger, wire
+from adapters.zookeeper.tree import Pair, Tree
+from adapters.zookeeper.wire import Acl, Create, Delete, Op, SetData
+from bridge.adapter import Change, Outcome
+from bridge.errors import Conflict, Denied, IsthmusError, Rejected, Unavailable
+
+CHANGES = 60  # in one transaction
+BYTES = 1_000_000  # in one transaction: a server takes packets of 1 MiB (jute.maxbuffer)
+
+
+class Version(NamedTuple):
+    """An entry of ours as it was read: where, by which transaction, the versions of both nodes, and its session.
+
+    Of a ledger node without its entry: `zxid` and `word` alone.
+    """
+
+    key: str
+    zxid: int
+    entry: int
+    word: int
+    owner: int = 0
+
+
+class Rights(NamedTuple):
+    """Who may do what with a new entry, and with a new ledger node."""
+
+    entries: Sequence[Acl]
+    words: Sequence[Acl]
+
+
+class Step(NamedTuple):
+    """One change to be sent. `ops` are packed; `counts` says how many of what; `events` are paths, one for each event.
+
+    `after` is the version to come, but for the transaction's number.
+    """
+
+    change: Change
+    key: str
+    ops: tuple[Op, ...]
+    after: Version | None
+
+    @property
+    def size(self) -> int:
+        """Bytes on the wire, about."""
+        return sum(len(op.path) * 3 + len(getattr(op, "value", b"")) + 64 for op in self.ops)
+
+    @property
+    def events(self) -> list[str]:
+        """The paths that will be told of, one for each operation."""
+        return [op.path for op in self.ops]
+
+
+def version(key: str, pair: Pair) -> Version | None:
+    """Of what a bridge wrote; None: it did not."""
+    entry, word = pair
+    if entry is None or word is None or not pair.ours:
+        return None
+    return Version(key, entry.mzxid, entry.version, word.version, entry.owner)
+
+
+def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) -> Step:
+    """Raises Rejected: the value must not be written. Conflict: what stands there was not written by this bridge."""
+    what = f"{change.service}/{change.id}"
+    before = change.before
+    if before is not None and not isinstance(before.version, Version):
+        raise Conflict(f"{what}: not ours to change")
+    if change.forget:
+        if before is None:
+            raise Conflict(f"{what}: forget what? the change has no `before`")
+        key = before.version.key
+        return Step(change, key, (Delete(f"{tree.ledger}/{key}", before.version.word),), None)
+    if before is not None and (before.mark is None or before.mark.owner != bridge):
+        raise Conflict(f"{what}: not ours to change")
+    if change.after is None:
+        if before is None:
+            raise Conflict(f"{what}: remove what? the change has no `before`")
+        key = before.version.key
+        return Step(change, key, _deletes(tree, before.version), None)
+    if change.mark is None:
+        raise Rejected(f"{what}: no mark for the ledger")
+    key, value = tree.mapping.encode(change.service, change.after)
+    if tree.mapping.locate(key) != (change.service, change.id):
+        raise Rejected(f"the record belongs under {key}, not under {what}")
+    word = ledger.encode(change.mark)
+    owner = 0 if change.ttl is None else session
+    if before is None:
+        made = Step(change, key, _creates(tree, key, value, word, rights, owner), Version(key, 0, 1, 0, owner))
+    elif before.version.key != key:
+        raise Rejected(f"the record belongs under {key}, and stands under {before.version.key}")
+    else:
+        made = Step(change, key, *_replaced(tree, before.version, value, word, rights, owner))
+    if made.size > BYTES:
+        raise Rejected(f"{made.size:,} bytes: a packet of ZooKeeper's holds {BYTES:,}")
+    return made
+
+
+def moved(tree: Tree, old: Version, pair: Pair, rights: Rights, session: int) -> tuple[Op, ...]:
+    """What has an entry die with this session, where it would die with another one."""
+    entry, word = pair
+    values = (entry.value if entry else b"", word.value if word else b"")
+    return _deletes(tree, old) + _creates(tree, old.key, *values, rights, session)
+
+
+def over(step: Step, pair: Pair, ledger_root: str) -> Step:
+    """The same creation where a ledger node is left of an entry that is gone: it goes in the same transaction."""
+    if step.change.before is not None or step.after is None or pair.entry is not None or pair.word is None:
+        return step
+    return step._replace(ops=(Delete(f"{ledger_root}/{step.key}", pair.word.version), *step.ops))
+
+
+def stands(step: Step, pair: Pair) -> bool:
+    """Whether there is still what the change was planned for.
+
+    Versions alone, which are all that a transaction can compare, do not tell: a client that registers anew deletes
+    the node and creates it, and the count begins again.
+    """
+    before = step.change.before
+    if before is None:
+        return True
+    if step.change.forget:
+        return pair.word is not None and not pair.ours and pair.word.mzxid == before.version.zxid
+    return bool(version(step.key, pair) == before.version)
+
+
+def portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
+    """Steps by transaction, in their order."""
+    portion: list[Step] = []
+    size = 0
+    for each in steps:
+        if portion and (len(portion) == CHANGES or size + each.size > BYTES):
+            yield portion
+            portion, size = [], 0
+        portion.append(each)
+        size += each.size
+    if portion:
+        yield portion
+
+
+def done(step: Step, zxid: int) -> Outcome:
+    """What became of a change that was made."""
+    return Outcome(step.change, step.after and step.after._replace(zxid=zxid))
+
+
+def failed(step: Step, error: Exception) -> Outcome:
+    """What became of a change that was not."""
+    return Outcome(step.change, error=_error(f"{step.change.service}/{step.change.id}", error))
+
+
+def _creates(tree: Tree, key: str, value: bytes, word: bytes, rights: Rights, owner: int) -> tuple[Op, ...]:
+    flags = wire.EPHEMERAL if owner else wire.PERSISTENT
+    entry = f"{tree.root}/{key}"
+    return (
+        # In two operations, so that its version is never that of a node which a native has just created in its place.
+        Create(entry, b"", rights.entries, flags),
+        SetData(entry, value, 0),
+        Create(f"{tree.ledger}/{key}", word, rights.words, flags),
+    )
+
+
+def _deletes(tree: Tree, old: Version) -> tuple[Op, ...]:
+    return Delete(f"{tree.root}/{old.key}", old.entry), Delete(f"{tree.ledger}/{old.key}", old.word)
+
+
+def _replaced(
+    tree: Tree, old: Version, value: bytes, word: bytes, rights: Rights, owner: int
+) -> tuple[tuple[Op, ...], Version]:
+    if old.owner != owner:  # a node is ephemeral from its creation on, or never
+        ops = _deletes(tree, old) + _creates(tree, old.key, value, word, rights, owner)
+        return ops, Version(old.key, 0, 1, 0, owner)
+    ops = (
+        SetData(f"{tree.root}/{old.key}", value, old.entry),
+        SetData(f"{tree.ledger}/{old.key}", word, old.word),
+    )
+    return ops, Version(old.key, 0, old.entry + 1, old.word + 1, owner)
+
+
+_CONFLICTS = (kazoo.NoNodeError, kazoo.NodeExistsError, kazoo.BadVersionError)
+_REFUSALS = (kazoo.NoAuthError, kazoo.InvalidACLError)
+_NEVER = (kazoo.BadArgumentsError, kazoo.NotEmptyError, kazoo.NoChildrenForEphemeralsError, kazoo.MarshallingError)
+
+
+def _error(what: str, error: Exception) -> IsthmusError:
+    if isinstance(error, IsthmusError):
+        return error
+    said = str(error) or type(error).__name__
+    if isinstance(error, _CONFLICTS):
+        return Conflict(f"{what}: it is not what it was ({said})")
+    if isinstance(error, _REFUSALS):
+        return Denied(f"{what}: {said}")
+    if isinstance(error, _NEVER):
+        return Rejected(f"{what}: {said}")
+    return Unavailable(f"{what}: {said}")

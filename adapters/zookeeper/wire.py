@@ -1,0 +1,188 @@
+"""The requests that kazoo does not have: recursive watches, and reads and writes of many nodes in one packet.
+
+Source: zookeeper.jute and MultiOperationRecord, MultiResponse of Apache ZooKeeper 3.9; 106 and 22 came with 3.6.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kazoo.exceptions import EXCEPTIONS
+
+_INT = struct.Struct("!i")
+_HEADER = struct.Struct("!iBi")  # of one operation among many: type, done, error
+_STAT = struct.Struct("!qqqqiiiqiiq")
+_END = _HEADER.pack(-1, True, -1)
+
+_DELETE, _GET_DATA, _SET_DATA, _GET_CHILDREN, _CHECK, _CREATE, _CREATE_CONTAINER = 2, 4, 5, 8, 13, 15, 19
+_ERROR = -1
+_OK, _ROLLED_BACK = 0, -2  # what a failed multi says of the operations before and after the one that failed
+
+PERSISTENT, EPHEMERAL, SEQUENTIAL, CONTAINER = 0, 1, 2, 4  # flags of a node that is created
+
+CREATED, DELETED, CHANGED = 1, 2, 3  # kinds of events
+
+Acl = tuple[int, str, str]  # permissions, scheme, id
+
+
+class Node(NamedTuple):
+    """A node as it stands: its value, and what of its Stat proves and compares.
+
+    `owner` is the session that an ephemeral node dies with, 0 for all others; `children` how many it has.
+    """
+
+    value: bytes
+    mzxid: int
+    version: int
+    owner: int
+    children: int
+
+
+class AddWatch(NamedTuple):
+    """From now on every creation, change and deletion at `path` and below it is told, until the connection ends."""
+
+    path: str
+    type: int = 106
+
+    def serialize(self) -> bytes:
+        return _text(self.path) + _INT.pack(1)  # 1: persistent and recursive
+
+    @classmethod
+    def deserialize(cls, buffer: bytes, offset: int) -> None:
+        return None
+
+
+class MultiRead(NamedTuple):
+    """Values and children lists of one moment: the server processes it as one request."""
+
+    chroot: str
+    values: Sequence[str] = ()
+    lists: Sequence[str] = ()
+    type: int = 22
+
+    def serialize(self) -> bytes:
+        parts: list[bytes] = []
+        for kind, paths in ((_GET_DATA, self.values), (_GET_CHILDREN, self.lists)):
+            header = _HEADER.pack(kind, False, -1)
+            for path in paths:
+                parts += (header, _text(self.chroot + path), b"\0")
+        parts.append(_END)
+        return b"".join(parts)
+
+    @classmethod
+    def deserialize(cls, buffer: bytes, offset: int) -> list[Node | list[str] | Exception]:
+        """One result for each, values first."""
+        results: list[Node | list[str] | Exception] = []
+        while True:
+            kind, done, _ = _HEADER.unpack_from(buffer, offset)
+            offset += _HEADER.size
+            if done:
+                return results
+            if kind == _GET_DATA:
+                start = offset + 4
+                offset = start + max(0, _INT.unpack_from(buffer, offset)[0])
+                value = buffer[start:offset]
+                _, mzxid, _, _, version, _, _, owner, _, children, _ = _STAT.unpack_from(buffer, offset)
+                offset += _STAT.size
+                results.append(Node(value, mzxid, version, owner, children))
+            elif kind == _GET_CHILDREN:
+                names = []
+                (count,) = _INT.unpack_from(buffer, offset)
+                offset += 4
+                for _ in range(count):
+                    start = offset + 4
+                    offset = start + _INT.unpack_from(buffer, offset)[0]
+                    names.append(buffer[start:offset].decode())
+                results.append(names)
+            else:
+                results.append(EXCEPTIONS[_INT.unpack_from(buffer, offset)[0]]())
+                offset += 4
+
+
+class Create(NamedTuple):
+    path: str
+    value: bytes
+    acl: Sequence[Acl]
+    flags: int = PERSISTENT
+
+    def pack(self, chroot: str) -> bytes:
+        acl = b"".join(_INT.pack(perms) + _text(scheme) + _text(id) for perms, scheme, id in self.acl)
+        kind = _CREATE_CONTAINER if self.flags == CONTAINER else _CREATE
+        parts = (_head(kind), _text(chroot + self.path), _bytes(self.value), _INT.pack(len(self.acl)), acl)
+        return b"".join(parts) + _INT.pack(self.flags)
+
+
+class SetData(NamedTuple):
+    path: str
+    value: bytes
+    version: int
+
+    def pack(self, chroot: str) -> bytes:
+        return _head(_SET_DATA) + _text(chroot + self.path) + _bytes(self.value) + _INT.pack(self.version)
+
+
+class Delete(NamedTuple):
+    path: str
+    version: int
+
+    def pack(self, chroot: str) -> bytes:
+        return _head(_DELETE) + _text(chroot + self.path) + _INT.pack(self.version)
+
+
+class Check(NamedTuple):
+    """Fails the transaction unless the node is there with this version; -1: with any."""
+
+    path: str
+    version: int = -1
+
+    def pack(self, chroot: str) -> bytes:
+        return _head(_CHECK) + _text(chroot + self.path) + _INT.pack(self.version)
+
+
+Op = Create | SetData | Delete | Check
+
+
+class Failed(NamedTuple):
+    """A transaction that was not made: which operation could not be, and why."""
+
+    at: int
+    error: Exception
+
+
+class Multi(NamedTuple):
+    """A transaction: all of its operations, packed already, or none."""
+
+    packed: bytes
+    type: int = 14
+
+    def serialize(self) -> bytes:
+        return self.packed + _END
+
+    @classmethod
+    def deserialize(cls, buffer: bytes, offset: int) -> list[Failed]:
+        """What failed; nothing: it was made."""
+        index = 0
+        while True:
+            kind, done, _ = _HEADER.unpack_from(buffer, offset)
+            offset += _HEADER.size
+            if done or kind != _ERROR:
+                return []  # the results of one that failed are errors throughout
+            (code,) = _INT.unpack_from(buffer, offset)
+            offset += 4
+            if code not in (_OK, _ROLLED_BACK):
+                return [Failed(index, EXCEPTIONS[code]())]
+            index += 1
+
+
+def _head(kind: int) -> bytes:
+    return _HEADER.pack(kind, False, -1)
+
+
+def _text(text: str) -> bytes:
+    return _bytes(text.encode())
+
+
+def _bytes(value: bytes) -> bytes:
+    return _INT.pack(len(value)) + value

@@ -1,0 +1,33 @@
+"""ZooKeeper keeps what every source and every sink promises."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.adapters.zookeeper.lab import KINDS
+from tests.conformance.conftest import lab, other, registry, sink, source  # noqa: F401
+from bridge.adapter import Listing, Registry, Sink
+from tests.conformance.lab import Kind, Lab, source_of, watching
+from tests.conformance.test_sinks import *  # noqa: F403
+from tests.conformance.test_sources import *  # noqa: F403
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> tuple[Kind, object]:
+    """A layout, and its server."""
+    chosen = KINDS[request.param]
+    return chosen, request.getfixturevalue(str(chosen.server))
+
+
+async def test_every_client_knows_the_registry_by_the_same_name(  # noqa: F811
+    lab: Lab, registry: Registry, sink: Sink  # noqa: F811
+) -> None:
+    """Not by the same revision, too: a new session is a transaction of its own."""
+    async with lab.registry() as second:
+        names = []
+        for each in (registry, second):
+            async with watching(await source_of(each)) as watch:
+                await watch.until(lambda w=watch: w.synced)  # type: ignore[misc]
+                assert isinstance(watch.said[0], Listing)
+                names.append(watch.said[0].identity)
+        assert names == [(await sink.held()).identity, (await second.reach()).identity]
