@@ -16,12 +16,13 @@ from typing import Any, NoReturn
 import click
 import msgspec
 
-from bridge import __version__, config, control, journal, log, show, state
+from bridge import __version__, config, control, journal, show, state
 from bridge.blocks import Configuration
 from bridge.document import seconds
 from bridge.errors import ConfigError, IsthmusError
 from bridge.inspect import check as check_all
 from bridge.inspect import looking, pending, unreached
+from bridge.log import configure
 from bridge.model import LEDGER_FORMAT, ServiceName
 from bridge.purge import apply_under_lock, plan_purge
 
@@ -134,7 +135,7 @@ def run(file: Path, once: bool, ephemeral: bool, log_level: str) -> int:
     """The daemon."""
     from bridge import daemon  # the other commands start faster without it
 
-    log.configure(log_level)
+    configure(log_level)
     return daemon.start(file, once=once, ephemeral=ephemeral)
 
 
@@ -171,7 +172,7 @@ def check(file: Path, output: str) -> int:
             ),
         )
         click.echo()
-        _table(found["links"], ("link", "to", "instances", "lost", "refused"))
+        _table(found["links"], ("link", "to", "pair", "instances", "lost", "refused"))
         if found["names"]:
             click.echo()
             _table(found["names"], ("link", "service", "at_target", "relation"))

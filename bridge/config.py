@@ -18,6 +18,7 @@ from bridge.blocks import Bridge, Configuration, Link, Name, Registry
 from bridge.document import ALSO, Document, Place, nearest
 from bridge.errors import ConfigError
 from bridge.judge import judge_globs, judge_link, judge_pairs
+from mappings import pairs
 
 __all__ = ["Bridge", "Configuration", "Registry", "adapter", "load", "parse", "schema"]
 
@@ -273,11 +274,32 @@ def _links(document: Document, block: Any, registries: Mapping[str, Registry | N
             link = link if link.name else msgspec.structs.replace(link, name=_default_name(link))
             links.append(link)
             judge_link(document, link, ("links", index), registries)
+            _judge_layouts(document, link, ("links", index), registries)
     judge_pairs(document, links)
     used = {name for link in links for name in (*(link.from_ or ()), link.to)}
     for name in registries.keys() - used:
         document.warn(("registries", name), "no link names this registry")
     return tuple(links)
+
+
+def layout(registry: Registry) -> str:
+    """What its records are written as: the name of a layout in the table of pairs, or the kind itself."""
+    return str(getattr(registry.options, "layout", registry.kind))
+
+
+def _judge_layouts(document: Document, link: Link, place: Place, registries: Mapping[str, Registry | None]) -> None:
+    """Pairs of layouts that the table of pairs refuses; what no table knows (kinds of others) is theirs to refuse."""
+    target = registries.get(link.to or "")
+    for name in link.from_ or ():
+        source = registries.get(name)
+        if source is None or target is None or not {layout(source), layout(target)} <= pairs.TRAITS.keys():
+            continue
+        verdict = pairs.pair(layout(source), layout(target))
+        if verdict.verdict == "refused":
+            document.fault(
+                (*place, "to"),
+                f"{layout(source)} cannot be written as {layout(target)}: {verdict.why}; use another layout",
+            )
 
 
 def _default_name(link: Link) -> str:
