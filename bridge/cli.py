@@ -298,7 +298,7 @@ def services(file: Path, output: str) -> int:
 @click.argument("service")
 @OUTPUT
 def explain(file: Path, service: str, output: str) -> int:
-    """The way of one service, or of one instance (SERVICE/INSTANCE), through the bridge, and by which rules; 3 not found."""
+    """The way of one service, or of one instance (SERVICE/INSTANCE), and the rules that decided; 3 not found."""
     configuration = _load(file, ephemeral=True)
     name, _, instance = service.partition("/")
 
@@ -445,7 +445,7 @@ def approve(file: Path, id: str, reason: str, output: str) -> int:
 @click.option("--reason", required=True)
 @click.option("--for", "lasting", help="So long, e.g. 2h; else until `unfreeze`.")
 def freeze(file: Path, link: str | None, everything: bool, reason: str, lasting: str | None) -> int:
-    """Stops the writes of a link; leases and heartbeats go on. Works without the daemon, survives restart and reload."""
+    """Stops the writes of a link; leases go on. Works without the daemon, survives restart and reload."""
     configuration = _load(file)
     key = _link(configuration, link, everything)
     kept = state.State(_folder(configuration))

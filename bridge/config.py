@@ -282,24 +282,19 @@ def _links(document: Document, block: Any, registries: Mapping[str, Registry | N
     return tuple(links)
 
 
-def layout(registry: Registry) -> str:
-    """What its records are written as: the name of a layout in the table of pairs, or the kind itself."""
-    return str(getattr(registry.options, "layout", registry.kind))
+def pair_of(source: Registry, target: Registry) -> pairs.Pair | None:
+    """What the table of pairs says of the layouts of two registries; None: it does not know them (kinds of others)."""
+    names = [str(getattr(one.options, "layout", one.kind)) for one in (source, target)]
+    return pairs.pair(*names) if pairs.TRAITS.keys() >= set(names) else None
 
 
 def _judge_layouts(document: Document, link: Link, place: Place, registries: Mapping[str, Registry | None]) -> None:
-    """Pairs of layouts that the table of pairs refuses; what no table knows (kinds of others) is theirs to refuse."""
     target = registries.get(link.to or "")
     for name in link.from_ or ():
         source = registries.get(name)
-        if source is None or target is None or not {layout(source), layout(target)} <= pairs.TRAITS.keys():
-            continue
-        verdict = pairs.pair(layout(source), layout(target))
-        if verdict.verdict == "refused":
-            document.fault(
-                (*place, "to"),
-                f"{layout(source)} cannot be written as {layout(target)}: {verdict.why}; use another layout",
-            )
+        pair = pair_of(source, target) if source and target else None
+        if pair is not None and pair.verdict == "refused":
+            document.fault((*place, "to"), f"{name} cannot be written to {link.to}: {pair.why}; use another layout")
 
 
 def _default_name(link: Link) -> str:

@@ -1,4 +1,4 @@
-"""What the guard keeps back at one destination: the sets an operator sees, approves, and what a second opinion frees."""
+"""What the guard keeps back at one destination: the sets that an operator approves or a second opinion frees."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class Holds:
 
     def __init__(self) -> None:
         self._held: dict[ServiceName, dict[str, HeldRemoval]] = {}
-        self._freed: dict[str, set[Item]] = {}  # by service: let go by the operator or a second opinion
+        # By service: let go by the operator or a second opinion, and whether it has been asked for since.
+        self._freed: dict[str, dict[Item, bool]] = {}
         self._shown: dict[str, frozenset[Item]] = {}
         self._asked: dict[ServiceName, dict[tuple[Scope, Cause], int]] = {}
         self._losses: dict[tuple[Scope, Cause], int] = {}
@@ -104,8 +105,11 @@ class Holds:
         text = str(name)
         if text in self._freed:
             asked = {removal.change.id for removal in removals}
-            self._freed[text] = {item for item in self._freed[text] if item[2] in asked}
-            if not self._freed[text]:
+            # What an operator let go before a restart has not been asked for yet.
+            freed = {item: item[2] in asked for item, was in self._freed[text].items() if item[2] in asked or not was}
+            if freed:
+                self._freed[text] = freed
+            else:
                 del self._freed[text]
         fresh = [one for key, one in now.items() if key not in before]
         return fresh, [one for key, one in before.items() if key not in now]
@@ -134,7 +138,8 @@ class Holds:
     def free(self, items: Iterable[Item]) -> None:
         """These may go."""
         for item in items:
-            self._freed.setdefault(item[1], set()).add(item)
+            asked = item[2] in self._held.get(ServiceName.parse(item[1]), {})
+            self._freed.setdefault(item[1], {})[item] = asked
 
     def count(self, link: str | None = None) -> int:
         """How many removals are held, of one link or of all."""

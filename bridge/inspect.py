@@ -12,14 +12,13 @@ from typing import Any
 from bridge import show
 from bridge.adapter import Cause, Change, Outcome, Reach
 from bridge.blocks import Configuration
-from bridge.config import layout
+from bridge.config import pair_of
 from bridge.engine import Engine
 from bridge.errors import Rejected
 from bridge.holds import HeldRemoval
 from bridge.model import Instance, Service, ServiceName
 from bridge.reconcile import Reconciler
 from bridge.route import target_of
-from mappings import pairs
 
 PATIENCE = 8.0  # seconds without a word after which a registry counts as out of reach
 Row = dict[str, Any]
@@ -136,12 +135,10 @@ def _losses(engine: Engine, reconciler: Reconciler, link: str) -> Row:
 def _pair(configuration: Configuration, name: str) -> dict[str, str]:
     """What the table of pairs says of the layouts that a link joins, by source."""
     link = next(link for link in configuration.links if link.name == name)
-    to = layout(configuration.registries[link.to])
     found = {}
     for source in link.from_:
-        one = layout(configuration.registries[source])
-        if {one, to} <= pairs.TRAITS.keys():
-            pair = pairs.pair(one, to)
+        pair = pair_of(configuration.registries[source], configuration.registries[link.to])
+        if pair is not None:
             found[source] = pair.verdict + (f": {', '.join(pair.lost)}" if pair.lost else "")
     return found
 

@@ -1,4 +1,4 @@
-"""Removing what a bridge owns at a registry, on the operator's word: planned and shown first, spared where it is the last."""
+"""Removing what a bridge owns at a registry, on the operator's word: planned and shown first."""
 
 from __future__ import annotations
 

@@ -422,6 +422,8 @@ class Reconciler:
         self._remember(name, goal, plan)
         self.holds.ask(name, plan.removals)
         if plan.quiet and not self.holds.of(name):
+            self.holds.settle(name, {}, [])  # what is asked no more is neither free nor waited for
+            self._herds.keep(name, ())
             self.plans.pop(name, None)
             return None
         return plan, seen
@@ -435,10 +437,11 @@ class Reconciler:
         if entries is not None and plan.quiet:
             for key, wanted in goal.wanted.items():
                 entry = entries.get(key)
-                if entry is not None and entry.mark is not None and entry.mark is not wanted.mark:
-                    if entry.mark.owner == self.owner and key not in plan.shadowed:
-                        # Equal, but read from the target: share one object from now on, in memory and in comparing.
-                        entries[key] = Entry(wanted.instance, wanted.mark, entry.version)
+                if entry is None or entry.mark is None or entry.mark is wanted.mark or key in plan.shadowed:
+                    continue
+                if entry.mark.owner == self.owner:
+                    # Equal, but read from the target: share one object from now on, in memory and in comparing.
+                    entries[key] = Entry(wanted.instance, wanted.mark, entry.version)
         for kind, found in ((self.shadowed, plan.shadowed), (self.kept, plan.kept)):
             if found:
                 kind[name] = found
@@ -603,7 +606,7 @@ class Reconciler:
         name = change.service
         now = self._clock()
         if change.forget:
-            self._loose.get(name, {}).pop(change.id, None)
+            self._forget_loose(name, change.id)
             self._ear.written(outcome, "forget", change.cause, seen, (plan.serving, plan.serving))
             return
         if change.before is not None:
@@ -614,7 +617,7 @@ class Reconciler:
             entries.pop(change.id, None)
         else:
             entries[change.id] = Entry(change.after, change.mark, outcome.version)
-            self._loose.get(name, {}).pop(change.id, None)
+            self._forget_loose(name, change.id)
         was = sum(1 for entry in self.entries.get(name, {}).values() if entry.instance.serving)
         self._put(name, entries)
         won = int(change.after is not None and change.after.serving) - int(
@@ -627,6 +630,13 @@ class Reconciler:
                 self.windows.add(scope, now, won)
         kind = "add" if change.before is None else "remove" if change.after is None else "update"
         self._ear.written(outcome, kind, change.cause, seen, (was, was + won))
+
+    def _forget_loose(self, name: ServiceName, id: str) -> None:
+        loose = self._loose.get(name)
+        if loose is not None:
+            loose.pop(id, None)
+            if not loose:
+                del self._loose[name]
 
     # -- second opinions -----------------------------------------------------------------------------------------
 

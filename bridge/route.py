@@ -47,7 +47,7 @@ class Supply(NamedTuple):
 class Desired(NamedTuple):
     """What a destination should hold under one name: entries by their id there, and who was refused, and why.
 
-    `refused` is keyed by (registry, scope, service, instance id). `parked`: why nothing at all may change, "" if it may.
+    `refused` is keyed by (registry, scope, service, instance id). `parked`: why nothing may change, "" if it may.
     """
 
     wanted: dict[str, Wanted]

@@ -1,4 +1,4 @@
-"""What every source has told us: one view a scope, merged by name, versioned; work per change is that of one service."""
+"""What every source has told us: one view a scope, versioned; the work per change is that of one service."""
 
 from __future__ import annotations
 
