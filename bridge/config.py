@@ -284,8 +284,8 @@ def _links(document: Document, block: Any, registries: Mapping[str, Registry | N
 
 def pair_of(source: Registry, target: Registry) -> pairs.Pair | None:
     """What the table of pairs says of the layouts of two registries; None: it does not know them (kinds of others)."""
-    names = [str(getattr(one.options, "layout", one.kind)) for one in (source, target)]
-    return pairs.pair(*names) if pairs.TRAITS.keys() >= set(names) else None
+    one, other = (str(getattr(registry.options, "layout", registry.kind)) for registry in (source, target))
+    return pairs.pair(one, other) if pairs.TRAITS.keys() >= {one, other} else None
 
 
 def _judge_layouts(document: Document, link: Link, place: Place, registries: Mapping[str, Registry | None]) -> None:
