@@ -64,7 +64,13 @@ def place(path: str) -> Place | None:
     owner = ""
     if stem.endswith(BRIDGED):
         stem, _, owner = stem.removesuffix(BRIDGED).rpartition(".")
-    if not stem or (stem.endswith(".") and owner):
+        if not owner:
+            return None
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return None  # a name that is not UTF-8 is no name of a service
+    if not stem:
         return None
     return Place(ServiceName(unquote(stem), unquote(folder)), unquote(owner))
 

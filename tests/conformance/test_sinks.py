@@ -230,6 +230,14 @@ async def test_one_bad_change_does_not_spoil_its_batch(lab: Lab, sink: Sink) -> 
 
 async def test_nobody_finds_a_service_empty_while_it_is_replaced(lab: Lab, sink: Sink, source: Source) -> None:
     (entry,) = await write(sink, create(PAY, instance(1)))
+    found: list[int] = []
+
+    async def look() -> None:
+        while True:
+            found.append(len(await lab.truth(PAY)))
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
     async with watching(source) as watch:
         await watch.until(lambda: watch.synced)
         for number in range(2, 12):
@@ -237,6 +245,11 @@ async def test_nobody_finds_a_service_empty_while_it_is_replaced(lab: Lab, sink:
             entry = (await shown(sink, PAY))[f"i{number}"]
         await watch.until(lambda: watch.picture(PAY) == at(instance(11)))
         assert not [observed for observed in watch.observations(PAY) if not observed.service.instances]
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert looking.cancelled(), looking.exception()
+    assert found
+    assert all(found)
 
 
 async def test_a_batch_that_is_repeated_changes_nothing_more(lab: Lab, sink: Sink) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.adapter import Listing, Observed, Registry, Sink, Source, Synced
 from bridge.errors import Denied, Expired, IsthmusError, Unavailable
-from bridge.model import ServiceName
+from bridge.model import Instance, ServiceName
 from tests.conformance.lab import (
     BRIDGE,
     CART,
@@ -51,34 +51,46 @@ async def test_a_registry_without_a_service_is_synced_too(source: Source) -> Non
 
 async def test_nothing_is_missed_between_the_listing_and_the_watch(lab: Lab, source: Source, seed: int) -> None:
     rng = random.Random(seed)
-    services = [ServiceName(f"svc{number}") for number in range(5)]
-    there: dict[ServiceName, set[int]] = {name: set() for name in services}
+    services = [ServiceName(f"svc{number}") for number in range(40)]
+    there: dict[ServiceName, Instance] = {}
+    started = asyncio.Event()
 
     async def storm() -> None:
-        for _ in range(150):
-            name, number = rng.choice(services), rng.randrange(1, 6)
-            if number in there[name] and rng.random() < 0.5:
-                there[name].remove(number)
-                await lab.deregister(name, f"i{number}")
+        """Every service is written once, and a third time or never: what was missed is not made good by chance."""
+        for number, name in enumerate([*services, *rng.sample(services, 40), *rng.sample(services, 10)]):
+            gone = there.get(name)
+            if gone and rng.random() < 0.3:
+                del there[name]
+                await lab.deregister(name, gone.id)
             else:
-                there[name].add(number)
-                await lab.register(name, instance(number, turn=str(rng.random())))
+                there[name] = instance(1, turn=str(number))
+                await lab.register(name, there[name])
+            if number == len(services) - 1:
+                started.set()
             await asyncio.sleep(0)
 
-    writing = asyncio.create_task(storm())
-    async with watching(source) as one, watching(source) as two:
-        await one.until(lambda: len(one.said) > 3)
-        async with watching(source) as three:
+    async def look() -> Watching:
+        async with watching(source) as watch:
+            await watch.until(lambda: watch.synced)
             await writing
-            watches = (one, two, three)
             for name in services:
-                expected = at(*(instance(number) for number in there[name]))
-                assert await lab.truth(name) == expected
-                for watch in watches:
-                    await watch.until(lambda w=watch, n=name, e=expected: w.synced and w.picture(n) == e)  # type: ignore[misc]
-            final = [await source.read(name) for name in services]
-            for watch in watches:
-                assert [watch.service(read.service.name) for read in final] == [read.service for read in final]
+                await watch.until(lambda name=name: watch.service(name).instances == known(name))  # type: ignore[misc]
+        return watch
+
+    def known(name: ServiceName) -> dict[str, Instance]:
+        return {"i1": there[name]} if name in there else {}
+
+    writing = asyncio.create_task(storm())
+    looks = [asyncio.create_task(look())]
+    await started.wait()
+    for _ in range(6):
+        looks.append(asyncio.create_task(look()))
+        for _ in range(rng.randrange(10)):
+            await asyncio.sleep(0)
+    for watch in await asyncio.gather(*looks):
+        for name in services:
+            assert (await source.read(name)).service == watch.service(name)
+            assert await lab.truth(name) == watch.picture(name)
 
 
 async def test_every_observation_is_the_whole_service(lab: Lab, source: Source) -> None:
