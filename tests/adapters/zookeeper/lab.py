@@ -14,7 +14,8 @@ from urllib.parse import quote_plus, unquote
 from kazoo.client import KazooClient
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
-from adapters.zookeeper import Config, create
+from adapters import zookeeper as adapter
+from adapters.zookeeper import Config
 from bridge.adapter import Registry
 from bridge.model import Instance, ServiceName
 from tests.conformance.lab import Can, Kind, Lab
@@ -26,6 +27,12 @@ T = TypeVar("T")
 SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
 
 
+def registry_of(state: Path | None = None, **config: Any) -> adapter.ZooKeeper:
+    """A registry of Curator's layout, unless told otherwise; the caller enters it, or only leaves it."""
+    settings: dict[str, Any] = {"layout": "curator", "protocol": "grpc"} | config
+    return adapter.create("lab", Config(**settings), state)
+
+
 def curator(service: ServiceName, instance: Instance) -> str:
     """What Curator writes for a map of metadata."""
     payload = {"@class": "java.util.LinkedHashMap", **instance.metadata} if instance.metadata else None
@@ -35,10 +42,12 @@ def curator(service: ServiceName, instance: Instance) -> str:
 def spring(service: ServiceName, instance: Instance) -> str:
     """What Spring Cloud writes."""
     payload = {"@class": SPRING, "id": service.name, "name": service.name, "metadata": dict(instance.metadata)}
-    return record(service, instance, payload)
+    parts = [("scheme", True), ("://", False), ("address", True), (":", False), ("port", True)]
+    uri = {"parts": [{"value": value, "variable": variable} for value, variable in parts]}
+    return record(service, instance, payload, uri)
 
 
-def record(service: ServiceName, instance: Instance, payload: object) -> str:
+def record(service: ServiceName, instance: Instance, payload: object, uri: object = None) -> str:
     """A record of Curator's service discovery."""
     whole = {
         "name": service.name,
@@ -49,7 +58,7 @@ def record(service: ServiceName, instance: Instance, payload: object) -> str:
         "payload": payload,
         "registrationTimeUTC": 0,
         "serviceType": "DYNAMIC",
-        "uriSpec": None,
+        "uriSpec": uri,
     }
     return json.dumps(whole, separators=(",", ":"))
 
@@ -82,7 +91,7 @@ class Native:
         return await asyncio.to_thread(function, *arguments, **options)
 
     async def register(self, path: str, value: str, *, ephemeral: bool = True) -> None:
-        """As Curator does: its own record is written over, anything else is deleted and created anew."""
+        """As Curator does: its own record is written over, anything else is deleted and created anew, here at once."""
         await self.do(self._register, path, value.encode(), ephemeral)
 
     async def delete(self, path: str) -> None:
@@ -100,7 +109,11 @@ class Native:
                     if ephemeral and stat is not None and stat.ephemeralOwner == self.zk.client_id[0]:
                         self.zk.set(path, value)
                         return
-                    self.zk.delete(path)
+                    anew = self.zk.transaction()
+                    anew.delete(path)
+                    anew.create(path, value, ephemeral=ephemeral)
+                    anew.commit()
+                    return
 
     async def expire(self, session: int, password: bytes) -> None:
         """Ends someone else's session, as silence would."""
@@ -121,7 +134,7 @@ class ZooKeeperLab:
         self._record = RECORDS[layout]
 
     def registry(self) -> Registry:
-        return create("lab", Config(hosts=[self._proxy.address], layout=self._layout, protocol="grpc"), None)  # type: ignore[arg-type]
+        return registry_of(hosts=[self._proxy.address], layout=self._layout)
 
     async def register(self, service: ServiceName, instance: Instance) -> None:
         await self._native.register(self._path(service, instance.id), self._record(service, instance))

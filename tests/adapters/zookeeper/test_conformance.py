@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.adapter import Listing, Registry, Sink
 from tests.adapters.zookeeper.lab import KINDS
 from tests.conformance.conftest import lab, other, registry, sink, source  # noqa: F401
-from bridge.adapter import Listing, Registry, Sink
 from tests.conformance.lab import Kind, Lab, source_of, watching
 from tests.conformance.test_sinks import *  # noqa: F403
 from tests.conformance.test_sources import *  # noqa: F403
@@ -19,8 +19,10 @@ def kind(request: pytest.FixtureRequest) -> tuple[Kind, object]:
     return chosen, request.getfixturevalue(str(chosen.server))
 
 
-async def test_every_client_knows_the_registry_by_the_same_name(  # noqa: F811
-    lab: Lab, registry: Registry, sink: Sink  # noqa: F811
+async def test_every_client_knows_the_registry_by_the_same_name(
+    lab: Lab,
+    registry: Registry,
+    sink: Sink,  # noqa: F811
 ) -> None:
     """Not by the same revision, too: a new session is a transaction of its own."""
     async with lab.registry() as second:

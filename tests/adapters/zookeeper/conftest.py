@@ -1,0 +1,35 @@
+"""A native, and registries on the shared server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest_asyncio
+
+from adapters.zookeeper import ZooKeeper as Registry
+from tests.adapters.zookeeper.lab import Native, registry_of
+from tests.servers.zookeeper import ZooKeeper
+
+Open = Callable[..., Registry]
+
+
+@pytest_asyncio.fixture
+async def native(zookeeper: ZooKeeper) -> AsyncIterator[Native]:
+    """A stock client of the shared server."""
+    async with Native(zookeeper.address) as native:
+        yield native
+
+
+@pytest_asyncio.fixture
+async def open_registry(zookeeper: ZooKeeper) -> AsyncIterator[Open]:
+    """Registries on the shared server, or on the hosts given: `open_registry(layout="spring")`."""
+    async with AsyncExitStack() as opened:
+
+        def open(state: Any = None, **config: Any) -> Registry:
+            registry = registry_of(**({"hosts": [zookeeper.address]} | config), state=state)
+            opened.push_async_exit(registry)
+            return registry
+
+        yield open
