@@ -10,7 +10,6 @@ import re
 import signal
 import socket
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from bridge.inspect import pending
 from bridge.journal import Journal
 from bridge.metrics import Metrics
 from bridge.notify import Notifier
+from bridge.store import Seen
 from bridge.web import Web
 
 log = logging.getLogger("isthmus.daemon")
@@ -52,11 +52,11 @@ class Daemon:
 
     # -- what happens (bridge.reconcile.Ear) -------------------------------------------------------------------------
 
-    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: float, serving: tuple[int, int]) -> None:
+    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
         """One change was made at a destination."""
         change = outcome.change
         link = change.mark.link if change.mark else ""
-        took = self.engine.clock() - seen
+        took = self.engine.clock() - seen.at
         self.metrics.written(link, kind, took)
         self.journal.append(
             kind,
@@ -68,10 +68,12 @@ class Daemon:
             after=change.after,
             scope=(change.mark.path[-1], change.mark.scope) if change.mark else ("", ""),
             serving=serving,
+            change=seen.change,
         )
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
-                "%s link=%s service=%s instance=%s cause=%s took=%.6f version=%s",
+                "written change=%d kind=%s link=%s service=%s instance=%s cause=%s took=%.6f version=%s",
+                seen.change,
                 kind,
                 link,
                 change.service,
@@ -186,22 +188,16 @@ class Daemon:
             view.lost = self.engine.clock() - max(0.0, time.time() - scope.at)
 
     def _remember(self) -> None:
-        """What was let go, and what was lost shortly before a restart, still counts after it (rule 4)."""
+        """What was let go, and what was lost and won shortly before a restart, still counts after it (rule 4)."""
         for approval in self.state.approvals.entries.values():
             for reconciler in self.engine.reconcilers.values():
-                reconciler.holds.free(approval.items)
+                reconciler.desk.holds.free(approval.items)
         targets = {link.name: self.engine.reconcilers[link.to] for link in self.configuration.links}
-        net: Counter[tuple[str, object]] = Counter()
-        losses = [loss for loss in self.journal.recent_losses() if loss.link in targets]
-        for loss in losses:
-            for key in (loss.service, loss.scope):
-                net[loss.link, key] += loss.serving[1] - loss.serving[0]
-        for loss in losses:
-            at = self.engine.clock() - (time.time() - loss.at)
-            for key in (loss.service, loss.scope):
-                # A net gain is the first copy more often than not, and must not pay for losses to come.
-                if net[loss.link, key] < 0:
-                    targets[loss.link].windows.add(key, at, loss.serving[1] - loss.serving[0])
+        for loss in self.journal.recent_losses():
+            if loss.link in targets:
+                at = self.engine.clock() - (time.time() - loss.at)
+                for key in (loss.service, loss.scope):
+                    targets[loss.link].desk.windows.add(key, at, loss.serving[1] - loss.serving[0])
 
     async def _tick_loop(self) -> None:
         """Once a second: the supervisor's status line and its watchdog, which this very loop feeds."""
@@ -322,7 +318,7 @@ class Daemon:
         now = self.engine.clock()
         for reconciler in self.engine.reconcilers.values():
             try:
-                items = reconciler.holds.approve(hold, now)
+                items = reconciler.desk.holds.approve(hold, now)
             except KeyError:
                 continue
             self.state.approvals.put(hold, state.Approval(items=items, reason=reason, by=by, at=time.time()))

@@ -15,11 +15,12 @@ import msgspec
 from bridge import config
 from bridge.adapter import Observed, Reach, Registry, Source
 from bridge.blocks import Configuration
+from bridge.desk import Ear
 from bridge.errors import ConfigError, Denied, Unavailable
 from bridge.feed import Backoff, Feed
 from bridge.link import Link, Policy
 from bridge.model import ServiceName
-from bridge.reconcile import Ear, Reconciler
+from bridge.reconcile import Reconciler
 from bridge.secrets import Scrub
 from bridge.store import Recorder, Store, View
 
@@ -95,7 +96,7 @@ class Engine:
         targets = {link.to for link in configuration.links}
         gone = [name for name in self.reconcilers if name in changed or name not in targets]
         rewired = [
-            name for name, one in self.reconcilers.items() if _writes(one.links) != _writes(self._links_to(name))
+            name for name, one in self.reconcilers.items() if _writes(one.desk.links) != _writes(self._links_to(name))
         ]
         await self._stop(
             [("reconciler", name) for name in (*gone, *rewired)] + [("registry", name) for name in changed]
@@ -192,8 +193,8 @@ class Engine:
                     view.believe()
 
     def _is_settled(self, registry: str) -> bool:
-        fed = [one for one in self.reconcilers.values() if any(registry in link.from_ for link in one.links)]
-        return all(one.idle and not one.holds.count() for one in fed)
+        fed = [one for one in self.reconcilers.values() if any(registry in link.from_ for link in one.desk.links)]
+        return all(one.idle and not one.desk.holds.count() for one in fed)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -125,6 +125,8 @@ class Feed:
         view = self.view
         if isinstance(word, Observed):
             view.observe(word)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("seen change=%d registry=%r service=%s", view.version, view, word.service.name)
         elif isinstance(word, Listing):
             self._listed.append(self._clock())
             view.begin(word)

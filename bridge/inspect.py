@@ -19,6 +19,7 @@ from bridge.holds import HeldRemoval
 from bridge.model import Instance, Service, ServiceName
 from bridge.reconcile import Reconciler
 from bridge.route import target_of
+from bridge.store import Seen
 
 PATIENCE = 8.0  # seconds without a word after which a registry counts as out of reach
 Row = dict[str, Any]
@@ -27,7 +28,7 @@ Row = dict[str, Any]
 class Silence:
     """Hears what an engine does, and keeps it to itself."""
 
-    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: float, serving: tuple[int, int]) -> None:
+    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
         """Nothing is written by an engine that observes."""
 
     def held(self, one: HeldRemoval) -> None:
@@ -90,14 +91,14 @@ async def check(engine: Engine) -> dict[str, list[Row]]:
     links: list[Row] = []
     names: list[Row] = []
     for reconciler in engine.reconcilers.values():
-        for link in reconciler.links:
+        for link in reconciler.desk.links:
             links.append(_losses(engine, reconciler, link.name))
             names += _meetings(engine, reconciler, link.name)
     return {"registries": registries, "links": links, "names": names}
 
 
 def _sent(engine: Engine, reconciler: Reconciler, link_name: str) -> list[tuple[ServiceName, Service]]:
-    link = next(link for link in reconciler.links if link.name == link_name)
+    link = next(link for link in reconciler.desk.links if link.name == link_name)
     found = []
     for registry in link.from_:
         for view in engine.store.views(registry):
@@ -151,7 +152,7 @@ def _meetings(engine: Engine, reconciler: Reconciler, link: str) -> list[Row]:
     """The names that natives hold at the target as well, and how the two sets of addresses lie."""
     rows = []
     for target, service in _sent(engine, reconciler, link):
-        entries = reconciler.entries.get(target, {}).values()
+        entries = reconciler.desk.entries.get(target, {}).values()
         natives = [entry.instance for entry in entries if entry.mark is None]
         if not natives:
             continue

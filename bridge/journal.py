@@ -36,7 +36,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     `at` in seconds since the epoch; `seq` grows by one within a daemon's journal, 0 where a command wrote the line.
     `kind`: add, update, remove, forget, hold, release, approve, freeze, unfreeze, config, park, start, stop, gap.
     `service` as `name` or `namespace:name`; `scope` is the origin's identity and scope; `serving` counts the
-    service's serving instances before and after; `by` is the operator (peer credentials), where there was one.
+    service's serving instances before and after, and is equal where the guard counts nothing (a first copy);
+    `by` is the operator (peer credentials), where there was one.
     """
 
     at: float
@@ -48,6 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     cause: str = ""
     scope: tuple[str, str] = ("", "")
     serving: tuple[int, int] = (0, 0)
+    change: int = 0
     by: str = ""
     reason: str = ""
     before: Instance | None = None
@@ -119,6 +121,7 @@ class Journal:
         cause: str = "",
         scope: tuple[str, str] = ("", ""),
         serving: tuple[int, int] = (0, 0),
+        change: int = 0,
         by: str = "",
         reason: str = "",
         before: Instance | None = None,
@@ -139,6 +142,7 @@ class Journal:
             cause=cause,
             scope=scope,
             serving=serving,
+            change=change,
             by=by,
             reason=reason,
             before=before,

@@ -9,7 +9,7 @@ from bridge.adapter import Cause, Change, Entry
 from bridge.link import Link, Policy
 from bridge.model import Instance, Mark, ServiceName
 from bridge.route import Desired, Wanted
-from bridge.store import View
+from bridge.store import EVERY_ID, View
 
 Scope = tuple[str, str]  # (identity, scope): the part of the world that an entry came from
 
@@ -74,6 +74,7 @@ def make_plan(
     removals: list[Removal] = []
     shadowed: dict[str, str] = {}
     kept: dict[str, str] = {}
+    displaced: set[str] = set()
     foreign = _foreign(entries, owner) if len(ours) < len(entries) else {}
     for key, wanted in goal.wanted.items():
         entry = entries.get(key)
@@ -87,25 +88,33 @@ def make_plan(
             continue
         if entry is not None and entry.instance == wanted.instance and entry.mark == wanted.mark:
             continue
+        if entry is not None and entry.mark is not None and _source(entry.mark) != _source(wanted.mark):
+            displaced.add(key)  # another instance has the id: it goes as every other, or stays
+            continue
         change = Change(name, key, entry, wanted.instance, wanted.mark, ttl=_ttl(links, wanted.mark))
         if entry is not None and entry.instance.serving and not wanted.instance.serving:
-            removals.append(Removal(change, Cause.HEALTH, _scope(wanted.mark), loses=True))
+            views = list(views)
+            view = _view(views, links, wanted.mark)
+            doubt = view.doubt if view is not None else ""
+            removals.append(Removal(change, Cause.HEALTH, _scope(wanted.mark), loses=True, doubt=doubt))
         else:
             upserts.append(change)
     upserts.extend(
         Change(name, key, Entry(Instance(key, ""), None, version), forget=True) for key, version in loose.items()
     )
-    if len(ours) > len(goal.wanted.keys() & ours.keys()):
-        sockets = {socket for key, w in goal.wanted.items() if key in entries for socket in w.instance.sockets()}
-        sources = {_source(w.mark) for key, w in goal.wanted.items() if key in entries}
+    if displaced or len(ours) > len(goal.wanted.keys() & ours.keys()):
         views = list(views)
+        sockets, sources = _standing(goal.wanted, entries)
+        coming = {_source(wanted.mark): key for key, wanted in goal.wanted.items()}
         for key, entry in ours.items():
-            if key in goal.wanted or entry.mark is None:
+            if entry.mark is None or (key in goal.wanted and key not in displaced):
                 continue
             gone = _evidence(name, key, entry.mark, goal, links, views, causes)
-            own = entry.instance.sockets()
-            if entry.mark.link in links and ((own and own <= sockets) or _source(entry.mark) in sources):
+            own, source = entry.instance.sockets(), _source(entry.mark)
+            if entry.mark.link in links and ((own and own <= sockets) or source in sources):
                 gone = Gone(Cause.REPLACED, _scope(entry.mark))
+            elif source in coming:
+                gone = f"stands until it is written as {coming[source]}"
             elif isinstance(gone, Gone) and _upsert_only(links, entry.mark):
                 gone = "upsert-only: the link removes nothing"
             if isinstance(gone, str):
@@ -130,9 +139,9 @@ def _evidence(
     if link is None:
         return f"orphan: no link {mark.link!r} leads here; it goes by `isthmus purge --orphans` only"
     scope = _scope(mark)
-    mine = [view for view in views if view.registry in link.from_]
-    view = next((view for view in mine if view.identity == mark.path[-1] and view.scope == mark.scope), None)
+    view = _view(views, links, mark)
     if view is None:
+        mine = [view for view in views if view.registry in link.from_]
         silent = [repr(view) for view in mine if not view.synced]
         if silent or not mine:
             return f"its source {mark.path[-1]} has not been heard in this process"
@@ -146,11 +155,36 @@ def _evidence(
         if refusal is not None and refusal.parked:
             return f"parked: {refusal.reason}"
         cause = refusal.cause if refusal is not None else Cause.CONFIG
-        return Gone(causes.get(key, cause), scope)
+        return Gone(causes.get(key, cause), scope, view.doubt)
+    unreadable = view.unreadable.get(mark.service, ())
+    if mark.instance in unreadable or EVERY_ID in unreadable:
+        return f"its record in {view!r} cannot be read"
     if view.ended(mark.service, mark.instance):
         return Gone(Cause.EVENT, scope)
     empty = "" if view.services else f"{view!r} lists nothing at all"
     return Gone(Cause.ABSENCE, scope, view.doubt or empty)
+
+
+def _view(views: Iterable[View], links: Mapping[str, Link], mark: Mark) -> View | None:
+    """The view of the scope that an entry came from, among those that its link reads."""
+    registries = links[mark.link].from_
+    return next(
+        (v for v in views if v.identity == mark.path[-1] and v.scope == mark.scope and v.registry in registries), None
+    )
+
+
+def _standing(
+    wanted: Mapping[str, Wanted], entries: Mapping[str, Entry]
+) -> tuple[set[tuple[str, int]], set[tuple[str, str, ServiceName, str]]]:
+    """The addresses and the sources of all that is wanted and stands there already: their other entries may go."""
+    sockets: set[tuple[str, int]] = set()
+    sources: set[tuple[str, str, ServiceName, str]] = set()
+    for key, one in wanted.items():
+        entry = entries.get(key)
+        if entry is not None and entry.mark is not None and _source(entry.mark) == _source(one.mark):
+            sockets |= entry.instance.sockets() & one.instance.sockets()
+            sources.add(_source(one.mark))
+    return sockets, sources
 
 
 def _foreign(entries: Mapping[str, Entry], owner: str) -> dict[tuple[str, int], str]:

@@ -26,13 +26,13 @@ def plan_rows(engine: Engine) -> list[Row]:
     """Every change that is not made yet, with the reason where it may not be: one row an entry."""
     rows = []
     for reconciler in engine.reconcilers.values():
-        for name, plan in sorted(reconciler.plans.items()):
+        for name, plan in sorted(reconciler.desk.plans.items()):
             rows += _plan_rows(reconciler, name, plan)
     return rows
 
 
 def _plan_rows(reconciler: Reconciler, name: ServiceName, plan: Plan) -> list[Row]:
-    held = reconciler.holds.of(name)
+    held = reconciler.desk.holds.of(name)
     rows = []
     for change in plan.upserts:
         if change.forget:
@@ -45,7 +45,7 @@ def _plan_rows(reconciler: Reconciler, name: ServiceName, plan: Plan) -> list[Ro
                 "service": str(name),
                 "instance": change.id,
                 "cause": "",
-                "held": reconciler.parked.get((name, change.id), ""),
+                "held": reconciler.desk.parked.get((name, change.id), ""),
                 "before": plain(change.before.instance) if change.before else None,
                 "after": plain(change.after),
             }
@@ -74,7 +74,7 @@ def hold_rows(engine: Engine) -> list[Row]:
     return [
         {**msgspec.to_builtins(hold), "to": reconciler.destination}
         for reconciler in engine.reconcilers.values()
-        for hold in reconciler.holds.show(now)
+        for hold in reconciler.desk.holds.show(now)
     ]
 
 
@@ -83,9 +83,9 @@ def unwritten_rows(engine: Engine) -> list[Row]:
     rows = []
     for reconciler in engine.reconcilers.values():
         to = reconciler.destination
-        for (name, key), reason in sorted(reconciler.parked.items()):
+        for (name, key), reason in sorted(reconciler.desk.parked.items()):
             rows.append({"state": "parked", "to": to, "service": str(name), "instance": key, "reason": reason})
-        for state, found in (("shadowed", reconciler.shadowed), ("kept", reconciler.kept)):
+        for state, found in (("shadowed", reconciler.desk.shadowed), ("kept", reconciler.desk.kept)):
             for name, reasons in sorted(found.items()):
                 for key, reason in reasons.items():
                     rows.append({"state": state, "to": to, "service": str(name), "instance": key, "reason": reason})
@@ -118,12 +118,12 @@ def link_rows(engine: Engine) -> list[Row]:
     for reconciler in engine.reconcilers.values():
         waiting = Counter(
             change.mark.link
-            for plan in reconciler.plans.values()
+            for plan in reconciler.desk.plans.values()
             for change in (*plan.upserts, *(removal.change for removal in plan.removals))
             if change.mark is not None
         )
-        names = {link.name for link in reconciler.links}
-        for link in reconciler.links:
+        names = {link.name for link in reconciler.desk.links}
+        for link in reconciler.desk.links:
             one = len(names) == 1
             rows.append(
                 {
@@ -134,10 +134,12 @@ def link_rows(engine: Engine) -> list[Row]:
                     "role": "observing" if link.policy is Policy.OBSERVE else reconciler.role,
                     "lag": round(reconciler.lag, 3),
                     "waiting": waiting[link.name],
-                    "held": reconciler.holds.count(link.name),
-                    "parked": len(reconciler.parked) if one else _feeding(reconciler, link.name, reconciler.parked),
-                    "shadowed": sum(len(found) for found in reconciler.shadowed.values()),
-                    "frozen": reconciler.is_frozen(link.name),
+                    "held": reconciler.desk.holds.count(link.name),
+                    "parked": len(reconciler.desk.parked)
+                    if one
+                    else _feeding(reconciler, link.name, reconciler.desk.parked),
+                    "shadowed": sum(len(found) for found in reconciler.desk.shadowed.values()),
+                    "frozen": reconciler.desk.is_frozen(link.name),
                     "reason": reconciler.reason,
                 }
             )
@@ -145,7 +147,7 @@ def link_rows(engine: Engine) -> list[Row]:
 
 
 def _feeding(reconciler: Reconciler, link: str, parked: Iterable[tuple[ServiceName, str]]) -> int:
-    return sum(any(supply.link.name == link for supply in reconciler.supplies(name)) for name, _ in parked)
+    return sum(any(supply.link.name == link for supply in reconciler.desk.supplies(name)) for name, _ in parked)
 
 
 def service_rows(engine: Engine) -> list[Row]:
@@ -235,7 +237,7 @@ async def explain(engine: Engine, name: ServiceName, instance: str = "") -> list
             if instance in ("", key):
                 rows.append(_standing(view, service, key, one, raw))
         for reconciler in engine.reconcilers.values():
-            for link in reconciler.links:
+            for link in reconciler.desk.links:
                 if view.registry in link.from_:
                     target, rule = target_of(link, view.registry, name, reconciler.sink.traits.namespaces)
                     if target is None:
@@ -243,7 +245,7 @@ async def explain(engine: Engine, name: ServiceName, instance: str = "") -> list
                     else:
                         targets.setdefault(reconciler.destination, set()).add(target)
     for to, reconciler in engine.reconcilers.items():
-        here = {name} if name in reconciler.entries else set()
+        here = {name} if name in reconciler.desk.entries else set()
         for target in sorted(targets.get(to, set()) | here):
             rows += _decisions(reconciler, target, name, instance)
     return rows
@@ -289,7 +291,7 @@ def _decision(link: str, to: str, name: ServiceName, key: str, what: str, why: s
 
 
 def _decisions(reconciler: Reconciler, target: ServiceName, source: ServiceName, instance: str) -> list[Row]:
-    goal, plan = reconciler.plan(target)
+    goal, plan = reconciler.desk.plan(target)
     rows = []
     to = reconciler.destination
     for at, refusal in goal.refused.items():
@@ -298,14 +300,14 @@ def _decisions(reconciler: Reconciler, target: ServiceName, source: ServiceName,
     if goal.parked:
         rows.append(_decision("", to, target, "*", "parked", goal.parked))
     changes = {change.id: change for change in plan.upserts if not change.forget}
-    held = reconciler.holds.of(target)
+    held = reconciler.desk.holds.of(target)
     for key, wanted in goal.wanted.items():
         if instance not in ("", key, wanted.mark.instance):
             continue
         if key in plan.shadowed:
             what, why = "shadowed", plan.shadowed[key]
-        elif (target, key) in reconciler.parked:
-            what, why = "parked", reconciler.parked[target, key]
+        elif (target, key) in reconciler.desk.parked:
+            what, why = "parked", reconciler.desk.parked[target, key]
         elif key in changes:
             what, why = "to be written", f"lag {reconciler.lag:.3f} s; {reconciler.reason or reconciler.role}"
         else:
@@ -320,8 +322,8 @@ def _decisions(reconciler: Reconciler, target: ServiceName, source: ServiceName,
     for key, why in plan.kept.items():
         if instance in ("", key):
             rows.append(_decision("", to, target, key, "kept", why))
-    for key, entry in reconciler.entries.get(target, {}).items():
-        if not _ours(entry, reconciler.owner) and instance in ("", key):
+    for key, entry in reconciler.desk.entries.get(target, {}).items():
+        if not _ours(entry, reconciler.desk.owner) and instance in ("", key):
             whose = f"the bridge {entry.mark.owner}" if entry.mark else "a native"
             rows.append(_decision("", to, target, key, "held", f"by {whose}", decoded=plain(entry.instance)))
     return rows

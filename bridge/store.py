@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from bridge.adapter import Listing, Observed, Synced
 from bridge.model import Instance, Mark, Service, ServiceName
 
 EVERY_ID = "*"  # in Observed.unreadable: the whole service could not be read
 EVENTS_KEPT = 100_000  # deletions remembered as events; older ones count as absences, which the guard doubts more
+
+
+class Seen(NamedTuple):
+    """When a change was heard (monotonic seconds), and the number by which log and journal follow it."""
+
+    at: float
+    change: int
 
 
 class Recorder:
@@ -42,6 +50,7 @@ class View:
         self.lost = 0.0
         self.doubt = ""
         self.lists = 0
+        self.unreadable: dict[ServiceName, frozenset[str]] = {}  # ids seen but undecodable: they are there
         self.left_out = 0  # metadata values that were not taken over because their key is secret
         self._store = store
         self._listing: dict[ServiceName, Service] | None = None
@@ -49,6 +58,11 @@ class View:
 
     def __repr__(self) -> str:
         return f"{self.registry}/{self.scope}" if self.scope else self.registry
+
+    @property
+    def version(self) -> int:
+        """The number of the newest change there is."""
+        return self._store.version
 
     def restore(self, identity: str, incarnation: str, revision: int, services: dict[ServiceName, Service]) -> None:
         """Takes last known good over from the disk: served at once, evidence of nothing (rule 2)."""
@@ -75,6 +89,8 @@ class View:
     def observe(self, observed: Observed) -> None:
         """All that the scope holds for one service now."""
         name = observed.service.name
+        if observed.unreadable or name in self.unreadable:
+            self._note_unreadable(name, observed.unreadable)
         if self._listing is None:
             self._replace(name, self._kept(observed), ended=True)
         else:
@@ -91,6 +107,8 @@ class View:
     def sync(self, synced: Synced) -> None:
         """Everything has been observed since `begin`: sweep what was not seen."""
         listing, self._listing = self._listing or {}, None
+        for name in self.unreadable.keys() - listing.keys():
+            self._note_unreadable(name, frozenset())
         for name in [name for name in self.services if name not in listing]:
             self._replace(name, Service(name), ended=False)
         for name, service in listing.items():
@@ -122,6 +140,15 @@ class View:
     def ended(self, name: ServiceName, instance: str) -> bool:
         """Whether that instance's removal was seen as an event in an unbroken watch."""
         return (name, instance) in self._ended
+
+    def _note_unreadable(self, name: ServiceName, ids: frozenset[str]) -> None:
+        if ids == self.unreadable.get(name, frozenset()):
+            return
+        if ids:
+            self.unreadable[name] = ids
+        else:
+            del self.unreadable[name]
+        self._store.touch(self.registry, name)
 
     def _kept(self, observed: Observed) -> Service:
         """The observed service, with what was known of its unreadable records: they are there, so they are not gone."""
@@ -208,7 +235,7 @@ class Store:
         self.recorder = recorder or Recorder()
         self._clock = clock
         self._views: dict[str, dict[str, View]] = {}
-        self._touched: dict[tuple[str, ServiceName], tuple[int, float]] = {}  # in order of version
+        self._touched: dict[tuple[str, ServiceName], Seen] = {}  # in order of version
         self._waiting: list[asyncio.Future[None]] = []
 
     def view(self, registry: str, scope: str) -> View:
@@ -233,16 +260,16 @@ class Store:
         self.version += 1
         key = (registry, name)
         self._touched.pop(key, None)
-        self._touched[key] = (self.version, self._clock())
+        self._touched[key] = Seen(self._clock(), self.version)
         if self._waiting:
             self.wake()
 
-    def since(self, version: int) -> list[tuple[str, ServiceName, float]]:
-        """The services that changed after that version, oldest first, each with the time when it was seen."""
+    def since(self, version: int) -> list[tuple[str, ServiceName, Seen]]:
+        """The services that changed after that version, oldest first, each with when it was seen."""
         found = []
         for key in reversed(self._touched):
-            changed, seen = self._touched[key]
-            if changed <= version:
+            seen = self._touched[key]
+            if seen.change <= version:
                 break
             found.append((*key, seen))
         found.reverse()

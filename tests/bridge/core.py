@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from adapters.memory import Memory, Store as Server
+from adapters.memory import Memory
+from adapters.memory import Store as Server
 from bridge.adapter import Cause, Observed, Outcome, Source
 from bridge.feed import Feed
 from bridge.holds import HeldRemoval
 from bridge.link import Link, Policy, Services
 from bridge.model import Instance, Port, ServiceName
 from bridge.reconcile import Reconciler
-from bridge.store import Store, View
+from bridge.store import Seen, Store, View
 
 
 class Ear:
@@ -25,7 +26,7 @@ class Ear:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, str]] = []
 
-    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: float, serving: tuple[int, int]) -> None:
+    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
         self.lines.append((kind, str(outcome.change.service), outcome.change.id))
 
     def held(self, one: HeldRemoval) -> None:

@@ -46,7 +46,7 @@ async def test_observing_writes_nothing_and_shows_what_it_would() -> None:
     async with Core({"source": source, "target": target}, [link(policy=Policy.OBSERVE)]).running() as core:
         await core.idle()
         assert target.writes == 0
-        assert sum(len(plan.upserts) for plan in core.reconcilers["target"].plans.values()) == 4
+        assert sum(len(plan.upserts) for plan in core.reconcilers["target"].desk.plans.values()) == 4
 
 
 async def test_the_last_instance_is_held_until_a_replacement_comes() -> None:
@@ -56,11 +56,11 @@ async def test_the_last_instance_is_held_until_a_replacement_comes() -> None:
     async with Core({"source": source, "target": target}, [link()]).running() as core:
         await core.idle()
         source.deregister(PAY, "i1")
-        await until(lambda: core.reconcilers["target"].holds.count() == 1)
+        await until(lambda: core.reconcilers["target"].desk.holds.count() == 1)
         assert "i1" in target.instances(PAY)
         source.register(PAY, instance("i2", "192.0.2.2"))
         await until(lambda: target.instances(PAY).keys() == {"i2"})
-        assert core.reconcilers["target"].holds.count() == 0
+        assert core.reconcilers["target"].desk.holds.count() == 0
 
 
 async def test_an_event_that_a_fresh_read_confirms_is_let_go() -> None:
@@ -82,10 +82,10 @@ async def test_a_source_that_comes_back_empty_takes_nothing_until_approved() -> 
         source.empty()
         source.cut()
         reconciler = core.reconcilers["target"]
-        await until(lambda: reconciler.holds.count() == 20)
-        (hold,) = reconciler.holds.show(0.0)
+        await until(lambda: reconciler.desk.holds.count() == 20)
+        (hold,) = reconciler.desk.holds.show(0.0)
         assert hold.due_in is None and hold.instances == 20 and hold.services == 4
-        approved = reconciler.holds.approve(hold.id, 0.0)
+        approved = reconciler.desk.holds.approve(hold.id, 0.0)
         assert len(approved) == 20
         reconciler.poke()
         await until(lambda: not any(target.instances(ServiceName(f"s{s}")) for s in range(4)))
@@ -104,7 +104,7 @@ async def test_half_an_answer_is_held_and_a_single_removal_still_flows() -> None
         await until(lambda: sum(view.lists for view in core.store.views()) == 2)
         await core.idle()
         gone = 100 - sum(len(target.instances(ServiceName(f"s{s}"))) for s in range(10))
-        assert gone <= 10 and reconciler.holds.count() == 40 - gone
+        assert gone <= 10 and reconciler.desk.holds.count() == 40 - gone
         source.deregister(ServiceName("s9"), "i9")
         await until(lambda: "i9" not in target.instances(ServiceName("s9")))
 
@@ -116,7 +116,7 @@ async def test_a_native_at_the_target_wins_and_is_taken_up_when_it_goes() -> Non
     async with Core({"source": source, "target": target}, [link()]).running() as core:
         await core.idle()
         assert target.instances(PAY).keys() == {"n1"}
-        assert "i1" in core.reconcilers["target"].shadowed[PAY]
+        assert "i1" in core.reconcilers["target"].desk.shadowed[PAY]
         target.deregister(PAY, "n1")
         await until(lambda: target.instances(PAY).keys() == {"i1"})
         target.register(PAY, instance("n1", "192.0.2.1"))
@@ -130,7 +130,7 @@ async def test_a_native_that_writes_over_our_entry_keeps_it() -> None:
         await core.idle()
         native = instance("i1", "192.0.2.99")
         target.register(PAY, native)
-        await until(lambda: "i1" in core.reconcilers["target"].shadowed.get(PAY, {}))
+        await until(lambda: "i1" in core.reconcilers["target"].desk.shadowed.get(PAY, {}))
         source.deregister(PAY, "i1")
         await core.idle()
         assert target.instances(PAY) == {"i1": native}
@@ -156,9 +156,9 @@ async def test_a_removal_by_the_file_waits_for_the_operator() -> None:
         reconciler = core.reconcilers["target"]
         reconciler.route([link(rename="new-{name}")])
         await until(lambda: len(target.instances(ServiceName("new-s0"))) == 2)
-        await until(lambda: reconciler.holds.count() == 4)
+        await until(lambda: reconciler.desk.holds.count() == 4)
         assert len(target.instances(ServiceName("s0"))) == 2
-        assert {hold.due_in for hold in reconciler.holds.show(0.0)} == {None}
+        assert {hold.due_in for hold in reconciler.desk.holds.show(0.0)} == {None}
 
 
 async def test_where_an_instance_leaves_by_its_own_metadata_it_goes_as_an_event() -> None:
@@ -184,7 +184,7 @@ async def test_a_draining_instance_is_withdrawn_but_never_the_last() -> None:
         source.register(PAY, instance("i1", health=Health.DRAINING))
         await until(lambda: target.instances(PAY).keys() == {"i2"})
         source.register(PAY, instance("i2", health=Health.UNHEALTHY))
-        await until(lambda: "i2" in core.reconcilers["target"].kept.get(PAY, {}))
+        await until(lambda: "i2" in core.reconcilers["target"].desk.kept.get(PAY, {}))
         assert target.instances(PAY).keys() == {"i2"}
 
 
@@ -196,4 +196,4 @@ async def test_an_orphan_is_left_and_another_owners_entry_is_not_touched() -> No
     async with Core({"source": source, "target": target}, [link()]).running() as core:
         await core.idle()
         assert target.instances(PAY).keys() == {"i1", "o1", "o2"}
-        assert "orphan" in core.reconcilers["target"].kept[PAY]["o1"]
+        assert "orphan" in core.reconcilers["target"].desk.kept[PAY]["o1"]

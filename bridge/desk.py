@@ -1,0 +1,384 @@
+"""What one destination should hold, holds, and may do about it: plans, judged; no I/O, and no waiting."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from bridge import guard
+from bridge.adapter import Cause, Change, Entry, Held, Outcome, Sink
+from bridge.guard import Level, Windows
+from bridge.holds import HeldRemoval, Holds
+from bridge.link import Guard, Link, Policy
+from bridge.model import Instance, ServiceName
+from bridge.pace import Flaps, Herds
+from bridge.plan import Plan, Removal, Scope, make_plan, settled_causes
+from bridge.route import Desired, Supply, Wanted, desired, target_of
+from bridge.store import Seen, Store
+
+log = logging.getLogger("isthmus.desk")
+
+
+class Ear(Protocol):
+    """Who is told what happens at a destination: the journal, the metrics, the log."""
+
+    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
+        """One change was made; `seen` is when its source was heard (monotonic).
+
+        `serving`: entries of the service before and after; equal where the guard counts no loss or gain.
+        """
+
+    def held(self, one: HeldRemoval) -> None:
+        """The guard holds a removal."""
+
+    def released(self, one: HeldRemoval, why: str) -> None:
+        """A held removal is held no more."""
+
+    def failed(self, change: Change, error: Exception) -> None:
+        """One change failed."""
+
+    def event(self, kind: str, **about: object) -> None:
+        """Anything else worth a line."""
+
+
+class Allowed(NamedTuple):
+    """The changes of a plan that may be made now; and in how many seconds to look again, 0: no need."""
+
+    changes: list[Change]
+    again: float
+
+
+class Desk:
+    """One destination: all links into it, and everything that is held under the names that they lead to.
+
+    `frozen(link)`: an operator has stopped its writes. `parked`, `shadowed`, `kept`: what is not written, or left
+    standing, with the reason. `plans`: what would be done, where it may not be done now.
+    """
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        sink: Sink,
+        links: Sequence[Link],
+        store: Store,
+        ear: Ear,
+        clock: Callable[[], float],
+        frozen: Callable[[str], bool],
+    ) -> None:
+        self.owner = owner
+        self.identity = ""
+        self.holds = Holds()
+        self.windows = Windows()
+        self.entries: dict[ServiceName, dict[str, Entry]] = {}
+        self.loose: dict[ServiceName, dict[str, Any]] = {}
+        self.parked: dict[tuple[ServiceName, str], str] = {}
+        self.shadowed: dict[ServiceName, dict[str, str]] = {}
+        self.kept: dict[ServiceName, dict[str, str]] = {}
+        self.plans: dict[ServiceName, Plan] = {}
+        self.is_frozen = frozen
+        self._sink = sink
+        self._store = store
+        self._ear = ear
+        self._clock = clock
+        self._flaps = Flaps()
+        self._herds = Herds()
+        self._known: dict[ServiceName, dict[str, Wanted]] = {}
+        self._causes: dict[ServiceName, dict[str, Cause]] = {}
+        self._feeds: dict[ServiceName, dict[tuple[str, str, ServiceName], None]] = {}
+        self._rejected: dict[tuple[ServiceName, str], tuple[Instance, str]] = {}
+        self._owned: dict[Scope, int] = {}  # serving entries of ours
+        self._settled: set[Scope] = set()  # scopes whose first copy is done: from then on growth counts
+        self._links: dict[str, Link] = {}
+        self.route(links)
+
+    def route(self, links: Sequence[Link]) -> None:
+        """New links: what stays is not touched; what they take away is of cause `config`, and held."""
+        self._links = {link.name: link for link in links}
+        self._feeds.clear()
+        self._known.clear()
+        self._causes.clear()
+
+    @property
+    def links(self) -> Sequence[Link]:
+        """The links into this destination."""
+        return tuple(self._links.values())
+
+    @property
+    def writes(self) -> bool:
+        """Whether any link may write."""
+        return any(link.policy is not Policy.OBSERVE for link in self._links.values())
+
+    def names(self) -> Iterable[ServiceName]:
+        """Every name under which something is held or desired."""
+        return self.entries.keys() | self._feeds.keys()
+
+    # -- what is desired, and what is held -----------------------------------------------------------------------
+
+    def affected(self, version: int) -> Iterator[tuple[ServiceName, Seen]]:
+        """The target names that the services which changed after that version feed."""
+        namespaces = self._sink.traits.namespaces
+        for registry, service, seen in self._store.since(version):
+            for link in self._links.values():
+                if registry not in link.from_:
+                    continue
+                target, _ = target_of(link, registry, service, namespaces)
+                if target is not None:
+                    self._feeds.setdefault(target, {})[link.name, registry, service] = None
+                    yield target, seen
+
+    def supplies(self, name: ServiceName) -> list[Supply]:
+        """All that feeds a target name, in the order of each link's `from` list."""
+        found = []
+        feeds = self._feeds.get(name, {})
+        for link_name, registry, service in list(feeds):
+            link = self._links[link_name]
+            there = False
+            for view in self._store.views(registry):
+                held = view.services.get(service)
+                if held is not None:
+                    there = True
+                    found.append(Supply(link, registry, view.scope, view.identity, held))
+            if not there:
+                del feeds[link_name, registry, service]
+        if not feeds:
+            self._feeds.pop(name, None)
+        if len(found) > 1:
+            found.sort(key=lambda one: (one.link.name, one.link.from_.index(one.registry), one.scope))
+        return found
+
+    def take(self, held: Held, names: Iterable[ServiceName] | None, less: Iterable[ServiceName]) -> list[ServiceName]:
+        """What was read at the target, for some names or for all, less some; returns the names that differ."""
+        self.identity = held.identity
+        known = self.entries.keys() | self.loose.keys() | held.services.keys() | held.loose.keys()
+        differ = []
+        for name in set(known if names is None else names) - set(less):
+            entries = held.services.get(name, {})
+            loose = held.loose.get(name, {})
+            if entries != self.entries.get(name, {}) or loose != self.loose.get(name, {}):
+                self._put(name, entries)
+                if loose:
+                    self.loose[name] = loose
+                else:
+                    self.loose.pop(name, None)
+                differ.append(name)
+        return differ
+
+    def _put(self, name: ServiceName, entries: dict[str, Entry]) -> None:
+        for count, gone in ((-1, self.entries.get(name, {})), (1, entries)):
+            for entry in gone.values():
+                if entry.mark is not None and entry.mark.owner == self.owner and entry.instance.serving:
+                    scope = (entry.mark.path[-1], entry.mark.scope)
+                    self._owned[scope] = self._owned.get(scope, 0) + count
+        if entries:
+            self.entries[name] = entries
+        else:
+            self.entries.pop(name, None)
+
+    def note_settled(self) -> None:
+        """Everything that was seen is written: the first copies are done."""
+        self._settled.update((view.identity, view.scope) for view in self._store.views() if view.synced)
+
+    # -- planning ------------------------------------------------------------------------------------------------
+
+    def plan(self, name: ServiceName) -> tuple[Desired, Plan]:
+        """What is desired under a name, and what would be done about it."""
+        known = self._known.get(name, {})
+        supplies = self.supplies(name)
+        goal = desired(name, supplies, self.owner, self.identity, self._sink.traits, self._sink.canonical, known)
+        links = self._links
+        registries = {registry for link in links.values() for registry in link.from_}
+        views = (view for registry in registries for view in self._store.views(registry))
+        plan = make_plan(
+            name,
+            goal,
+            self.entries.get(name, {}),
+            self.loose.get(name, {}),
+            self.owner,
+            links,
+            views,
+            self._causes.get(name, {}),
+        )
+        if plan.removals:
+            causes = settled_causes(plan, known, self._causes.get(name, {}))
+            self._causes[name] = causes
+            plan = plan._replace(
+                removals=[one._replace(cause=causes.get(one.change.id, one.cause)) for one in plan.removals]
+            )
+        else:
+            self._causes.pop(name, None)
+        return goal, plan
+
+    def planned(self, name: ServiceName) -> Plan | None:
+        """Plans a name and counts what it would take away; None where there is nothing to do."""
+        goal, plan = self.plan(name)
+        self._remember(name, goal, plan)
+        self.holds.ask(name, plan.removals)
+        if plan.quiet and not self.holds.of(name):
+            self.holds.settle(name, {}, [])  # what is asked no more is neither free nor waited for
+            self._herds.keep(name, ())
+            self.plans.pop(name, None)
+            return None
+        return plan
+
+    def _remember(self, name: ServiceName, goal: Desired, plan: Plan) -> None:
+        if goal.wanted:
+            self._known[name] = goal.wanted
+        else:
+            self._known.pop(name, None)
+        entries = self.entries.get(name)
+        if entries is not None and plan.quiet:
+            for key, wanted in goal.wanted.items():
+                entry = entries.get(key)
+                if entry is None or entry.mark is None or entry.mark is wanted.mark or key in plan.shadowed:
+                    continue
+                if entry.mark.owner == self.owner:
+                    # Equal, but read from the target: share one object from now on, in memory and in comparing.
+                    entries[key] = Entry(wanted.instance, wanted.mark, entry.version)
+        for kind, found in ((self.shadowed, plan.shadowed), (self.kept, plan.kept)):
+            if found:
+                kind[name] = found
+            else:
+                kind.pop(name, None)
+        parked = {(name, at[3]): refusal.reason for at, refusal in goal.refused.items() if refusal.parked}
+        if plan.parked:
+            parked[name, "*"] = plan.parked
+        if parked or self.parked:
+            for at in [at for at in self.parked if at[0] == name and at not in parked]:
+                if not self._still_rejected(at, goal):
+                    del self.parked[at]
+            self.parked.update(parked)
+
+    def _still_rejected(self, at: tuple[ServiceName, str], goal: Desired) -> bool:
+        rejected, wanted = self._rejected.get(at), goal.wanted.get(at[1])
+        if rejected is not None and (wanted is None or wanted.instance != rejected[0]):
+            del self._rejected[at]
+            return False
+        return rejected is not None
+
+    # -- judging -------------------------------------------------------------------------------------------------
+
+    def allowed(self, plan: Plan, writing: bool) -> Allowed:
+        """What may be done of a plan now: by policy, freeze, parking, pace, and the guard. `writing`: we may write."""
+        now = self._clock()
+        held: dict[str, HeldRemoval] = {}
+        free: list[Change] = []
+        again = 0.0
+        going = sum(1 for removal in plan.removals if removal.loses)
+        for removal in plan.removals:
+            is_free = self.holds.is_free(removal)
+            if removal.loses and not is_free:
+                owned = self._owned.get(removal.scope, 0)
+                wait = self._herds.wait(removal.scope, plan.name, removal.change.id, owned, now)
+                if wait:
+                    again = max(again, wait)
+                    continue
+            verdict = self._judge(plan, removal, going, now)
+            if verdict.rule and not is_free:
+                limits = self._limits(removal)
+                wait = limits.confirm_absence if removal.cause is Cause.ABSENCE else limits.confirm_event
+                held[removal.change.id] = HeldRemoval(removal, verdict, now, None if verdict.operator else now + wait)
+            else:
+                free.append(removal.change)
+                if removal.loses and writing:
+                    self._herds.goes(removal.scope, now)
+        if writing and any(change.before is None and self._writable(change) for change in plan.upserts):
+            # What is being added may be the very replacement: judge again when it stands there (rule 11).
+            held = {key: one for key, one in held.items() if key in self.holds.of(plan.name)}
+        self._settle_holds(plan, held, free)
+        changes = []
+        for change in (*plan.upserts, *free):
+            if self._writable(change):
+                wait = self._flaps.wait((plan.name, change.id), now)
+                again = max(again, wait)
+                if not wait:
+                    changes.append(change)
+        if not writing or len(changes) < len(plan.upserts) + len(free) or held:
+            self.plans[plan.name] = plan
+        else:
+            self.plans.pop(plan.name, None)
+        return Allowed(changes if writing else [], again)
+
+    def _settle_holds(self, plan: Plan, held: dict[str, HeldRemoval], free: list[Change]) -> None:
+        self._herds.keep(plan.name, {removal.change.id for removal in plan.removals})
+        fresh, gone = self.holds.settle(plan.name, held, plan.removals)
+        for one in fresh:
+            self._ear.held(one)
+        going = {change.id for change in free}
+        for one in gone:
+            self._ear.released(one, "released" if one.removal.change.id in going else "no longer asked")
+
+    def _writable(self, change: Change) -> bool:
+        """By policy and freeze, and not parked with this very value."""
+        if change.forget:
+            return not self.is_frozen("*")
+        link = self._links.get(change.mark.link) if change.mark else None
+        if link is None or link.policy is Policy.OBSERVE or self.is_frozen(link.name):
+            return False
+        rejected = self._rejected.get((change.service, change.id))
+        return rejected is None or change.after is None or rejected[0] != change.after
+
+    def _limits(self, removal: Removal) -> Guard:
+        mark = removal.change.mark
+        link = self._links.get(mark.link) if mark else None
+        return link.limits(removal.change.service) if link else Guard()
+
+    def _judge(self, plan: Plan, removal: Removal, going: int, now: float) -> guard.Verdict:
+        limits = self._limits(removal)
+        owned = self._owned.get(removal.scope, 0)
+        service = Level(self.windows.start(plan.name, plan.serving, now, limits.window), plan.serving - going)
+        scope = Level(
+            self.windows.start(removal.scope, owned, now, limits.window),
+            owned - self.holds.losses(removal.scope, removal.cause),
+        )
+        return guard.judge(limits, removal.cause, removal.doubt, removal.loses, service, scope)
+
+    # -- what came of it -----------------------------------------------------------------------------------------
+
+    def park(self, change: Change, reason: str) -> None:
+        """The target refuses this value: not again until it changes; its siblings flow."""
+        if change.after is not None:
+            self._rejected[change.service, change.id] = (change.after, reason)
+            self.parked[change.service, change.id] = reason
+
+    def done(self, outcome: Outcome, plan: Plan, seen: Seen) -> None:
+        """One change was made."""
+        change = outcome.change
+        name = change.service
+        now = self._clock()
+        if change.forget:
+            self._forget_loose(name, change.id)
+            self._ear.written(outcome, "forget", change.cause, seen, (plan.serving, plan.serving))
+            return
+        if change.before is not None:
+            self._flaps.wrote((name, change.id), now)
+        entries = dict(self.entries.get(name, {}))
+        before = entries.get(change.id)
+        if change.after is None:
+            entries.pop(change.id, None)
+        else:
+            entries[change.id] = Entry(change.after, change.mark, outcome.version)
+            self._forget_loose(name, change.id)
+        was = sum(1 for entry in self.entries.get(name, {}).values() if entry.instance.serving)
+        self._put(name, entries)
+        won = int(change.after is not None and change.after.serving) - int(
+            before is not None and before.instance.serving
+        )
+        counted = 0
+        # A replacement is counted on both sides, or its gain would pay for losses to come; a native's place is taken.
+        if won and change.mark is not None and change.cause is not Cause.SHADOWED:
+            scope = (change.mark.path[-1], change.mark.scope)
+            if won < 0 or scope in self._settled:
+                counted = won
+                self.windows.add(name, now, won)
+                self.windows.add(scope, now, won)
+        kind = "add" if change.before is None else "remove" if change.after is None else "update"
+        self._ear.written(outcome, kind, change.cause, seen, (was + won - counted, was + won))
+
+    def _forget_loose(self, name: ServiceName, id: str) -> None:
+        loose = self.loose.get(name)
+        if loose is not None:
+            loose.pop(id, None)
+            if not loose:
+                del self.loose[name]
