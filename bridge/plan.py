@@ -88,7 +88,7 @@ def make_plan(
             continue
         if entry is not None and entry.instance == wanted.instance and entry.mark == wanted.mark:
             continue
-        if entry is not None and entry.mark is not None and _source(entry.mark) != _source(wanted.mark):
+        if entry is not None and entry.mark is not None and _is_another(entry, entry.mark, wanted):
             displaced.add(key)  # another instance has the id: it goes as every other, or stays
             continue
         change = Change(name, key, entry, wanted.instance, wanted.mark, ttl=_ttl(links, wanted.mark))
@@ -163,6 +163,11 @@ def _evidence(
         return Gone(Cause.EVENT, scope)
     empty = "" if view.services else f"{view!r} lists nothing at all"
     return Gone(Cause.ABSENCE, scope, view.doubt or empty)
+
+
+def _is_another(entry: Entry, mark: Mark, wanted: Wanted) -> bool:
+    """Whether the entry is another running copy; the same copy by another source's word is an update (merging)."""
+    return _source(mark) != _source(wanted.mark) and not entry.instance.sockets() & wanted.instance.sockets()
 
 
 def _view(views: Iterable[View], links: Mapping[str, Link], mark: Mark) -> View | None:

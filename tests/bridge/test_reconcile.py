@@ -197,3 +197,17 @@ async def test_an_orphan_is_left_and_another_owners_entry_is_not_touched() -> No
         await core.idle()
         assert target.instances(PAY).keys() == {"i1", "o1", "o2"}
         assert "orphan" in core.reconcilers["target"].desk.kept[PAY]["o1"]
+
+
+async def test_another_winner_of_a_merge_is_an_update() -> None:
+    first, second, target = Server("a"), Server("b"), Server("c")
+    first.register(PAY, instance("i1", "192.0.2.1", version="v1"))
+    second.register(PAY, instance("i1", "192.0.2.1", version="v2"))
+    links = [link("target", "first", "second")]
+    servers = {"first": first, "second": second, "target": target}
+    async with Core(servers, links).running() as core:
+        await core.idle()
+        assert target.instances(PAY)["i1"].version == "v1"
+        first.deregister(PAY, "i1")
+        await until(lambda: target.instances(PAY)["i1"].version == "v2")
+        assert core.ear.count("remove") == core.ear.count("hold") == 0
