@@ -1,0 +1,81 @@
+"""The kinds of registries that are measured, as natives and raw loops use them: a pair is a source's and a target's."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+Record = tuple[str, bytes]  # the path below the prefix, `service/id`, and what stands there
+
+
+class Side(Protocol):
+    """One server, spoken to with as little as possible: no retries, no ownership, nothing kept. Open it to use it."""
+
+    async def __aenter__(self) -> Side: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def register(self, records: Sequence[Record]) -> None:
+        """Natives write these, all at once, the way stock clients do: under a lease."""
+        ...
+
+    async def deregister(self, paths: Sequence[str]) -> None:
+        """Natives take these away."""
+        ...
+
+    async def put(self, path: str, value: bytes) -> None:
+        """A raw loop writes one record."""
+        ...
+
+    async def put_many(self, records: Sequence[Record]) -> None:
+        """A raw loop writes records that are not there yet, in one transaction."""
+        ...
+
+    def read(self) -> AsyncIterator[Sequence[Record]]:
+        """All that stands there, in lots."""
+        ...
+
+    def follow(self) -> AsyncIterator[Sequence[tuple[str, bytes | None]]]:
+        """What changes from now on; the first lot is empty and says that nothing will be missed. None: gone."""
+        ...
+
+    async def writes(self) -> int:
+        """How many atomic writes the server has ever made, whoever asked for them."""
+        ...
+
+
+class Server(Protocol):
+    """One real server for a benchmark; see `tests.servers`."""
+
+    address: str
+
+    async def stop(self) -> None: ...
+
+    async def start(self) -> None: ...
+
+
+class Kind(Protocol):
+    """What a module of this package has."""
+
+    def server(self, folder: Path, name: str) -> AbstractAsyncContextManager[Server]:
+        """A real server with an empty store."""
+        ...
+
+    def open(self, address: str, prefix: str) -> Side:
+        """What stands below a prefix of it."""
+        ...
+
+    def block(self, address: str, prefix: str) -> dict[str, Any]:
+        """The same place in the daemon's configuration."""
+        ...
+
+
+KINDS = {"etcd": "tests.bench.sides.etcd"}
+
+
+def kind(name: str) -> Kind:
+    """The module of that kind of registry."""
+    return cast(Kind, importlib.import_module(KINDS[name]))

@@ -1,0 +1,43 @@
+"""`python -m tests.bench.synced KIND HOST:PORT PREFIX STATE COUNT`: how long feed and store take to be synced."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from bridge import config, state
+from bridge.feed import Feed
+from bridge.store import Store
+from tests.bench.sides import kind
+
+
+async def main(name: str, address: str, prefix: str, folder: str, count: str) -> None:
+    """Says `done SECONDS` once the store has everything; last known good is recorded beside it, as in the daemon."""
+    block = kind(name).block(address, prefix)
+    adapter = config.adapter(block.pop("kind"))
+    registry = adapter.create("source", msgspec.convert(block, adapter.Config), None)
+    with state.opened(Path(folder), "bench") as kept:
+        store = Store(time.monotonic, recorder=kept.known)
+        async with registry:
+            async for source in registry.scopes():
+                view = store.view("source", source.scope)
+                began = time.perf_counter()
+                following = asyncio.create_task(Feed(source, view, time.monotonic, random.Random(1)).run())
+                while not view.synced:
+                    await store.newer(store.version)
+                seconds = time.perf_counter() - began
+                found = sum(len(service.instances) for service in view.services.values())
+                assert found == int(count), found
+                print(f"done {seconds}", flush=True)
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                return
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
