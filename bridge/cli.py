@@ -176,6 +176,9 @@ def check(file: Path, output: str) -> int:
         if found["names"]:
             click.echo()
             _table(found["names"], ("link", "service", "at_target", "relation"))
+        if found["parked"]:
+            click.echo()
+            _table(found["parked"], ("to", "service", "instance", "reason"))
     return OK if whole else FAILED
 
 

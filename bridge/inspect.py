@@ -94,7 +94,8 @@ async def check(engine: Engine) -> dict[str, list[Row]]:
         for link in reconciler.desk.links:
             links.append(_losses(engine, reconciler, link.name))
             names += _meetings(engine, reconciler, link.name)
-    return {"registries": registries, "links": links, "names": names}
+    parked = [row for row in show.unwritten_rows(engine) if row["state"] == "parked"]
+    return {"registries": registries, "links": links, "names": names, "parked": parked}
 
 
 def _sent(engine: Engine, reconciler: Reconciler, link_name: str) -> list[tuple[ServiceName, Service]]:
