@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "layouts.md"
 HEAD = """\
 # Layouts, and what is lost between them
 
-A layout is how one family of clients writes its registrations. `isthmus check` says the same of your links, with counts.
+A layout is how one family of clients writes its registrations. `isthmus check` says the same of your links.
 `file` and `memory` hold the whole model. A link from a layout to itself loses nothing.
 
 """
