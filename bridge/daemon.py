@@ -127,6 +127,8 @@ class Daemon:
         """Anything else worth a line."""
         log.info(" ".join([kind, *(f"{key}=%r" for key in about)]), *about.values())
         self.journal.append(kind, reason=" ".join(f"{key}={value}" for key, value in about.items()))
+        if kind == "settled":
+            self.state.settle(str(about["destination"]), str(about["source"]), str(about["scope"]))
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -192,6 +194,8 @@ class Daemon:
         for approval in self.state.approvals.entries.values():
             for reconciler in self.engine.reconcilers.values():
                 reconciler.desk.holds.free(approval.items)
+        for reconciler in self.engine.reconcilers.values():
+            reconciler.desk.settled.update(self.state.settled())
         targets = {link.name: self.engine.reconcilers[link.to] for link in self.configuration.links}
         for loss in self.journal.recent_losses():
             if loss.link in targets:

@@ -53,7 +53,8 @@ class Desk:
     """One destination: all links into it, and everything that is held under the names that they lead to.
 
     `frozen(link)`: an operator has stopped its writes. `parked`, `shadowed`, `kept`: what is not written, or left
-    standing, with the reason. `plans`: what would be done, where it may not be done now.
+    standing, with the reason. `plans`: what would be done, where it may not be done now. `settled`: identity of the
+    destination, identity and name of a scope whose first copy there is done: from then on growth counts.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Desk:
         self.shadowed: dict[ServiceName, dict[str, str]] = {}
         self.kept: dict[ServiceName, dict[str, str]] = {}
         self.plans: dict[ServiceName, Plan] = {}
+        self.settled: set[tuple[str, str, str]] = set()
         self.is_frozen = frozen
         self._sink = sink
         self._store = store
@@ -89,7 +91,6 @@ class Desk:
         self._feeds: dict[ServiceName, dict[tuple[str, str, ServiceName], None]] = {}
         self._rejected: dict[tuple[ServiceName, str], tuple[Instance, str]] = {}
         self._owned: dict[Scope, int] = {}  # serving entries of ours
-        self._settled: set[Scope] = set()  # scopes whose first copy is done: from then on growth counts
         self._links: dict[str, Link] = {}
         self.route(links)
 
@@ -178,7 +179,11 @@ class Desk:
 
     def note_settled(self) -> None:
         """Everything that was seen is written: the first copies are done."""
-        self._settled.update((view.identity, view.scope) for view in self._store.views() if view.synced)
+        for view in self._store.views():
+            first = (self.identity, view.identity, view.scope)
+            if view.synced and first not in self.settled:
+                self.settled.add(first)
+                self._ear.event("settled", destination=self.identity, source=view.identity, scope=view.scope)
 
     # -- planning ------------------------------------------------------------------------------------------------
 
@@ -369,7 +374,7 @@ class Desk:
         # A replacement is counted on both sides, or its gain would pay for losses to come; a native's place is taken.
         if won and change.mark is not None and change.cause is not Cause.SHADOWED:
             scope = (change.mark.path[-1], change.mark.scope)
-            if won < 0 or scope in self._settled:
+            if won < 0 or (self.identity, *scope) in self.settled:
                 counted = won
                 self.windows.add(name, now, won)
                 self.windows.add(scope, now, won)

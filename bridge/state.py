@@ -57,6 +57,14 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
+class Copied(msgspec.Struct, frozen=True):
+    """A scope has been copied to a destination as a whole, so that what it wins from then on is growth."""
+
+    destination: str
+    source: str
+    scope: str
+
+
 class Accepted(NamedTuple):
     """The last configuration that was without faults: its text, and where it stood."""
 
@@ -75,6 +83,7 @@ class State:
         self.freezes = Table(folder / "freezes.json" if folder else None, Freeze, clock)
         self.approvals = Table(folder / "approvals.json" if folder else None, Approval, clock, REMEMBERED)
         self.shown = Table(folder / "shown.json" if folder else None, Shown, clock, REMEMBERED)
+        self.copies = Table(folder / "copies.json" if folder else None, Copied, clock)
         self._accepted: Accepted | None = None
         self._accept_fault: Fault | None = None
         self._clock = clock
@@ -82,7 +91,8 @@ class State:
     @property
     def fault(self) -> Fault | None:
         """The oldest trouble with the disk, None where there is none."""
-        parts = (self._accept_fault, self.known.fault, self.freezes.fault, self.approvals.fault, self.shown.fault)
+        tables = (self.freezes, self.approvals, self.shown, self.copies)
+        parts = (self._accept_fault, self.known.fault, *(table.fault for table in tables))
         return min((part for part in parts if part is not None), key=lambda part: part.since, default=None)
 
     # -- freezes
@@ -124,6 +134,16 @@ class State:
         """An operator let exactly this set go."""
         self.approvals.put(digest, Approval(items=items, reason=reason, by=by, at=self._clock()))
 
+    # -- first copies
+
+    def settle(self, destination: str, source: str, scope: str) -> None:
+        """The first copy of a scope to a destination is done; all three by identity, as in `bridge.desk`."""
+        self.copies.put(f"{destination} {source} {scope}", Copied(destination, source, scope))
+
+    def settled(self) -> set[tuple[str, str, str]]:
+        """The first copies that are done."""
+        return {(one.destination, one.source, one.scope) for one in self.copies.entries.values()}
+
     # -- the last accepted file
 
     def accept(self, path: Path, digest: str, text: str) -> None:
@@ -163,7 +183,7 @@ class State:
             before = self.in_force()
             while True:
                 await asyncio.sleep(EVERY)
-                for table in (self.freezes, self.approvals, self.shown):
+                for table in (self.freezes, self.approvals, self.shown, self.copies):
                     table.refresh()
                 if (now := self.in_force()) != before:
                     before = now

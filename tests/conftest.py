@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -66,6 +68,14 @@ def provided() -> Iterator[None]:
         if IN_CI:
             pytest.fail(str(reason), pytrace=False)
         pytest.skip(str(reason))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path: the kernel takes 107 bytes for a socket's address, and pytest's names are long."""
+    with tempfile.TemporaryDirectory(prefix="isthmus-", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+        RUNNING.difference_update([ended for ended in RUNNING if Path(path) in ended.log.parents])
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,12 @@ class Process:
         """Whether the process exists, frozen or not."""
         return self._child is not None and self._child.poll() is None
 
+    @property
+    def code(self) -> int:
+        """How it ended: its exit code, or the negative number of the signal."""
+        assert self._child is not None and self._child.returncode is not None, f"{self.name} has not ended"
+        return self._child.returncode
+
     async def start(self, command: Sequence[str], ready: Callable[[], Awaitable[bool]], **environment: str) -> None:
         """Starts the process and returns when `ready` says so; raises NotReady."""
         assert not self.running, f"{self.name} is running already"

@@ -1,0 +1,240 @@
+"""The product as its users run it: the daemon as a process, its file and state folder, and the commands beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+import yaml
+
+from bridge import control
+from bridge.errors import IsthmusError
+from tests.servers.process import RUNNING, Process
+
+ROOT = Path(__file__).parent.parent
+DEADLINE = 30.0  # seconds after which what is waited for will not come, on a machine that is busy with other tests
+COMMAND_TIME = 60.0
+NOTES = 4096
+
+Condition = Callable[[], Any] | Callable[[], Awaitable[Any]]
+T = TypeVar("T")
+
+
+async def until(condition: Condition, what: str = "", within: float = DEADLINE, every: float = 0.02) -> Any:
+    """Waits until something is so, and returns what the condition said; fails after `within` seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        found = condition()
+        if inspect.isawaitable(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"it did not happen within {within:.0f} s: {what or condition}"
+        await asyncio.sleep(every)
+
+
+async def steady(value: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """Fails if a value changes within so many seconds; returns it."""
+    before = await value()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+        now = await value()
+        assert now == before
+    return before
+
+
+class Ran(NamedTuple):
+    """What a command did: its exit code, and what it said on both outputs."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its standard output, decoded."""
+        return json.loads(self.out)
+
+
+async def isthmus(*words: str | Path, cwd: Path = ROOT, **environment: str) -> Ran:
+    """Runs a command to its end, its outputs being pipes."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "bridge.cli",
+        *map(str, words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+    )
+    try:
+        async with asyncio.timeout(COMMAND_TIME):
+            out, err = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    assert child.returncode is not None
+    return Ran(child.returncode, out.decode(), err.decode())
+
+
+class Bridge:
+    """One bridge: its file, its state folder, and its daemon while it runs; an async context manager that ends it.
+
+    The dictionaries are the blocks of the configuration; change them, `write()`, and `hup()` or `start()`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        registries: Mapping[str, Any],
+        links: Sequence[Mapping[str, Any]],
+        *,
+        name: str = "bridge",
+        **bridge: Any,
+    ) -> None:
+        self.file = folder / f"{name}.yaml"
+        self.state = folder / f"{name}.state"
+        self.bridge: dict[str, Any] = {"id": "b1", "state": str(self.state), **bridge}
+        self.registries: dict[str, Any] = {key: dict(block) for key, block in registries.items()}
+        self.links: list[dict[str, Any]] = [dict(link) for link in links]
+        self.process = Process(name, folder)
+        self.notes: list[str] = []  # what it told its supervisor
+        self._notify = folder / f"{name}.notify"
+        self._supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._supervisor.bind(str(self._notify))
+        self.write()
+
+    async def __aenter__(self) -> Bridge:
+        await self.start()
+        return self
+
+    async def __aexit__(self, error: object, *_: object) -> None:
+        await self.process.stop()
+        if error is not None:
+            RUNNING.add(self.process)  # its log is of interest still
+        self._supervisor.close()
+        self._notify.unlink(missing_ok=True)
+
+    def write(self, text: str | None = None) -> None:
+        """The configuration's file, or any text in its place."""
+        blocks = {"bridge": self.bridge, "registries": self.registries, "links": self.links}
+        self.file.write_text(yaml.safe_dump(blocks, sort_keys=False) if text is None else text)
+
+    # -- the daemon
+
+    async def start(self, *options: str, ready: bool = True, **environment: str) -> None:
+        """Starts the daemon; returns when it has told its supervisor that it is ready, or (`ready` False) at once."""
+        self._hear()
+        self.notes.clear()
+        command = [sys.executable, "-m", "bridge.cli", "run", str(self.file), *options]
+        environment = {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(self._notify), **environment}
+
+        async def is_ready() -> bool:
+            return not ready or "READY=1" in self._hear()
+
+        await self.process.start(command, is_ready, **environment)
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        await self.process.stop()
+        RUNNING.add(self.process)  # its log is still of interest when the test fails
+        return self.process.code
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await self.process.kill()
+        RUNNING.add(self.process)
+
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.process.freeze()
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.process.thaw()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Any signal."""
+        os.kill(self.process.pid, number)
+
+    async def hup(self) -> None:
+        """Writes the file and has it read; returns when the daemon has taken it over or refused it."""
+        self.write()
+        await self.hup_as_it_is()
+
+    async def hup_as_it_is(self) -> None:
+        """Has the file read that stands there."""
+        self._hear()
+        self.notes.clear()
+        self.signal(signal.SIGHUP)
+        await until(lambda: "READY=1" in self._hear(), "the reload")
+
+    def _hear(self) -> list[str]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.notes += self._supervisor.recv(NOTES).decode().splitlines()
+        return self.notes
+
+    def heard(self) -> list[str]:
+        """What it told its supervisor since its start or the last reload."""
+        return self._hear()
+
+    @property
+    def log(self) -> str:
+        """All that it has said."""
+        return self.process.log.read_text()
+
+    # -- the commands
+
+    async def isthmus(self, command: str, *words: str) -> Ran:
+        """Runs `isthmus COMMAND FILE WORDS`."""
+        return await isthmus(command, self.file, *words)
+
+    async def ask(self, command: str, **arguments: Any) -> Any:
+        """What the daemon answers over its socket: the same as the command, and quicker."""
+        return await asyncio.to_thread(control.call, self.state / "admin.sock", command, **arguments)
+
+    async def scopes(self) -> dict[str, dict[str, Any]]:
+        """How each registry does, by its name."""
+        return {row["registry"]: row for row in (await self.ask("status"))["scopes"]}
+
+    async def link(self, name: str | None = None) -> dict[str, Any]:
+        """How a link does: the only one, or the one with that name."""
+        rows = (await self.ask("status"))["links"]
+        (found,) = [row for row in rows if name in (None, row["link"])]
+        return cast("dict[str, Any]", found)
+
+    async def rests(self) -> bool:
+        """Whether every link has done all that there is to do, and nothing is held or parked."""
+        rows = (await self.ask("status"))["links"]
+        return all(not any(row[key] for key in ("held", "waiting", "parked", "lag")) for row in rows)
+
+    async def writes(self) -> bool:
+        """Whether every link has its lock."""
+        try:
+            return all(row["role"] == "writer" for row in (await self.ask("status"))["links"])
+        except IsthmusError:
+            return False
+
+    async def holds(self) -> list[dict[str, Any]]:
+        """What is held."""
+        return cast("list[dict[str, Any]]", await self.ask("holds"))
+
+    async def approve(self) -> None:
+        """Lets go all that is held now."""
+        for hold in await self.holds():
+            await self.ask("approve", id=hold["id"], reason="the test says so")
