@@ -23,7 +23,7 @@ from bridge.errors import Expired, IsthmusError, Unavailable
 
 NODE = "writer-"
 SURE = 2 / 3  # of the session's time without a word of the server: then the lock may soon be another's
-RELEASE_TIME = 2.0  # seconds: where it fails, the session's end does it
+RELEASE_TIME = 1.5  # seconds: where it fails, the session's end does it
 
 
 class ZooKeeperTerm:

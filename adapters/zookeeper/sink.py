@@ -220,12 +220,17 @@ class ZooKeeperSink:
             else:
                 again += some
         if again:
-            paths = dict.fromkeys(path for each in again for path, _ in self._folders(each))
-            self._standing.difference_update(paths)
-            await self._restore(term, again)
+            self._standing.difference_update(path for each in again for path, _ in self._folders(each))
+            refused = await self._restore(term, again)
             pairs, _ = await self._tree.pairs([each.key for each in again])
-            again = [over(each, pairs[each.key], self._tree.ledger) for each in again]
-            for (each,), result in await self._send(term, [[each] for each in again], folders=False):
+            alone: list[Step] = []
+            for each in again:
+                error = next((refused[path] for path, _ in self._folders(each) if path in refused), None)
+                if error is None:
+                    alone.append(over(each, pairs[each.key], self._tree.ledger))
+                else:
+                    outcomes.append(failed(each, error))
+            for (each,), result in await self._send(term, [[each] for each in alone], folders=False):
                 outcomes.append(done(each, result) if isinstance(result, int) else failed(each, result))
         return outcomes
 
@@ -284,15 +289,22 @@ class ZooKeeperSink:
         ours = path.startswith(f"{self._tree.ledger}/")
         return Create(path, b"", self._rights.words if ours else self._rights.entries, flags)
 
-    async def _restore(self, term: ZooKeeperTerm, steps: Sequence[Step]) -> None:
-        """Creates the folders of new entries, each by itself: some may be there, and containers vanish when empty."""
+    async def _restore(self, term: ZooKeeperTerm, steps: Sequence[Step]) -> dict[str, Exception]:
+        """Creates the folders of new entries, each by itself: some may be there, and containers vanish when empty.
+
+        Returns those that cannot be created, with the reason.
+        """
         missing = self._missing(steps)
         answers = [
             self._client.multi(self._client.pack([Check(term.path), self._folder(*folder)])) for folder in missing
         ]
+        refused: dict[str, Exception] = {}
         for (path, _), answer in zip(missing, await asyncio.gather(*answers, return_exceptions=True), strict=True):
-            if not isinstance(self._result(term, answer), int | NodeExistsError):
+            result = self._result(term, answer)
+            if not isinstance(result, int | NodeExistsError):
                 self._standing.discard(path)
+                refused[path] = result
+        return refused
 
     async def _lease(self) -> None:
         """Sees to it that this session, with which entries are to die, outlives this process, and is known for it."""

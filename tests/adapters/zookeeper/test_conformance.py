@@ -1,15 +1,17 @@
 """ZooKeeper keeps what every source and every sink promises."""
 
+# ruff: noqa: F401, F403, F811
+
 from __future__ import annotations
 
 import pytest
 
 from bridge.adapter import Listing, Registry, Sink
 from tests.adapters.zookeeper.lab import KINDS
-from tests.conformance.conftest import lab, other, registry, sink, source  # noqa: F401
+from tests.conformance.conftest import lab, other, registry, sink, source
 from tests.conformance.lab import Kind, Lab, source_of, watching
-from tests.conformance.test_sinks import *  # noqa: F403
-from tests.conformance.test_sources import *  # noqa: F403
+from tests.conformance.test_sinks import *
+from tests.conformance.test_sources import *
 
 
 @pytest.fixture(params=list(KINDS))
@@ -19,10 +21,10 @@ def kind(request: pytest.FixtureRequest) -> tuple[Kind, object]:
     return chosen, request.getfixturevalue(str(chosen.server))
 
 
-async def test_every_client_knows_the_registry_by_the_same_name(
+async def test_every_client_knows_the_registry_by_the_same_name(  # type: ignore[no-redef]
     lab: Lab,
     registry: Registry,
-    sink: Sink,  # noqa: F811
+    sink: Sink,
 ) -> None:
     """Not by the same revision, too: a new session is a transaction of its own."""
     async with lab.registry() as second:

@@ -1,0 +1,365 @@
+"""What a lost connection, an ended session, a frozen server and a restart do, and what they never do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from adapters.zookeeper import client as clients
+from bridge.adapter import Synced
+from bridge.errors import Expired, Superseded, Unavailable
+from tests.adapters.zookeeper.conftest import Open
+from tests.adapters.zookeeper.lab import Native, curator, registry_of
+from tests.conformance.lab import (
+    BRIDGE,
+    CART,
+    PAY,
+    Watching,
+    at,
+    create,
+    eventually,
+    instance,
+    mark,
+    owners,
+    shown,
+    source_of,
+    watching,
+    write,
+)
+from tests.conftest import StartZooKeeper
+from tests.proxy import Proxy
+from tests.servers.zookeeper import ZooKeeper
+
+HOME = Path(__file__).parents[3]
+
+
+async def test_a_connection_lost_for_less_than_the_session_misses_nothing(
+    zookeeper: ZooKeeper, native: Native, open_registry: Open
+) -> None:
+    """Fault 22: nothing disappears meanwhile, and what happened meanwhile is found, in one and the same watch."""
+    for number in (1, 2, 3):
+        await native.register(f"/services/pay/i{number}", curator(PAY, instance(number)))
+    async with Proxy(zookeeper.address) as proxy:
+        registry = open_registry(hosts=[proxy.address], session_timeout=10)
+        async with watching(await source_of(registry)) as watch:
+            await watch.until(lambda: watch.synced)
+            await proxy.refuse()
+            said = len(watch.said)
+            await native.register("/services/pay/i4", curator(PAY, instance(4)))
+            await native.register("/services/pay/i2", curator(PAY, instance(2, team="pay")))
+            await native.delete("/services/pay/i3")
+            await native.register("/services/cart/i5", curator(CART, instance(5)))
+            await native.delete("/services/cart/i5")
+            assert len(watch.said) == said
+            await proxy.heal()
+            await watch.until(lambda: watch.service(PAY).instances.keys() == {"i1", "i2", "i4"})
+            assert watch.service(PAY).instances["i2"].metadata == {"team": "pay"}
+            # The watch is made again: what happens from now on is told, too.
+            await native.register("/services/pay/i6", curator(PAY, instance(6)))
+            await watch.until(lambda: "i6" in watch.service(PAY).instances)
+            for observed in watch.observations(PAY):
+                assert {"i1", "i2"} <= observed.service.instances.keys()
+            assert sum(isinstance(word, Synced) for word in watch.said) == 1
+
+
+async def test_a_connection_that_breaks_over_and_over_is_no_storm_of_lists(
+    zookeeper: ZooKeeper, native: Native, open_registry: Open
+) -> None:
+    """Fault 6: the core decides when a source that flaps is listed again."""
+    await native.register("/services/pay/i1", curator(PAY, instance(1)))
+    async with Proxy(zookeeper.address) as proxy:
+        registry = open_registry(hosts=[proxy.address], session_timeout=20)
+        async with watching(await source_of(registry)) as watch:
+            await watch.until(lambda: watch.synced)
+            for number in range(10):
+                connections = proxy.connections
+                await proxy.cut()
+                await eventually(lambda c=connections: reconnected(proxy, c))  # type: ignore[misc]
+                await native.register("/services/pay/i1", curator(PAY, instance(1, turn=str(number))))
+                turn = str(number)
+                await watch.until(
+                    lambda t=turn: (
+                        watch.error is not None  # type: ignore[misc]
+                        or watch.service(PAY).instances["i1"].metadata.get("turn") == t
+                    )
+                )
+                if watch.error is not None:
+                    break
+            assert isinstance(watch.error, Unavailable)
+
+
+async def reconnected(proxy: Proxy, before: int) -> bool:
+    return proxy.connections > before and proxy.open > 0
+
+
+async def test_an_expired_session_ends_the_watch_and_removes_nothing(
+    zookeeper: ZooKeeper, native: Native, open_registry: Open
+) -> None:
+    """Fault 23, for a source (bk-cmdb 2828: a lost session was taken for an empty registry)."""
+    await native.register("/services/pay/i1", curator(PAY, instance(1)))
+    registry = open_registry()
+    source = await source_of(registry)
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        await end_session(native, registry._client)
+        await watch.until(lambda: watch.error is not None)
+        assert isinstance(watch.error, Expired)
+        assert watch.picture(PAY) == at(instance(1))
+    async with watching(source) as again:
+        await again.until(lambda: again.synced)
+        assert again.picture(PAY) == at(instance(1))
+
+
+async def test_an_expired_session_ends_the_term_and_the_next_one_goes_on(native: Native, open_registry: Open) -> None:
+    """Fault 23, for a sink: lasting entries stay, leased ones are told of and written anew."""
+    registry = open_registry(session_timeout=10)
+    sink = registry.sink(BRIDGE)
+    drifts: list[object] = []
+
+    async def listen() -> None:
+        async for names in sink.drift():
+            drifts.append(names)
+
+    listening = asyncio.create_task(listen())
+    try:
+        async with sink.writer() as term:
+            await write(sink, create(PAY, instance(1)), create(PAY, instance(2), ttl=10))
+            await eventually(lambda: is_so(drifts == [frozenset()]))
+            await end_session(native, sink._client)
+            await term.ended()
+            with pytest.raises(Superseded):
+                await sink.apply([create(PAY, instance(3))])
+        await eventually(lambda: is_so(drifts == [frozenset(), frozenset()]))
+        assert owners(await sink.held()) == {"i1": BRIDGE}
+        assert not (await sink.held()).loose
+        async with sink.writer():
+            await write(sink, create(PAY, instance(2), ttl=10))
+            assert owners(await sink.held()) == {"i1": BRIDGE, "i2": BRIDGE}
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+async def is_so(what: bool) -> bool:
+    return what
+
+
+async def end_session(native: Native, client: clients.Client) -> None:
+    connection = client._connection
+    assert connection is not None
+    await native.expire(connection.session, connection.password)
+
+
+async def test_a_frozen_server_is_an_error_and_not_a_silence(
+    zookeeper_server: StartZooKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults 3 and 4."""
+    monkeypatch.setattr(clients, "ANSWER_TIME", 1.0)
+    monkeypatch.setattr(clients, "PATIENCE", 1.0)
+    server = await zookeeper_server()
+    async with Native(server.address) as native, registry_of(hosts=[server.address]) as registry:
+        await native.register("/services/pay/i1", curator(PAY, instance(1)))
+        async with watching(await source_of(registry)) as watch:
+            await watch.until(lambda: watch.synced)
+            server.freeze()
+            await watch.until(lambda: watch.error is not None)
+            assert isinstance(watch.error, Unavailable)
+            assert watch.picture(PAY) == at(instance(1))
+        server.thaw()
+        await eventually(lambda: synced(registry))
+
+
+async def synced(registry: object) -> bool:
+    watch = Watching()
+    try:
+        async with watching(await source_of(registry)) as watch:  # type: ignore[arg-type]
+            await watch.until(lambda: watch.synced)
+    except (Unavailable, Expired):
+        return False
+    return True
+
+
+async def test_a_store_that_was_emptied_is_reached_and_known_by_its_position(
+    zookeeper_server: StartZooKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that says which transaction it has seen is refused by a store that has not: a new session says none."""
+    monkeypatch.setattr(clients, "PATIENCE", 1.0)
+    server = await zookeeper_server()
+    async with registry_of(hosts=[server.address], session_timeout=2) as registry:
+        async with Native(server.address) as native:
+            for number in range(1, 40):
+                await native.register(f"/services/pay/i{number}", curator(PAY, instance(number)))
+        source = await source_of(registry)
+        async with watching(source) as watch:
+            await watch.until(lambda: watch.synced)
+            await server.kill()
+            server.forget()
+            await server.start()
+            await watch.until(lambda: watch.error is not None)
+        after = Watching()
+
+        async def answers() -> bool:
+            nonlocal after
+            async with watching(source) as after:
+                try:
+                    await after.until(lambda: after.synced)
+                except (Unavailable, Expired):
+                    return False
+            return True
+
+        await eventually(answers)
+        assert after.said[0].revision < watch.said[0].revision
+        assert not after.observed
+
+
+async def test_a_session_is_carried_over_a_restart(native: Native, open_registry: Open, tmp_path: Path) -> None:
+    registry = open_registry(tmp_path, session_timeout=10)
+    sink = registry.sink(BRIDGE)
+    async with sink.writer():
+        await write(sink, create(PAY, instance(1), ttl=10))
+    kept = await native.do(native.zk.get, "/services/pay/i1")
+    await registry.__aexit__()
+    assert stat.S_IMODE((tmp_path / "lab.session").stat().st_mode) == 0o600
+    assert await native.do(native.zk.get, "/services/pay/i1") == kept
+    second = open_registry(tmp_path, session_timeout=10).sink(BRIDGE)
+    async with second.writer():
+        assert second._client.session == kept[1].ephemeralOwner
+        assert owners(await second.held()) == {"i1": BRIDGE}
+        assert await native.do(native.zk.get, "/services/pay/i1") == kept
+
+
+async def test_a_second_process_leaves_the_carried_session_alone(open_registry: Open, tmp_path: Path) -> None:
+    """A command beside the daemon must not take its session from it."""
+    sink = open_registry(tmp_path).sink(BRIDGE)
+    async with sink.writer() as term:
+        (entry,) = await write(sink, create(PAY, instance(1), ttl=30))
+        beside = open_registry(tmp_path).sink(BRIDGE)
+        assert await shown(beside, PAY) == {"i1": entry}
+        assert beside._client.session != sink._client.session
+        assert not term.over
+
+
+async def test_a_standby_that_takes_over_keeps_what_was_leased(native: Native, open_registry: Open) -> None:
+    """Without a moment in which it is gone."""
+    async with watching(await source_of(open_registry())) as watch:
+        first = open_registry(session_timeout=2)
+        sink = first.sink(BRIDGE)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(sink.writer())
+            await write(sink, *(create(PAY, instance(number), ttl=2) for number in range(1, 100)))
+        await first.__aexit__()  # as after a crash, its session ends by itself
+        second = open_registry(session_timeout=10).sink(BRIDGE)
+        async with second.writer():
+            stats = [
+                (await native.do(native.zk.get, f"/services/pay/i{number}"))[1].ephemeralOwner for number in (1, 99)
+            ]
+            assert stats == [second._client.session] * 2
+            held = await shown(second, PAY)
+            assert all(entry.version.owner == second._client.session for entry in held.values())
+            assert held["i1"].mark == mark(PAY, "i1")
+            await watch.until(lambda: len(watch.service(PAY).marks) == 99)
+        sizes = [len(observed.service.instances) for observed in watch.observations(PAY)]
+        assert sizes.index(99) == len(sizes) - 1 or set(sizes[sizes.index(99) :]) == {99}
+
+
+WRITER = """
+import asyncio, sys
+from tests.adapters.zookeeper.lab import registry_of
+from tests.conformance.lab import BRIDGE, PAY, create, instance
+from bridge.errors import Superseded
+from msgspec.structs import replace
+
+async def main():
+    async with registry_of(hosts=[sys.argv[1]], session_timeout=2) as registry:
+        sink = registry.sink(BRIDGE)
+        async with sink.writer() as term:
+            print("writer", flush=True)
+            number = 0
+            while True:
+                number += 1
+                try:
+                    await sink.apply([create(PAY, replace(instance(1), id=f"frozen{number}"))])
+                except Superseded:
+                    print("superseded", flush=True)
+                    return
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def process(*arguments: str) -> AsyncIterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", WRITER, *arguments],
+        cwd=HOME,
+        env=os.environ | {"PYTHONPATH": str(HOME)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        await asyncio.to_thread(child.wait, 20)
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+async def test_a_frozen_writer_that_wakes_writes_nothing(
+    zookeeper: ZooKeeper, native: Native, open_registry: Open
+) -> None:
+    async with process(zookeeper.address) as child:
+        assert child.stdout is not None
+        assert await asyncio.to_thread(child.stdout.readline) == "writer\n"
+        await eventually(lambda: written(native))
+        child.send_signal(signal.SIGSTOP)
+        frozen = time.monotonic()
+        sink = open_registry(session_timeout=2).sink(BRIDGE)
+        async with sink.writer():
+            assert time.monotonic() - frozen < 30
+            before = await native.do(native.zk.get_children, "/services/pay")
+            await write(sink, create(CART, instance(1)))
+            child.send_signal(signal.SIGCONT)
+            assert await asyncio.to_thread(child.stdout.readline) == "superseded\n"
+            assert await native.do(native.zk.get_children, "/services/pay") == before
+            assert owners(await sink.held(), CART) == {"i1": BRIDGE}
+
+
+async def written(native: Native) -> bool:
+    stat = await native.do(native.zk.exists, "/services/pay")
+    return stat is not None and stat.numChildren > 3
+
+
+async def test_nothing_is_left_of_a_registry_that_was_closed(zookeeper: ZooKeeper, native: Native) -> None:
+    before = threading.active_count(), len(asyncio.all_tasks())
+    async with registry_of(hosts=[zookeeper.address]) as registry:
+        sink = registry.sink(BRIDGE)
+        async with sink.writer():
+            await write(sink, create(PAY, instance(1)))
+            await (await source_of(registry)).read(PAY)
+    threads = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio")]
+    assert len(threads) <= before[0]
+    assert len(asyncio.all_tasks()) == before[1]
+    assert await native.do(native.zk.get_children, f"/isthmus/lock/{BRIDGE}/curator:%2Fservices") == []
+
+
+async def test_to_leave_a_dead_server_takes_no_time(zookeeper_server: StartZooKeeper) -> None:
+    server = await zookeeper_server()
+    async with registry_of(hosts=[server.address]) as registry:
+        sink = registry.sink(BRIDGE)
+        async with asyncio.timeout(30), sink.writer():
+            await write(sink, create(PAY, instance(1)))
+            await (await source_of(registry)).read(PAY)
+            server.freeze()
+    assert not [thread for thread in threading.enumerate() if "zk_loop" in thread.name]
