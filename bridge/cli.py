@@ -451,9 +451,13 @@ def freeze(file: Path, link: str | None, everything: bool, reason: str, lasting:
     """Stops the writes of a link; leases go on. Works without the daemon, survives restart and reload."""
     configuration = _load(file)
     key = _link(configuration, link, everything)
-    kept = state.State(_folder(configuration))
-    kept.freeze(key, reason, getpass.getuser(), None if lasting is None else _seconds(lasting))
-    journal.note(_folder(configuration) / "journal", "freeze", link=key, reason=reason, by=_who())
+    folder = _folder(configuration)
+    state.claim(folder, configuration.bridge.id)
+    kept = state.State(folder)
+    kept.freeze(key, reason, _who(), None if lasting is None else _seconds(lasting))
+    if kept.freezes.fault is not None:
+        _fail(f"not frozen: {kept.freezes.fault.reason}", FAILED)
+    journal.note(folder / "journal", "freeze", link=key, reason=reason, by=_who())
     click.echo(f"frozen: {key}")
     return OK
 

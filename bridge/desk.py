@@ -178,12 +178,19 @@ class Desk:
             self.entries.pop(name, None)
 
     def note_settled(self) -> None:
-        """Everything that was seen is written: the first copies are done."""
-        for view in self._store.views():
-            first = (self.identity, view.identity, view.scope)
-            if view.synced and first not in self.settled:
-                self.settled.add(first)
-                self._ear.event("settled", destination=self.identity, source=view.identity, scope=view.scope)
+        """Everything that was seen is planned: what has no instance left to be added has had its first copy."""
+        fresh = {(self.identity, view.identity, view.scope) for view in self._store.views() if view.synced}
+        if fresh <= self.settled:
+            return
+        waiting = {
+            (self.identity, change.mark.path[-1], change.mark.scope)
+            for plan in self.plans.values()
+            for change in plan.upserts
+            if change.mark is not None and change.before is None and (plan.name, change.id) not in self._rejected
+        }
+        for first in sorted(fresh - self.settled - waiting):
+            self.settled.add(first)
+            self._ear.event("settled", destination=first[0], source=first[1], scope=first[2])
 
     # -- planning ------------------------------------------------------------------------------------------------
 

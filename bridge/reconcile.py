@@ -197,7 +197,7 @@ class Reconciler:
                 self._collect()
                 names = [name for name in self._dirty if name not in self._busy]
                 if not names:
-                    if not self._busy and self._read_once:
+                    if self._writing and not self._busy and self._read_once:
                         self.desk.note_settled()
                     await self._store.newer(self._version)
                 elif self._slots.locked():

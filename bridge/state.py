@@ -196,12 +196,13 @@ def opened(folder: Path | None, bridge: str, clock: Callable[[], float] = time.t
     if folder is None:
         yield State(None, clock)
         return
-    _claim(folder, bridge)
+    claim(folder, bridge)
     with _locked(folder):
         yield State(folder, clock)
 
 
-def _claim(folder: Path, bridge: str) -> None:
+def claim(folder: Path, bridge: str) -> None:
+    """Makes the folder where there is none; raises ConfigError where it is not this bridge's to use."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = folder.stat()

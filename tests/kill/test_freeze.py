@@ -56,6 +56,7 @@ async def test_a_stopped_daemon_that_wakes_writes_nothing(
                     await target.expire_lock()
                     await until(writer.writes, "it has the lock again")
                     silent.thaw()
+                    await until(lambda: stands_by(silent), "the other one knows it too")
                     await until(lambda: equal(source, target), "all is equal", within=60.0)
             assert wrongful(history, source.truth) == []
             assert backward(history) == []
