@@ -77,6 +77,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class Held(msgspec.Struct, frozen=True):
     """What a destination holds for the names asked: ours, other bridges' and natives', by service and entry id.
 
+    A record that cannot be read stands there all the same: an Entry without a mark, its instance without an address.
     `loose`: ids whose ledger entry is ours though its data is gone or was written over by a native; the Entry's
     version is the ledger's. They are to be forgotten (`Change.forget`).
     """
@@ -158,7 +159,10 @@ class Sink(Protocol):
         ...
 
     def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
-        """Names to be read again: someone else changed what stands there. The empty set: read everything again."""
+        """Names to be read again: someone else changed what stands there. The empty set: read everything again.
+
+        The first word is the empty set, as soon as it listens: what happened before then nobody told.
+        """
         ...
 
     def writer(self) -> AbstractAsyncContextManager[Term]:

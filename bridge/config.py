@@ -18,6 +18,8 @@ from bridge.blocks import Bridge, Configuration, Link, Name, Registry
 from bridge.document import ALSO, Document, Place, nearest
 from bridge.errors import ConfigError
 from bridge.judge import judge_globs, judge_link, judge_pairs
+from bridge.link import Unhealthy
+from bridge.model import Traits
 from mappings import pairs
 
 __all__ = ["Bridge", "Configuration", "Registry", "adapter", "load", "parse", "schema"]
@@ -275,6 +277,7 @@ def _links(document: Document, block: Any, registries: Mapping[str, Registry | N
             links.append(link)
             judge_link(document, link, ("links", index), registries)
             _judge_layouts(document, link, ("links", index), registries)
+            _judge_target(document, link, ("links", index), registries)
     judge_pairs(document, links)
     used = {name for link in links for name in (*(link.from_ or ()), link.to)}
     for name in registries.keys() - used:
@@ -295,6 +298,18 @@ def _judge_layouts(document: Document, link: Link, place: Place, registries: Map
         pair = pair_of(source, target) if source and target else None
         if pair is not None and pair.verdict == "refused":
             document.fault((*place, "to"), f"{name} cannot be written to {link.to}: {pair.why}; use another layout")
+
+
+def _judge_target(document: Document, link: Link, place: Place, registries: Mapping[str, Registry | None]) -> None:
+    """What a link asks of its target that the target cannot do."""
+    target = registries.get(link.to or "")
+    if target is None:
+        return
+    traits: Traits = adapter(target.kind).create(target.name, target.options, None).traits
+    if link.lifetime == "leased" and not traits.leases:
+        document.fault((*place, "lifetime"), f"{target.kind} has no leases; should be lasting")
+    if link.unhealthy is Unhealthy.MARK and not traits.has_health:
+        document.fault((*place, "unhealthy"), f"{link.to} has no health to mark; should be withdraw")
 
 
 def _default_name(link: Link) -> str:

@@ -125,6 +125,7 @@ class Traits(msgspec.Struct, frozen=True):
     protocols: frozenset[str] | None = None  # None: any
     tls: bool = True
     namespaces: bool = False
+    leases: bool = True  # whether an entry can end with its writer
 
     @property
     def has_health(self) -> bool:

@@ -115,8 +115,12 @@ def make_plan(
                 gone = Gone(Cause.REPLACED, _scope(entry.mark))
             elif source in coming:
                 gone = f"stands until it is written as {coming[source]}"
+            elif isinstance(gone, Gone) and gone.cause is Cause.REPLACED:
+                gone = "stands until what replaces it is written"
             elif isinstance(gone, Gone) and _upsert_only(links, entry.mark):
                 gone = "upsert-only: the link removes nothing"
+            if isinstance(gone, str) and entry.mark.link in links and not own.isdisjoint(foreign):
+                gone = Gone(Cause.SHADOWED, _scope(entry.mark))
             if isinstance(gone, str):
                 kept[key] = gone
             else:

@@ -20,7 +20,7 @@ from bridge.adapter import Reach, Source
 from bridge.errors import Undecodable
 from bridge.model import Instance, ServiceName, Traits
 
-TRAITS = Traits(frozenset(Instance.__struct_fields__), namespaces=True)
+TRAITS = Traits(frozenset(Instance.__struct_fields__), namespaces=True, leases=False)
 
 
 class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
