@@ -12,6 +12,7 @@ from types import ModuleType
 import msgspec
 import pytest
 
+from adapters import memory
 from bridge import config, link
 from bridge.document import Duration, seconds
 from bridge.errors import ConfigError
@@ -53,6 +54,7 @@ def vault(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry kind with TLS and secrets, as another distribution would bring one."""
     module = ModuleType("vault_adapter")
     module.Config = Config  # type: ignore[attr-defined]
+    module.create = lambda name, *_: memory.create(name, memory.Config(), None)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vault_adapter", module)
     monkeypatch.setitem(config.KINDS, "vault", "vault_adapter")
 
