@@ -13,7 +13,7 @@ from adapters.etcd.client import GRANT, RANGE, READ, TXN, UNARY_TIME, Client, Le
 from adapters.etcd.keys import LEDGER, Space, is_ours, lease_of
 from adapters.etcd.ledger import Word
 from adapters.etcd.lock import EtcdTerm, kept_alive, locked
-from adapters.etcd.txn import Step, is_held, portions, step, stood, transaction
+from adapters.etcd.txn import Step, is_held, looks, portions, step, stood, transaction
 from adapters.etcd.watching import Batch, Watching
 from bridge.adapter import Change, Entry, Held, Outcome
 from bridge.errors import Conflict, Denied, Expired, IsthmusError, Rejected, Superseded, Unavailable
@@ -205,6 +205,8 @@ class EtcdSink:
         """One transaction; where one change spoils it, the others are tried once more, each by itself."""
         try:
             answer = await self._send(transaction(term.fence, steps))
+            if not answer.succeeded:
+                found = await self._client.call(READ, looks(term.fence, steps))
         except LeaseGone as error:
             for lease in {each.lease for each in steps if each.lease}:
                 if keeping := self._leases.pop(lease, None):
@@ -219,10 +221,10 @@ class EtcdSink:
         if answer.succeeded:
             revision = answer.header.revision
             return [Outcome(each.change, revision if each.value is not None else None) for each in steps]
-        if not is_held(term.fence, answer):
+        if not is_held(term.fence, found):
             raise Superseded(f"the lock of {self._bridge} is not ours any more")
         outcomes: list[Outcome] = []
-        for each, fine in zip(steps, stood(steps, answer), strict=True):
+        for each, fine in zip(steps, stood(steps, found), strict=True):
             if fine and len(steps) > 1:
                 outcomes += await self._commit(term, [each])
             else:

@@ -49,8 +49,8 @@ def remove(id: str, before: Entry, service: ServiceName = USER) -> Change:
     return Change(service, id, before=before)
 
 
-def replace(id: str, before: Entry, service: ServiceName = USER, **fields: Any) -> Change:
-    return Change(service, id, before=before, after=instance(id, **fields), mark=before.mark or mark(id))
+def replace(id: str, before: Entry, service: ServiceName = USER, ttl: int | None = None, **fields: Any) -> Change:
+    return Change(service, id, before=before, after=instance(id, **fields), mark=before.mark or mark(id), ttl=ttl)
 
 
 def kind(error: Exception | None) -> type | None:

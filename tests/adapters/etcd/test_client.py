@@ -133,6 +133,10 @@ async def test_a_token_that_a_restarted_server_has_forgotten_is_renewed(etcd_ser
     server = await etcd_server(version=version)
     await secure(server, *FULL)
     async with registry(server, user="isthmus", password="secret") as opened:
+        await opened.raw(USER)
+        await server.kill()
+        await server.start()
+        await opened.raw(USER)
         sink = opened.sink("b1")
         async with sink.writer():
             assert errors(await sink.apply([create("i1")])) == [None]

@@ -148,16 +148,21 @@ async def test_a_term_ends_when_the_lease_may_have_ended_for_all_we_know(
             server.thaw()
 
 
+@pytest.mark.parametrize("damage", ["freeze", "kill"])
 async def test_the_lock_outlives_the_loss_of_the_member_that_it_is_kept_alive_through(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
+    monkeypatch.setattr(lock_module, "LOCK_TTL", 4)
     async with cluster(tmp_path_factory.mktemp("cluster")) as members:
         urls = [member.url for member in members]
         async with registry(members[0], endpoints=urls) as opened:
             sink = opened.sink("b1")
             async with sink.writer() as term:
                 await sink.apply([create("i1")])
-                await members[0].kill()
+                if damage == "freeze":
+                    members[0].freeze()
+                else:
+                    await members[0].kill()
                 loop = asyncio.get_running_loop()
                 begun = loop.time()
                 while loop.time() < begun + lock_module.LOCK_TTL + 1:

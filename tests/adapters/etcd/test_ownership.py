@@ -97,6 +97,16 @@ async def test_even_the_same_bytes_make_a_native_the_owner(natives: Natives, sin
     assert key("i1") in await natives.get("/microservices/")
 
 
+async def test_what_an_operator_took_from_the_ledger_is_not_ours_any_more(natives: Natives, sink: EtcdSink) -> None:
+    (made,) = await sink.apply([create("i1")])
+    await natives.delete(f"/isthmus/ledger/{key('i1')}")
+    for change in (remove("i1", entry(made)), replace("i1", entry(made), address="10.0.0.9")):
+        assert errors(await sink.apply([change])) == [Conflict]
+    held = await sink.held()
+    assert held.services[USER]["i1"].mark is None
+    assert held.loose == {}
+
+
 async def test_an_entry_that_a_native_deleted_can_be_made_again(natives: Natives, sink: EtcdSink) -> None:
     (made,) = await sink.apply([create("i1")])
     await natives.delete(key("i1"))

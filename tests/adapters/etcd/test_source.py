@@ -217,7 +217,7 @@ async def test_a_page_that_is_larger_than_a_message_may_be_is_asked_for_in_small
 
 @pytest.mark.parametrize("version", ["3.6", "3.4"])
 async def test_what_a_bridge_writes_is_never_seen_without_its_mark(version: str, etcd_server: StartEtcd) -> None:
-    """A storm of writes without leases, natives among them: data and ledger arrive in either order."""
+    """A storm of writes, with our leases and without, natives among them: data and ledger come in either order."""
     server = await etcd_server(version=version)
     async with registry(server) as opened, registry(server) as writing, Natives(server) as natives:
         sink = writing.sink("b1")
@@ -226,13 +226,13 @@ async def test_what_a_bridge_writes_is_never_seen_without_its_mark(version: str,
             async def storm(service: ServiceName) -> None:
                 made: dict[str, Outcome] = {}
                 for turn in range(12):
-                    for id in ("i1", "i2"):
+                    for id, ttl in (("i1", None), ("i2", 60)):
                         if id not in made:
-                            change = create(id, service=service)
+                            change = create(id, service=service, ttl=ttl)
                         elif turn % 4 == 3:
                             change = remove(id, before(made.pop(id)), service)
                         else:
-                            change = replace(id, before(made[id]), service, address=f"10.0.1.{turn}")
+                            change = replace(id, before(made[id]), service, ttl, address=f"10.0.1.{turn}")
                         (outcome,) = await sink.apply([change])
                         assert outcome.error is None
                         if change.after is not None:
@@ -283,7 +283,8 @@ async def test_a_server_that_dies_or_freezes_ends_the_watch(
 ) -> None:
     """With the pings of every day it takes 15 s to find a frozen one: here they are quicker, and etcd allows it."""
     quick = {"grpc.keepalive_time_ms": 2_000, "grpc.http2.ping_timeout_ms": 1_000}
-    monkeypatch.setattr(client_module, "OPTIONS", tuple((dict(client_module.OPTIONS) | quick).items()))
+    options = tuple((name, quick.get(name, value)) for name, value in client_module.OPTIONS)
+    monkeypatch.setattr(client_module, "OPTIONS", options)
     server = await etcd_server(flags=["--grpc-keepalive-min-time=1s"])
     async with registry(server) as opened, Watcher(opened.source.watch()) as watcher:
         if damage == "kill":
