@@ -1,0 +1,29 @@
+"""The whole core in virtual time: seeded random histories with faults, the promises that must hold in them, and mutants.
+
+A *history* is what happens to a few registries in memory: natives come, go, change, drain and are deployed anew, while
+sources fall silent, lie, fail, are restored or swapped, answers get lost, and bridge processes die, freeze and come
+back. The real engine runs in it (feeds, store, routes, plans, guard, holds, reconcilers), over `adapters/memory.py`.
+One seed is one history: it replays event for event.
+
+    python -m tests.simulation                         200 histories
+    python -m tests.simulation --seed 17 -v            one, told line by line
+    python -m tests.simulation --scenario swapped -v   one that is written by hand
+    python -m tests.simulation --mutants               every deliberate breakage; one that survives is an error
+    python -m tests.simulation --mutant guard-off -v   one of them, and the promise that it breaks
+
+| module | is |
+|---|---|
+| `loop` | an event loop in virtual time; a process can be stopped in it as by SIGSTOP |
+| `world` | registries with their ground truth, the natives, the operator |
+| `process` | one process of a bridge, with its disk and its lines to the registries |
+| `faults` | what goes wrong on a line: lies, lost, repeated and reordered words, slow answers; and the spells of it |
+| `history` | what a seed makes happen |
+| `scenarios` | histories written by hand, one for each promise that chance finds too seldom |
+| `invariants` | the promises, checked against the ground truth at every write, every second and at the end |
+| `mutants` | deliberate breakages of the core, each of which some history must find |
+| `run` | plays a history: sets up, lets it happen, heals everything, waits for agreement and then for silence |
+
+The promises (`reference/reliability.md` calls them I1 to I8): nothing alive is removed (I1), nothing is lost (I2), what
+natives hold is untouched (I3), nothing returns to an older value (I4), all converges in bounded time (I5), nothing
+inside grows without bound (I6), views are honest about their sources (I7), and all is quiet in the end (I8).
+"""

@@ -1,0 +1,440 @@
+"""The promises, checked against the ground truth: when a bridge asks for a write, when it is made, and at the end."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from bridge.adapter import Change
+from bridge.holds import Item
+from bridge.link import Link, Policy, Unhealthy
+from bridge.model import Instance, Mark, ServiceName
+
+if TYPE_CHECKING:
+    from adapters.memory import Record
+    from tests.simulation.process import Process
+    from tests.simulation.world import Server, World
+
+GRACE = 12.0  # seconds in which a bridge may not know yet that a native took a place at its target
+EXCUSED = 60.0  # seconds for which small lies of a source excuse small losses
+
+Key = tuple[str, str, ServiceName, str]  # identity, scope, service, instance: one instance at its source
+
+
+def source_of(mark: Mark) -> Key:
+    """The instance that an entry was copied from."""
+    return mark.path[-1], mark.scope, mark.service, mark.instance
+
+
+def takes(link: Link, target: Server, identity: str, service: ServiceName, one: Instance, mark: Mark | None) -> bool:
+    """Whether a link takes an instance (with its mark, if it is a copy) of the registry with that identity."""
+    text, (name, _) = str(service), service
+    for patterns, wanted in ((link.services.exclude, False), (link.services.include, True)):
+        found = any(fnmatch.fnmatchcase(text if ":" in pattern else name, pattern) for pattern in patterns)
+        if found is not wanted:
+            return False
+    if target.identity == identity or (mark is not None and target.identity in mark.path):
+        return False
+    if not all(fnmatch.fnmatchcase(one.metadata.get(key, ""), glob) for key, glob in link.where.items()):
+        return False
+    return one.serving or (target.health and link.unhealthy is not Unhealthy.WITHDRAW)
+
+
+def name_at(link: Link, registry: str, service: ServiceName) -> ServiceName:
+    """The name of a service at the target of a link."""
+    text = link.rename.format(name=service.name, namespace=service.namespace, registry=registry)
+    return ServiceName(text, service.namespace)
+
+
+class Oracle:
+    """Knows what is true, and writes down every promise that was broken."""
+
+    def __init__(self, world: World) -> None:
+        self.broken: list[str] = []
+        self.values: dict[str, Instance] = {}  # every value that a native registered, by its version
+        self.origins: dict[str, Key] = {}  # and who registered it
+        self.writes = 0
+        self.asks = 0
+        self._world = world
+        self._approved: set[tuple[Process, str, Item]] = set()
+        self._excused: dict[Key, float] = {}
+        self._lied: dict[Server, float] = {}
+        self._newest: dict[tuple[str, str, Key], int] = {}  # by owner, target and origin: bridges know of each other nothing
+        self._pardoned: set[Key] = set()
+        self._wrong: dict[int, tuple[Change, str, str]] = {}  # changes that must not be made, by id
+        self._small: dict[int, Change] = {}  # removals that only a small lie excuses, by id
+        self._deltas: dict[tuple[Process, str, object], list[tuple[float, int]]] = {}
+        self._down: dict[tuple[Process, str], float] = {}
+        self._asked_lately: dict[tuple[Process, ServiceName, str], list[float]] = {}
+
+    def breaks(self, promise: str, text: str) -> None:
+        """A promise is broken."""
+        self._world.note(f"BROKEN {promise}: {text}")
+        self.broken.append(f"{promise}: {text}")
+
+    # -- what the world says -----------------------------------------------------------------------------------------
+
+    def approve(self, process: Process, destination: str, items: Iterable[Item]) -> None:
+        """The operator approved exactly these."""
+        self._approved.update((process, destination, item) for item in items)
+
+    def lies(self, server: Server) -> None:
+        """The source says, for a while, that it has next to nothing."""
+        self._lied[server] = self._world.loop.time() + EXCUSED
+
+    def excuse(self, server: Server, names: Iterable[ServiceName]) -> None:
+        """The source tells, for a while, less than there is of these services: small losses are excused."""
+        until = self._world.loop.time() + EXCUSED
+        for name in names:
+            for id in server.rightful.get(name, {}):
+                self._excused[server.identity, server.scope, name, id] = until
+
+    def pardon(self, server: Server) -> None:
+        """A store went back to older values: they may be written again."""
+        for name in server.rightful.keys() | server.contents().keys():
+            for one in (*server.rightful.get(name, {}).values(), *server.instances(name).values()):
+                self._pardoned.add(self.origins[one.version])
+
+    # -- before a write ----------------------------------------------------------------------------------------------
+
+    def asked(self, process: Process, target: Server, changes: Sequence[Change]) -> None:
+        """A process sends these changes to a target: what it decided must be right by what it can know."""
+        links = {link.name: link for link in self._world.links[process.owner] if link.to == target.registry}
+        for change in changes:
+            self.asks += 1
+            self._count(process, change)
+            what = f"{process} at {target!r} {change.service}/{change.id}"
+            before = change.before.mark if change.before else None
+            if change.forget:
+                continue
+            if change.before and (before is None or before.owner != process.owner):
+                self.breaks("I3", f"{what}: it would change what is not its own")
+            mark = change.mark or before
+            link = links.get(mark.link) if mark else None
+            if link is not None and (link.policy is Policy.OBSERVE or link.name in self._world.frozen):
+                self.breaks("policy", f"{what}: link {link.name} may not write")
+            if change.after is not None and change.mark is not None:
+                self._upsert(what, target, links, change, change.after, change.mark)
+            if before is not None and (change.mark is None or change.after is None):
+                self._removal(what, process, target, links.get(before.link), change, before)
+            elif before is not None and change.mark is not None and source_of(before) != source_of(change.mark):
+                self._removal(what, process, target, links.get(before.link), change, before)
+
+    def _must_not(self, change: Change, promise: str, text: str) -> None:
+        """If this change is made, a promise is broken; a fenced process may ask for what it likes."""
+        self._wrong[id(change)] = (change, promise, text)
+
+    def _count(self, process: Process, change: Change) -> None:
+        now = self._world.loop.time()
+        lately = self._asked_lately.setdefault((process, change.service, change.id), [])
+        lately[:] = [at for at in lately if at > now - 10.0] + [now]
+        if len(lately) > 60:
+            self.breaks("I6", f"{process} asks more than 6 times a second for {change.service}/{change.id}")
+
+    def _upsert(
+        self, what: str, target: Server, links: dict[str, Link], change: Change, after: Instance, mark: Mark
+    ) -> None:
+        if mark.link not in links:
+            self._must_not(change, "I2", f"{what}: written for a link that is not there: {mark.link}")
+        if target.identity in mark.path:
+            self._must_not(change, "I8", f"{what}: an echo, its path is {mark.path}")
+        true = self.values.get(after.version)
+        if true is None or (true.address, true.ports, true.metadata) != (after.address, after.ports, after.metadata):
+            self._must_not(change, "I2", f"{what}: nobody ever registered {after}")
+        origin = self.origins.get(after.version)
+        if origin is not None and origin not in self._pardoned:
+            newest = self._newest.get((mark.owner, target.identity, origin), 0)
+            if int(after.version[1:]) < newest:
+                self._must_not(change, "I4", f"{what}: back to {after.version}, v{newest} was written already")
+        self._shadow(what, target, change, after, mark)
+
+    def _shadow(self, what: str, target: Server, change: Change, after: Instance, mark: Mark) -> None:
+        now = self._world.loop.time()
+        if now - target.well_since < GRACE or target.trouble_since is not None:
+            return
+        for id, one in target.instances(change.service).items():
+            since = target.since.get((change.service, id))
+            if since is not None and now - since > GRACE and one.sockets() & after.sockets():
+                self._must_not(change, "natives win", f"{what}: the native {id} holds {one.address}")
+
+    def _removal(
+        self, what: str, process: Process, target: Server, link: Link | None, change: Change, mark: Mark
+    ) -> None:
+        """What stood there must have ended by what the process was told, be approved, or stand elsewhere."""
+        item = (mark.link, str(change.service), change.id)
+        assert change.before is not None
+        own = change.before.instance.sockets()
+        others = {id: one for id, one in target.instances(change.service).items() if id != change.id}
+        if change.after is not None:
+            others[change.id] = change.after
+        if link is not None and self._stands(target, change.service, mark, own, others):
+            return
+        if (process, target.registry, item) in self._approved:
+            return
+        if link is None:
+            return self._must_not(change, "I1", f"{what}: an orphan of {mark.link}")
+        if link.policy is Policy.UPSERT_ONLY:
+            return self._must_not(change, "policy", f"{what}: {link.name} removes nothing")
+        source = self._world.at(mark.path[-1], mark.scope)
+        told = process.told.get((mark.path[-1], mark.scope))
+        if source is None or told is None or not told.listed:
+            return self._must_not(change, "rule 2", f"{what}: its source {mark.path[-1]} has not been heard in this process")
+        ends = []
+        for known in (told.services, source.rightful):
+            one = known.get(mark.service, {}).get(mark.instance)
+            standing = source.mark(mark.service, mark.instance)
+            ends.append(one is None or not takes(link, target, source.identity, mark.service, one, standing))
+        if any(ends):
+            return self._last_of_the_ill(what, process, target, change, mark, source)
+        now = self._world.loop.time()
+        ill = not change.before.instance.serving  # the guard counts what serves
+        if self._excused.get(source_of(mark), 0.0) > now or (ill and self._lied.get(source, 0.0) > now):
+            self._small[id(change)] = change
+            return None
+        return self._must_not(change, "I1", f"{what}: it is alive at {source!r} as {mark.service}/{mark.instance}")
+
+    def _stands(
+        self,
+        target: Server,
+        service: ServiceName,
+        mark: Mark,
+        own: frozenset[tuple[str, int]],
+        others: dict[str, Instance],
+    ) -> bool:
+        """Whether its address, or the same instance, stands at the target under another entry."""
+        now = self._world.loop.time()
+        if any(now - target.left.get((service, socket), -GRACE) < GRACE for socket in own):
+            return True  # it stood there a moment ago, and the bridge cannot know yet that it went
+        for id, one in others.items():
+            if own & one.sockets():
+                return True
+            whose = target.mark(service, id)
+            if whose is not None and source_of(whose) == source_of(mark):
+                return True
+        return False
+
+    def _last_of_the_ill(
+        self, what: str, process: Process, target: Server, change: Change, mark: Mark, source: Server
+    ) -> None:
+        """The last serving instances are never withdrawn for their health."""
+        told = process.told[source.identity, source.scope].services.get(mark.service, {}).get(mark.instance)
+        now = source.rightful.get(mark.service, {}).get(mark.instance)
+        if told is None or now is None or told.serving or now.serving:
+            return
+        left = [one for id, one in target.instances(change.service).items() if id != change.id and one.serving]
+        if not left:
+            self._must_not(change, "the last", f"{what}: withdrawn for its health, and nothing else serves")
+
+    # -- when it is made ---------------------------------------------------------------------------------------------
+
+    def made(
+        self,
+        process: Process,
+        target: Server,
+        change: Change,
+        stood: Record | None,
+        whose: Mark | None,
+        pending: list[Change],
+        *,
+        holds_lock: bool,
+    ) -> None:
+        """A change was committed; `stood` is what it replaced, and `whose` that was."""
+        self.writes += 1
+        what = f"{process} at {target!r} {change.service}/{change.id}"
+        if (wrong := self._wrong.pop(id(change), None)) is not None:
+            self.breaks(*wrong[1:])
+        verb = "forgets" if change.forget else "removes" if change.after is None else "writes"
+        version = change.after.version if change.after is not None else ""
+        self._world.note(f"{process} {verb} {target!r} {change.service}/{change.id} {version} {change.cause or ''}")
+        if not holds_lock:
+            self.breaks("one writer", f"{what}: written without the lock")
+        if change.forget:
+            return
+        if stood is not None and (whose is None or whose.owner != process.owner):
+            self.breaks("I3", f"{what}: it was not its own")
+        if change.after is not None and change.mark is not None:
+            key = (process.owner, target.identity, self.origins[change.after.version])
+            self._newest[key] = max(self._newest.get(key, 0), int(change.after.version[1:]))
+        elif self._world.loop.time() - target.well_since > GRACE and any(
+            other.service == change.service and other.before is None and other.after for other in pending
+        ):
+            self.breaks("add before remove", f"{what}: removed while its replacement waits")
+        was = stood is not None and stood.instance is not None and stood.instance.serving
+        self._weigh(what, process, target, change, int(change.after is not None and change.after.serving) - int(was))
+        if change.after is None and whose is not None:
+            self._approved.discard((process, target.registry, (whose.link, str(change.service), change.id)))
+
+    def _weigh(self, what: str, process: Process, target: Server, change: Change, delta: int) -> None:
+        """Losses that only a small lie excuses must keep within the guard's limits."""
+        now = self._world.loop.time()
+        mark = change.mark or (change.before.mark if change.before else None)
+        assert mark is not None
+        if delta:
+            for key in (change.service, (mark.path[-1], mark.scope)):
+                self._deltas.setdefault((process, target.registry, key), []).append((now, delta))
+        if self._small.pop(id(change), None) is None or delta >= 0:
+            return
+        link = next((one for one in self._world.links[process.owner] if one.name == mark.link), None)
+        if link is None:
+            return
+        limits = link.limits(change.service)
+        serving = target.serving(change.service)
+        start = serving - self._net(process, target, change.service, limits.window)
+        if serving < 1 or (start > 1 and serving < limits.service_share * start):
+            self.breaks("guard", f"{what}: {serving} of {start} serve, and its source lied")
+        scope = (mark.path[-1], mark.scope)
+        lost = -self._net(process, target, scope, limits.window)
+        owned = self._owned(process, target, scope) + lost
+        if (lost >= 2 and lost > limits.hard_share * owned) or (
+            lost > limits.source_count and lost > limits.source_share * owned
+        ):
+            self.breaks("guard", f"{what}: {lost} of {owned} of {scope[0]} lost, and it lied")
+
+    def _net(self, process: Process, target: Server, key: object, window: float) -> int:
+        since = self._world.loop.time() - window + 1.5  # the guard counts by the second
+        return sum(delta for at, delta in self._deltas.get((process, target.registry, key), ()) if at > since)
+
+    def _owned(self, process: Process, target: Server, scope: tuple[str, str]) -> int:
+        found = 0
+        for name in target.contents():
+            for id, one in target.instances(name).items():
+                mark = target.mark(name, id)
+                if mark and one.serving and mark.owner == process.owner and (mark.path[-1], mark.scope) == scope:
+                    found += 1
+        return found
+
+    # -- all the time ------------------------------------------------------------------------------------------------
+
+    def second(self) -> None:
+        """Once a second: views that are honest (I7), and internals that are bounded (I6)."""
+        now = self._world.loop.time()
+        for process in self._world.alive():
+            if process.stopped:
+                continue
+            for view in process.engine.store.views():
+                server = self._world.behind[view.registry, view.scope]
+                trouble = server.trouble_since
+                if trouble is not None and now - max(trouble, process.began) > 8.0 and (view.up or not view.reason):
+                    self.breaks("I7", f"{process}: {view!r} seems well, {server!r} has been in trouble since {trouble}")
+            for one in process.reconcilers.values():
+                if len(one._busy) > 16 * 60:
+                    self.breaks("I6", f"{process}: {len(one._busy)} names are being written")
+
+    def resting(self) -> None:
+        """When all is quiet: nothing is kept that is not there any more (I6)."""
+        for process in self._world.alive():
+            views = list(process.engine.store.views())
+            live = {name for view in views for name in view.services}
+            for to, one in process.reconcilers.items():
+                if one.role == "standby":
+                    continue
+                room = len(live) + len(one.desk.entries) + 8
+                sizes = {
+                    "_dirty": len(one._dirty),
+                    "_busy": len(one._busy),
+                    "_timers": len(one._timers),
+                    "_known": max(0, len(one.desk._known) - room),
+                    "_feeds": max(0, len(one.desk._feeds) - room),
+                    "_causes": max(0, len(one.desk._causes) - one.desk.holds.count()),
+                    "_loose": len(one.desk.loose),
+                    "holds": one.desk.holds.count(),
+                    "freed": len(one.desk.holds._freed),
+                    "losses": len(one.desk.holds._losses),
+                    "windows": max(0, len(one.desk.windows._deltas) - 2 * room),
+                    "shown": max(0, len(one.desk.holds._shown) - 64),
+                }
+                for what, size in sizes.items():
+                    if size:
+                        self.breaks("I6", f"{process} to {to}: {what} keeps {size} too many")
+
+    # -- in the end --------------------------------------------------------------------------------------------------
+
+    def differences(self) -> list[str]:
+        """Where targets differ from what their sources hold (I2, I3); holds and dark processes aside."""
+        found: list[str] = []
+        for target in self._world.servers.values():
+            if target.scope != self._world.scopes(target.registry)[0]:
+                continue
+            for name, id in self._world.natives(target):
+                if target.instances(name).get(id) != target.rightful[name][id]:
+                    found.append(f"I3 {target!r} {name}/{id}: a native's entry is not what it wrote")
+            for owner, link in self._world.links_to(target):
+                if link.policy is not Policy.OBSERVE:
+                    for registry in link.from_:
+                        for scope in self._world.scopes(registry):
+                            found += self._missing(target, owner, link, self._world.servers[registry, scope])
+            found += self._left_over(target)
+        return found
+
+    def _missing(self, target: Server, owner: str, link: Link, source: Server) -> list[str]:
+        """Instances that a link takes, and that the target does not have."""
+        found = []
+        for name, service in source.contents().items():
+            there = target.observe(name_at(link, source.registry, name)).service
+            copies = {source_of(mark) for mark in there.marks.values() if mark.owner == owner}
+            sockets = {socket for one in there.instances.values() for socket in one.sockets()}
+            foreign = {id for id in there.instances if id not in there.marks or there.marks[id].owner != owner}
+            for id, one in service.instances.items():
+                if not takes(link, target, source.identity, name, one, service.marks.get(id)):
+                    continue
+                if (source.identity, source.scope, name, id) not in copies and not (
+                    one.sockets() & sockets or id in foreign
+                ):
+                    found.append(f"I2 {target!r} {name}/{id}: missing, {source!r} has it")
+        return found
+
+    def _left_over(self, target: Server) -> list[str]:
+        """Entries of a bridge that no source accounts for."""
+        found = []
+        links = {(owner, link.name): link for owner, link in self._world.links_to(target)}
+        for name, there in target.contents().items():
+            natives = {s for id, one in there.instances.items() if id not in there.marks for s in one.sockets()}
+            well = {id for id, one in there.instances.items() if one.serving}
+            ill: list[str] = []
+            for id, mark in there.marks.items():
+                what, link, entry = f"{target!r} {name}/{id}", links.get((mark.owner, mark.link)), there.instances[id]
+                if link is None or link.policy is Policy.OBSERVE:
+                    continue  # an orphan, which stays
+                one, ours = self._at_source(mark)
+                if one is None or not takes(link, target, mark.path[-1], mark.service, one, ours):
+                    if one is not None and not one.serving:
+                        ill.append(id)
+                    elif link.policy is not Policy.UPSERT_ONLY:
+                        found.append(f"I2 {what}: stands, and {mark.path[-1]} does not have it")
+                    continue
+                health = one.health if target.health else entry.health
+                if (entry.address, entry.version, entry.health) != (one.address, one.version, health):
+                    found.append(f"I2 {what}: is {entry}, at {mark.path[-1]} it is {one}")
+                if entry.sockets() & natives:
+                    found.append(f"natives win {what}: a native holds {entry.address}")
+                if mark.path[:-1] != (ours.path if ours else ()):
+                    found.append(f"I2 {what}: its path is {mark.path}, at its source it is {ours}")
+            if ill and well - set(ill):
+                found.append(f"I2 {target!r} {name}: {ill} should be withdrawn")
+        return found
+
+    def _at_source(self, mark: Mark) -> tuple[Instance | None, Mark | None]:
+        """What an entry was copied from, as it stands there, if that registry still answers by right."""
+        source = self._world.at(mark.path[-1], mark.scope)
+        if source is None or self._world.behind.get((source.registry, source.scope)) is not source:
+            return None, None
+        service = source.observe(mark.service).service
+        return service.instances.get(mark.instance), service.marks.get(mark.instance)
+
+    def agrees(self, process: Process, target: Server, item: Item) -> bool:
+        """Whether an operator who knows the truth would approve this removal."""
+        link_name, service, id = item
+        name = ServiceName.parse(service)
+        mark = target.mark(name, id)
+        link = next((one for one in self._world.links[process.owner] if one.name == link_name), None)
+        if mark is None or link is None:
+            return False
+        source = self._world.at(mark.path[-1], mark.scope)
+        if source is None or self._world.behind.get((source.registry, source.scope)) is not source:
+            return True
+        if source.registry not in link.from_ or name_at(link, source.registry, mark.service) != name:
+            return True
+        one = source.rightful.get(mark.service, {}).get(mark.instance)
+        ours = source.mark(mark.service, mark.instance)
+        return one is None or not takes(link, target, source.identity, mark.service, one, ours)
