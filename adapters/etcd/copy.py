@@ -74,6 +74,7 @@ class Copy:
         self._waiting: dict[bytes, pb.KeyValue] = {}  # entries of which nobody knows yet who wrote them
         self._doubted: dict[bytes, int] = {}  # the revision with which the ledger word of a bridge's copy went
         self._touched: dict[_Shelf, None] = {}
+        self._lessened: dict[_Shelf, None] = {}  # of these, those that lost an entry
         self._audit: Audit | None = None
 
     # The list: everything of one revision, so nothing has to wait.
@@ -129,13 +130,26 @@ class Copy:
                 self._decide(key, entry, word)
 
     def changed(self, revision: int) -> list[Observed]:
-        """The services that changed since this was last asked, as they are now."""
-        shown = [shelf.observed(revision) for shelf in self._touched]
+        """The services that changed since this was last asked, as they are now.
+
+        One that lost an entry is kept back while another entry of it waits to be known: that may be the replacement.
+        """
+        waiting = {self._name(key) for key in self._waiting} if self._lessened and self._waiting else frozenset()
+        kept = {shelf: None for shelf in self._lessened if shelf.name in waiting}
+        shown = []
         for shelf in self._touched:
+            if shelf in kept:
+                continue
+            shown.append(shelf.observed(revision))
             if not shelf.instances and not shelf.unreadable:
                 del self._shelves[shelf.name]
-        self._touched = {}
+        self._touched = {shelf: None for shelf in self._touched if shelf in kept}
+        self._lessened = kept
         return shown
+
+    def _name(self, key: bytes) -> ServiceName | None:
+        place = self._space.locate(key)
+        return place[0] if place is not None else None
 
     def audit(self) -> Audit:
         """Begins to compare this copy with a list; see `Audit`."""
@@ -187,7 +201,7 @@ class Copy:
             shelf.instances.pop(id, None)
             shelf.marks.pop(id, None)
             shelf.unreadable.discard(id)
-            self._touched[shelf] = None
+            self._touched[shelf] = self._lessened[shelf] = None
             if self.ignored:
                 self.ignored.pop(key.decode(errors="replace"), None)
 
