@@ -208,6 +208,16 @@ def test_a_removal_whose_word_goes_first_does_not_show_the_copy_as_a_natives() -
     assert observed.service.instances == {}
 
 
+def test_a_service_is_not_shown_without_the_entry_whose_replacement_waits() -> None:
+    copy = Copy(SPACE, {})
+    copy.apply([put(key("i1"), 2, lease=LEASED)])
+    copy.changed(2)
+    copy.apply([put(key("i2"), 3), gone(key("i1"), 3)])
+    assert copy.changed(3) == []
+    copy.apply([word(key("i2"), 3)])
+    assert [list(each.service.instances) for each in copy.changed(3)] == [["i2"]]
+
+
 def test_a_copy_whose_word_was_deleted_by_hand_is_a_natives_from_then_on() -> None:
     copy = Copy(SPACE, {})
     data = put(key("i1"), 5)
