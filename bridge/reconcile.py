@@ -113,6 +113,7 @@ class Reconciler:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._superseded = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             tasks.create_task(self._retrying("read", self._plan_loop))
             tasks.create_task(self._retrying("drift", self._follow_drift))
             tasks.create_task(self._confirm_loop())
@@ -189,28 +190,21 @@ class Reconciler:
     # -- reading and planning ------------------------------------------------------------------------------------
 
     async def _plan_loop(self) -> None:
-        writes: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                if self._unread is None or self._unread:
-                    await self._read()
-                self._collect()
-                names = [name for name in self._dirty if name not in self._busy]
-                if not names:
-                    if self._writing and not self._busy and self._read_once:
-                        self.desk.note_settled()
-                    await self._store.newer(self._version)
-                elif self._slots.locked():
-                    # The target is slower than its sources: wait for room, and let what comes meanwhile coalesce.
-                    async with self._slots:
-                        pass
-                else:
-                    await self._work(names, writes)
-        finally:
-            for task in writes:
-                task.cancel()
-            if writes:
-                await asyncio.wait(writes)
+        while True:
+            if self._unread is None or self._unread:
+                await self._read()
+            self._collect()
+            names = [name for name in self._dirty if name not in self._busy]
+            if not names:
+                if self._writing and not self._busy and self._read_once:
+                    self.desk.note_settled()
+                await self._store.newer(self._version)
+            elif self._slots.locked():
+                # The target is slower than its sources: wait for room, and let what comes meanwhile coalesce.
+                async with self._slots:
+                    pass
+            else:
+                await self._work(names)
 
     async def _read(self) -> None:
         names, self._unread = self._unread, set()
@@ -238,7 +232,7 @@ class Reconciler:
                 self._dirty.setdefault(name, seen)
             self._version = version
 
-    async def _work(self, names: list[ServiceName], writes: set[asyncio.Task[None]]) -> None:
+    async def _work(self, names: list[ServiceName]) -> None:
         """Plans all of it before any of it is judged (a loss is judged as a whole), then sends it in batches."""
         plans: deque[tuple[Plan, Seen]] = deque()
         for count, name in enumerate(names, 1):
@@ -265,9 +259,8 @@ class Reconciler:
                     about[plan.name] = (plan, seen)
                     self._busy.add(plan.name)
             if batch:
-                task = asyncio.create_task(self._apply(batch, about))
-                writes.add(task)
-                task.add_done_callback(writes.discard)
+                # Not a part of this loop: trouble in reading must not leave it unknown what became of a write.
+                self._tasks.create_task(self._apply(batch, about))
             else:
                 self._slots.release()
 
