@@ -91,6 +91,7 @@ class Desk:
         self._feeds: dict[ServiceName, dict[tuple[str, str, ServiceName], None]] = {}
         self._rejected: dict[tuple[ServiceName, str], tuple[Instance, str]] = {}
         self._owned: dict[Scope, int] = {}  # serving entries of ours
+        self._serving: dict[ServiceName, int] = {}  # serving entries, whoever owns them
         self._links: dict[str, Link] = {}
         self.route(links)
 
@@ -167,15 +168,25 @@ class Desk:
         return differ
 
     def _put(self, name: ServiceName, entries: dict[str, Entry]) -> None:
-        for count, gone in ((-1, self.entries.get(name, {})), (1, entries)):
-            for entry in gone.values():
-                if entry.mark is not None and entry.mark.owner == self.owner and entry.instance.serving:
-                    scope = (entry.mark.path[-1], entry.mark.scope)
-                    self._owned[scope] = self._owned.get(scope, 0) + count
+        for entry in self.entries.get(name, {}).values():
+            self._count(name, entry, -1)
+        for entry in entries.values():
+            self._count(name, entry, 1)
         if entries:
             self.entries[name] = entries
         else:
             self.entries.pop(name, None)
+
+    def _count(self, name: ServiceName, entry: Entry, by: int) -> None:
+        """One entry is held from now on, or no more."""
+        if not entry.instance.serving:
+            return
+        self._serving[name] = self._serving.get(name, 0) + by
+        if not self._serving[name]:
+            del self._serving[name]
+        if entry.mark is not None and entry.mark.owner == self.owner:
+            scope = (entry.mark.path[-1], entry.mark.scope)
+            self._owned[scope] = self._owned.get(scope, 0) + by
 
     def note_settled(self) -> None:
         """Everything that was seen is planned: what has no instance left to be added has had its first copy."""
@@ -365,18 +376,20 @@ class Desk:
             return
         if change.before is not None:
             self._flaps.wrote((name, change.id), now)
-        entries = dict(self.entries.get(name, {}))
+        was = self._serving.get(name, 0)
+        entries = self.entries.setdefault(name, {})
         before = entries.get(change.id)
-        if change.after is None:
-            entries.pop(change.id, None)
-        else:
+        if before is not None:
+            self._count(name, before, -1)
+        if change.after is not None:
             entries[change.id] = Entry(change.after, change.mark, outcome.version)
+            self._count(name, entries[change.id], 1)
             self._forget_loose(name, change.id)
-        was = sum(1 for entry in self.entries.get(name, {}).values() if entry.instance.serving)
-        self._put(name, entries)
-        won = int(change.after is not None and change.after.serving) - int(
-            before is not None and before.instance.serving
-        )
+        else:
+            entries.pop(change.id, None)
+            if not entries:
+                del self.entries[name]
+        won = self._serving.get(name, 0) - was
         counted = 0
         # A replacement is counted on both sides, or its gain would pay for losses to come; a native's place is taken.
         if won and change.mark is not None and change.cause is not Cause.SHADOWED:
