@@ -338,6 +338,11 @@ class Client:
             raise error from None
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as closed:
             raise Unavailable(f"the connection was closed: {closed}") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Unavailable("the connection was closed") from None  # by `close`, which is how gRPC says it
 
     async def _connected(self) -> _Link:
         endpoint = self._endpoints[self._current]

@@ -24,7 +24,7 @@ SLICE = 1_000  # entries decoded at once, about 5 ms
 PASSING_TIME = 60.0  # seconds in which a watch must pass a revision that the store has
 GRACE_TIME = 5.0  # seconds for what etcd before 3.5.8 claims to have sent and has not
 LOOK = 60  # keys in one look: two ranges each, and a transaction has 128 operations at most
-BACKLOG = 256  # responses that are read ahead of their consumer
+BACKLOG = 64  # responses that are read ahead of their consumer
 
 
 class EtcdSource:
@@ -42,7 +42,7 @@ class EtcdSource:
         """See `Source.watch`. Raises Unavailable, Expired (compacted, or events were lost) or Denied."""
         self.ignored.clear()
         copy = Copy(self._space, self.ignored)
-        header = await self._list(copy)
+        header = await self._list(copy, self._client, self._space.ledger, self._space.entries)
         revision = header.revision
         yield Listing(self._space.identity(header.cluster_id), revision=revision)
         for observed in copy.changed(revision):
@@ -84,23 +84,20 @@ class EtcdSource:
 
     async def read(self, name: ServiceName) -> Observed:
         """One service by a linearizable read over a connection of its own. Raises Unavailable or Denied."""
-        async with self._client.fresh() as client:
-            answer = await client.call(READ, reading([self._space.folder(name), self._space.words(name)]))
         copy = Copy(self._space, {})
-        copy.load_words(answer.responses[1].response_range.kvs)
-        copy.load(answer.responses[0].response_range.kvs)
-        revision = answer.header.revision
-        for observed in copy.changed(revision):
+        async with self._client.fresh() as client:
+            header = await self._list(copy, client, self._space.words(name), [self._space.folder(name)])
+        for observed in copy.changed(header.revision):
             if observed.service.name == name:
                 return observed
-        return Observed(Service(name), revision=revision)
+        return Observed(Service(name), revision=header.revision)
 
-    async def _list(self, copy: Copy) -> pb.Header:
-        """Fills the copy with everything as of one revision; the header says which."""
+    async def _list(self, copy: Copy, client: Client, words: Range, entries: Sequence[Range]) -> pb.Header:
+        """Fills the copy with what is there as of one revision; the header says which."""
         header = pb.Header()
-        async for area, page in self._client.pages([self._space.ledger, *self._space.entries]):
+        async for area, page in client.pages([words, *entries]):
             header = header if header.revision else page.header
-            if area is self._space.ledger:
+            if area is words:
                 copy.load_words(page.kvs)
             else:
                 for begin in range(0, len(page.kvs), SLICE):

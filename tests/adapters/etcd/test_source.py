@@ -347,6 +347,14 @@ async def test_a_watch_that_is_refused_says_so(etcd_server: StartEtcd, version: 
             await anext(opened.source.watch())
 
 
+async def test_closing_the_registry_ends_a_watch_that_runs(etcd: Etcd) -> None:
+    opened = registry(etcd)
+    async with opened, Watcher(opened.source.watch()) as watcher:
+        await opened.__aexit__()
+        await until(lambda: watcher.error)
+        assert kind(watcher.error) is Unavailable
+
+
 async def test_a_watch_that_is_closed_leaves_nothing_behind(natives: Natives, source: EtcdSource) -> None:
     await natives.put((key("i1"), record("i1")))
     tasks = asyncio.all_tasks()
