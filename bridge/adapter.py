@@ -171,13 +171,14 @@ class Sink(Protocol):
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """What `check` says of a registry: None is "unknown"."""
+    """What `check` says of a registry: None is "unknown". `writers`: the bridges that hold their lock there now."""
 
     identity: str
     version: str
     may_read: bool | None = None
     may_write: bool | None = None
     notes: tuple[str, ...] = ()
+    writers: frozenset[str] | None = None
 
 
 class Registry(Protocol):

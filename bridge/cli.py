@@ -17,6 +17,7 @@ import click
 import msgspec
 
 from bridge import __version__, config, control, journal, show, state
+from bridge.adapter import Reach
 from bridge.blocks import Configuration
 from bridge.document import seconds
 from bridge.errors import ConfigError, IsthmusError
@@ -213,9 +214,9 @@ def plan(file: Path, running: bool, output: str) -> int:
 def _edits(configuration: Configuration) -> list[Row]:
     now = control.call(_folder(configuration) / "admin.sock", "configuration")
     links: dict[str, Any] = {link.name: msgspec.to_builtins(link) for link in configuration.links}
-    kinds = {name: one.kind for name, one in configuration.registries.items()}
+    registries = {name: one.digest for name, one in configuration.registries.items()}
     rows = []
-    for what, new, old in (("link", links, now["links"]), ("registry", kinds, now["registries"])):
+    for what, new, old in (("link", links, now["links"]), ("registry", registries, now["registries"])):
         for name in sorted(new.keys() | old.keys()):
             if name not in old:
                 rows.append({"what": what, "name": name, "change": "added"})
@@ -277,19 +278,23 @@ def diff(file: Path, a: str, b: str, output: str) -> int:
 @FILE
 @OUTPUT
 def services(file: Path, output: str) -> int:
-    """The services of every registry: instances, serving, age, origin, owner."""
+    """The services of every registry: instances, serving, age, origin, owner, and which owners write there no more."""
     configuration = _load(file, ephemeral=True)
 
     async def work() -> tuple[list[Row], list[str]]:
         async with looking(configuration) as (engine, _):
-            return show.service_rows(engine), unreached(engine)
+            reached = await engine.reach()
+            writers = {name: one.writers if isinstance(one, Reach) else None for name, one in reached.items()}
+            return show.service_rows(engine, writers), unreached(engine)
 
     rows, missing = asyncio.run(work())
     if output == "json":
         _json(rows)
     else:
         _table(
-            rows, ("registry", "service", "instances", "serving", "natives", "owners", "age", "origins"), "no services"
+            rows,
+            ("registry", "service", "instances", "serving", "natives", "owners", "silent", "age", "origins"),
+            "no services",
         )
     for text in missing:
         click.echo(f"out of reach: {text}", err=True)
@@ -447,7 +452,8 @@ def approve(file: Path, id: str, reason: str, output: str) -> int:
 @click.option("--all", "everything", is_flag=True, help="Every link.")
 @click.option("--reason", required=True)
 @click.option("--for", "lasting", help="So long, e.g. 2h; else until `unfreeze`.")
-def freeze(file: Path, link: str | None, everything: bool, reason: str, lasting: str | None) -> int:
+@OUTPUT
+def freeze(file: Path, link: str | None, everything: bool, reason: str, lasting: str | None, output: str) -> int:
     """Stops the writes of a link; leases go on. Works without the daemon, survives restart and reload."""
     configuration = _load(file)
     key = _link(configuration, link, everything)
@@ -458,7 +464,10 @@ def freeze(file: Path, link: str | None, everything: bool, reason: str, lasting:
     if kept.freezes.fault is not None:
         _fail(f"not frozen: {kept.freezes.fault.reason}", FAILED)
     journal.note(folder / "journal", "freeze", link=key, reason=reason, by=_who())
-    click.echo(f"frozen: {key}")
+    if output == "json":
+        _json({"frozen": key, **msgspec.to_builtins(kept.freezes.entries[key])})
+    else:
+        click.echo(f"frozen: {key}")
     return OK
 
 
@@ -466,14 +475,30 @@ def freeze(file: Path, link: str | None, everything: bool, reason: str, lasting:
 @FILE
 @click.argument("link", required=False)
 @click.option("--all", "everything", is_flag=True, help="The freeze of every link.")
-def unfreeze(file: Path, link: str | None, everything: bool) -> int:
-    """Resumes the writes of a link. What is pending is planned afresh, under the guard; nothing is replayed."""
+@OUTPUT
+def unfreeze(file: Path, link: str | None, everything: bool, output: str) -> int:
+    """Resumes the writes of a link, and shows what is pending; it is planned afresh, under the guard."""
     configuration = _load(file)
     key = _link(configuration, link, everything)
-    if state.State(_folder(configuration)).unfreeze(key) is None:
+    kept = state.State(_folder(configuration))
+    if key not in kept.freezes.entries:
         _fail(f"{key} is not frozen", FAILED)
+    try:
+        pending: Row | None = control.call(_folder(configuration) / "admin.sock", "plan")
+    except control.NoDaemonError:
+        pending = None
+    kept.unfreeze(key)
+    if kept.freezes.fault is not None:
+        _fail(f"not unfrozen: {kept.freezes.fault.reason}", FAILED)
     journal.note(_folder(configuration) / "journal", "unfreeze", link=key, by=_who())
+    if output == "json":
+        _json({"unfrozen": key, "pending": pending})
+        return OK
     click.echo(f"unfrozen: {key}")
+    if pending is None:
+        click.echo(f"no daemon runs; `isthmus plan {file}` shows what is pending")
+    else:
+        _print_plan(pending)
     return OK
 
 
@@ -529,22 +554,30 @@ def purge(
                 for one in purged.changes
             ]
             spared = [{"service": str(name), "instances": count} for name, count in purged.spared.items()]
+            if output == "table":
+                _table(rows, ("service", "instance", "link"), "nothing to remove")
+                for row in spared:
+                    click.echo(f"spared: {row['service']}: ours are its only serving entries (--including-last)")
             failed: list[str] = []
             if yes and purged.changes:
                 outcomes = await apply_under_lock(sink, purged.changes)
                 failed = [f"{one.change.service}/{one.change.id}: {one.error}" for one in outcomes if one.error]
+                _note_purge(configuration, f"{registry}: {len(outcomes) - len(failed)} entries of {whose} removed")
             if output == "json":
-                _json({"removes": rows, "spared": spared, "done": yes, "failed": failed})
-            else:
-                _table(rows, ("service", "instance", "link"), "nothing to remove")
-                for row in spared:
-                    click.echo(f"spared: {row['service']}: ours are its only serving entries (--including-last)")
-                click.echo("removed" if yes and rows else "nothing was done; --yes does it" if rows else "")
+                _json({"removes": rows, "spared": spared, "done": yes and not failed, "failed": failed})
+            elif rows:
+                click.echo("removed" if yes else "nothing was done; --yes does it")
             for text in failed:
                 click.echo(f"failed: {text}", err=True)
             return FAILED if failed or (spared and not rows) else OK
 
     return asyncio.run(work())
+
+
+def _note_purge(configuration: Configuration, what: str) -> None:
+    """In the journal of the bridge whose file this is, where it has one."""
+    if configuration.bridge.state is not None and (folder := Path(configuration.bridge.state) / "journal").is_dir():
+        journal.note(folder, "purge", by=_who(), reason=what)
 
 
 # -- about itself ------------------------------------------------------------------------------------------------------

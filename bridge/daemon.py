@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -210,8 +211,16 @@ class Daemon:
             self._notifier.status("; ".join(show.attention(self.engine)[:3]) or "all links in step")
             self._notifier.watchdog()
 
-    def _thawed(self) -> None:
-        """Freezes began or ended: what is desired now is planned afresh, nothing is replayed, and the guard applies."""
+    def _thawed(self, ended: frozenset[str]) -> None:
+        """Freezes began, or these ended: what is desired now is planned afresh, and the guard applies to it."""
+        pending = show.plan_rows(self.engine) if ended else []
+        for link in sorted(ended):
+            rows = [row for row in pending if link in (row["link"], state.EVERY_LINK)]
+            said = ", ".join(f"{count} to {action}" for action, count in Counter(r["action"] for r in rows).items())
+            held = sum(bool(row["held"]) for row in rows)
+            reason = f"pending: {said or 'nothing'}" + (f", {held} of them held" if held else "")
+            log.warning("thaw link=%s reason=%r", link, reason)
+            self.journal.append("thaw", link=link, reason=reason)
         for reconciler in self.engine.reconcilers.values():
             reconciler.poke()
 
@@ -303,7 +312,7 @@ class Daemon:
             return {
                 "hash": self.configuration.hash,
                 "links": {link.name: msgspec.to_builtins(link) for link in self.configuration.links},
-                "registries": {name: one.kind for name, one in self.configuration.registries.items()},
+                "registries": {name: one.digest for name, one in self.configuration.registries.items()},
             }
 
         async def reload(_: dict[str, Any], __: control.Peer) -> Any:
@@ -352,12 +361,22 @@ def start(path: Path, *, once: bool = False, ephemeral: bool = False) -> int:
         text = accepted.text
         configuration = _parsed(path, text, ephemeral)
         log.critical("runs the last accepted file instead hash=%s", configuration.hash)
+    if once:
+        _refuse_leased(configuration)
     for warning in configuration.warnings:
         log.warning("warning %s", warning)
     folder = None if ephemeral or configuration.bridge.state is None else Path(configuration.bridge.state)
     with state.opened(folder, configuration.bridge.id) as kept:
         kept.accept(path, configuration.hash, text)
         return asyncio.run(_run(path, configuration, kept, once))
+
+
+def _refuse_leased(configuration: Configuration) -> None:
+    leased = [link.name for link in configuration.links if link.ttl is not None]
+    if leased:
+        raise ConfigError(
+            f"{configuration.path}: {', '.join(leased)}: leased entries would die after --once; write lifetime: lasting"
+        )
 
 
 async def _run(path: Path, configuration: Configuration, kept: state.State, once: bool) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -150,8 +150,12 @@ def _feeding(reconciler: Reconciler, link: str, parked: Iterable[tuple[ServiceNa
     return sum(any(supply.link.name == link for supply in reconciler.desk.supplies(name)) for name, _ in parked)
 
 
-def service_rows(engine: Engine) -> list[Row]:
-    """The services of every registry, with who owns and who serves them."""
+def service_rows(engine: Engine, writers: Mapping[str, Collection[str] | None]) -> list[Row]:
+    """The services of every registry, with who owns and who serves them.
+
+    `writers`: by registry, the bridges whose daemon writes there now, None where nobody knows; `silent` names the
+    owners without one.
+    """
     now = engine.clock()
     rows = []
     for view in engine.store.views():
@@ -168,12 +172,17 @@ def service_rows(engine: Engine) -> list[Row]:
                     "age": scope_row(engine, view, now)["age"],
                     "natives": natives,
                     "owners": dict(owners),
+                    "silent": _silent(owners, writers.get(view.registry)),
                     "origins": sorted(
                         {mark.path[0] for mark in service.marks.values()} | ({view.identity} if natives else set())
                     ),
                 }
             )
     return rows
+
+
+def _silent(owners: Iterable[str], writers: Collection[str] | None) -> list[str] | None:
+    return None if writers is None else sorted(owner for owner in owners if owner not in writers)
 
 
 def diff_rows(engine: Engine, left: str, right: str) -> list[Row]:

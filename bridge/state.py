@@ -173,10 +173,11 @@ class State:
         """The links that are frozen by name, and `*` where all are."""
         return frozenset(key for key in (*self.freezes.entries, EVERY_LINK) if self.frozen(key))
 
-    async def run(self, thawed: Callable[[], None]) -> None:
+    async def run(self, thawed: Callable[[frozenset[str]], None]) -> None:
         """Writes what is collected, and looks once a second what commands changed.
 
-        `thawed` is called when other links are frozen than before, be it by a command or by the time.
+        `thawed` is called when other links are frozen than before, be it by a command or by the time, with those
+        whose freeze has ended.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.known.run())
@@ -186,8 +187,8 @@ class State:
                 for table in (self.freezes, self.approvals, self.shown, self.copies):
                     table.refresh()
                 if (now := self.in_force()) != before:
-                    before = now
-                    thawed()
+                    ended, before = before - now, now
+                    thawed(ended)
 
 
 @contextlib.contextmanager

@@ -121,7 +121,13 @@ async def test_a_freeze_that_a_command_wrote_without_the_daemon_is_taken_over(tm
     clock = Clock()
     with opened(tmp_path, "b", clock) as state:
         told = asyncio.Event()
-        running = asyncio.create_task(state.run(told.set))
+        ends: list[frozenset[str]] = []
+
+        def changed(ended: frozenset[str]) -> None:
+            ends.append(ended)
+            told.set()
+
+        running = asyncio.create_task(state.run(changed))
         await asyncio.sleep(0)
         State(tmp_path, clock).freeze("l", "by hand", "uid=1", lasting=60)
         await asyncio.wait_for(told.wait(), 20)
@@ -130,6 +136,7 @@ async def test_a_freeze_that_a_command_wrote_without_the_daemon_is_taken_over(tm
         clock.now += 60
         await asyncio.wait_for(told.wait(), 20)
         assert state.frozen("l") is None
+        assert ends == [frozenset(), frozenset({"l"})]
         running.cancel()
         await asyncio.wait((running,))
 

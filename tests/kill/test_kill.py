@@ -62,4 +62,3 @@ async def test_a_killed_daemon_removes_nothing_that_lives_and_loses_no_change(
             after = [(kv.value, kv.mod_revision) for kv in await target.below() if kv.key.decode() in foreign]
             assert after == before
             assert await daemon.stop() == 0
-
