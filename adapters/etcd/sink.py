@@ -9,8 +9,8 @@ from datetime import datetime
 
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd import ledger
-from adapters.etcd.client import GRANT, RANGE, READ, TXN, UNARY_TIME, Client, LeaseExists, LeaseGone, reading
-from adapters.etcd.keys import LEDGER, Space, is_ours, lease_of
+from adapters.etcd.client import GRANT, RANGE, READ, TXN, UNARY_TIME, Client, LeaseExists, LeaseGone, TooLarge, reading
+from adapters.etcd.keys import LEDGER, Range, Space, is_ours, lease_of
 from adapters.etcd.ledger import Word
 from adapters.etcd.lock import EtcdTerm, kept_alive, locked
 from adapters.etcd.txn import Step, is_held, looks, portions, step, stood, transaction
@@ -21,6 +21,7 @@ from bridge.model import Instance, Mark, ServiceName
 
 FLIGHTS = 8  # transactions under way at once
 NAMES = 30  # services in one read
+BACKLOG = 64  # responses that the watch is ahead of whoever asks for the drift
 REMEMBERED = 65_536  # revisions of our own transactions, for the watch that looks for those of others
 UNKNOWN = Mark(owner="", link="", path=(), scope="", service=ServiceName(""), instance="")  # of an unreadable word
 
@@ -45,15 +46,18 @@ class EtcdSink:
 
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
         """Everything under those names; what nobody can decode stands there as a native's without an address."""
+        wanted = frozenset(names or ())
         try:
-            words, entries, header = await (self._everything() if names is None else self._services(names))
+            words, entries, header = await (
+                self._pages([self._space.ledger], self._space.entries) if names is None else self._services(wanted)
+            )
         except Expired as error:  # compacted while it was listed
             raise Unavailable(f"the list was cut short: {error}") from None
         services: dict[ServiceName, dict[str, Entry]] = {}
         for kv in entries:
             key = kv.key
             place = self._space.locate(key)
-            if place is None or (names is not None and place[0] not in names):
+            if place is None or (names is not None and place[0] not in wanted):
                 continue
             name, id = place
             word = words.pop(key, None)
@@ -96,24 +100,36 @@ class EtcdSink:
         """See `Sink.drift`; the empty set once, when it listens: what happened before then nobody knows."""
         header = (await self._client.call(RANGE, pb.RangeRequest(key=LEDGER, keys_only=True))).header
         inbox: asyncio.Queue[Batch | Exception | None] = asyncio.Queue()
+        room = asyncio.Semaphore(BACKLOG)
         watching = Watching(self._client, self._space.entries, header.revision + 1, header.cluster_id)
+
+        async def hand_over(batch: Batch) -> None:
+            await room.acquire()
+            inbox.put_nowait(batch)
 
         async def watch() -> None:
             try:
-                await watching.run(lambda: inbox.put_nowait(None), inbox.put)
+                await watching.run(lambda: inbox.put_nowait(None), hand_over)
             except Exception as error:
                 inbox.put_nowait(error)
 
         task = asyncio.create_task(watch())
         try:
             while True:
-                item = await inbox.get()
-                if isinstance(item, Exception):
-                    raise item
-                if item is None:
+                items = [await inbox.get()]
+                while not inbox.empty():
+                    items.append(inbox.get_nowait())
+                names: set[ServiceName] = set()
+                for item in items:
+                    if isinstance(item, Exception):
+                        raise item
+                    if isinstance(item, Batch):
+                        room.release()
+                        names |= await self._others(item)
+                if None in items:
                     yield frozenset()
-                elif names := await self._others(item):
-                    yield names
+                elif names:
+                    yield frozenset(names)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -134,31 +150,40 @@ class EtcdSink:
 
     # Reading.
 
-    async def _everything(self) -> tuple[dict[bytes, Word], list[pb.KeyValue], pb.Header]:
-        words: dict[bytes, Word] = {}
-        entries: list[pb.KeyValue] = []
+    async def _pages(
+        self, words: Sequence[Range], entries: Sequence[Range]
+    ) -> tuple[dict[bytes, Word], list[pb.KeyValue], pb.Header]:
+        said: dict[bytes, Word] = {}
+        found: list[pb.KeyValue] = []
         header = pb.Header()
-        async for area, page in self._client.pages([self._space.ledger, *self._space.entries]):
+        async for area, page in self._client.pages([*words, *entries]):
             header = page.header
-            if area is self._space.ledger:
-                self._note(words, page)
+            if area in words:
+                self._note(said, page)
             else:
-                entries.extend(page.kvs)
-        return words, entries, header
+                found.extend(page.kvs)
+        return said, found, header
 
     async def _services(self, names: Collection[ServiceName]) -> tuple[dict[bytes, Word], list[pb.KeyValue], pb.Header]:
         words: dict[bytes, Word] = {}
         entries: list[pb.KeyValue] = []
         header = pb.Header()
-        wanted = list(names)
-        for first in range(0, max(1, len(wanted)), NAMES):
-            some = wanted[first : first + NAMES]
-            areas = [area for name in some for area in (self._space.folder(name), self._space.words(name))]
-            answer = await self._client.call(READ, reading(areas))
+        ordered = sorted(names)
+        for first in range(0, max(1, len(ordered)), NAMES):
+            some = ordered[first : first + NAMES]
+            folders = [self._space.folder(name) for name in some]
+            ledgers = [self._space.words(name) for name in some]
+            try:
+                answer = await self._client.call(READ, reading([*folders, *ledgers]))
+            except TooLarge:
+                said, found, header = await self._pages(ledgers, folders)
+                words |= said
+                entries += found
+                continue
             header = answer.header
-            for response in answer.responses[::2]:
+            for response in answer.responses[: len(some)]:
                 entries.extend(response.response_range.kvs)
-            for response in answer.responses[1::2]:
+            for response in answer.responses[len(some) :]:
                 self._note(words, response.response_range)
         return words, entries, header
 
@@ -246,7 +271,7 @@ class EtcdSink:
             self._flying.discard(landed)
             landed.set_result(None)
 
-    async def _others(self, batch: Batch) -> frozenset[ServiceName]:
+    async def _others(self, batch: Batch) -> set[ServiceName]:
         """The services of those events that are not our own doing."""
         foreign = [event.kv for event in batch.events if event.kv.mod_revision not in self._written]
         if foreign and self._flying:
@@ -254,7 +279,7 @@ class EtcdSink:
             await asyncio.wait(tuple(self._flying))
             foreign = [kv for kv in foreign if kv.mod_revision not in self._written]
         places = [self._space.locate(kv.key) for kv in foreign]
-        return frozenset(place[0] for place in places if place is not None)
+        return {place[0] for place in places if place is not None}
 
     # Leases.
 

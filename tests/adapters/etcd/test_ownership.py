@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
+from adapters.etcd import client as client_module
 from adapters.etcd.sink import EtcdSink
 from bridge.adapter import Change, Entry
 from bridge.errors import Conflict, Rejected
@@ -84,7 +86,7 @@ async def test_what_a_native_wrote_over_is_foreign_from_then_on_and_is_forgotten
     assert held.services[USER]["i1"].mark is None
     assert held.services[USER]["i1"].instance.address == "10.0.0.7"
     assert held.loose == {USER: {"i1": made.version}}
-    forget = Change(USER, "i1", before=Entry(Instance("i1", ""), mark("i1"), made.version), forget=True)
+    forget = Change(USER, "i1", before=Entry(Instance("i1", ""), version=made.version), forget=True)
     assert errors(await sink.apply([forget])) == [None]
     assert (await sink.held()).loose == {}
     assert await natives.get("/microservices/") == {key("i1"): record("i1")}
@@ -185,6 +187,18 @@ async def test_large_batches_are_split_and_every_change_has_its_outcome(natives:
     held = await sink.held({change.service for change in changes})
     assert sum(1 for entries in held.services.values() for each in entries.values() if each.mark) == 490
     assert held == await sink.held()
+
+
+async def test_services_larger_than_a_message_may_be_are_read_in_pages(
+    etcd: Etcd, natives: Natives, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(20):
+        await natives.put(*[(key(f"i{n}-{m}"), record(f"i{n}-{m}")) for m in range(100)])
+    monkeypatch.setattr(client_module, "OPTIONS", (("grpc.max_receive_message_length", 64 << 10),))
+    async with registry(etcd) as opened:
+        sink = opened.sink("b1")
+        assert len((await sink.held([USER, ServiceName("none")])).services[USER]) == 2000
+        assert len((await opened.source.read(USER)).service.instances) == 2000
 
 
 async def test_held_is_of_the_services_asked_for_and_no_neighbour(natives: Natives, sink: EtcdSink) -> None:
