@@ -7,38 +7,21 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from kazoo import exceptions as kazoo
 from kazoo.protocol import serialization
 from kazoo.security import ACL, Id
 
 from adapters.zookeeper import wire
+from adapters.zookeeper.answers import Answer, Disconnected, error_of, lists_of, values_of
 from adapters.zookeeper.config import Config
-from adapters.zookeeper.connection import ANSWER_LIMIT, Connection, TooLarge
-from adapters.zookeeper.wire import Acl, Node
+from adapters.zookeeper.connection import ANSWER_LIMIT, Connection
+from adapters.zookeeper.wire import Acl
 from bridge.errors import Denied, Expired, IsthmusError, Unavailable
 
 WINDOW = 64  # requests in flight: kazoo died of 64k (Platform.sh, 2016-08-18)
 PATIENCE = 10.0  # seconds without a connection
 ANSWER_TIME = 8.0  # seconds without any answer while one is owed
-TOO_OLD = "ZooKeeper 3.6 or newer is needed: this server does not know persistent watches and reads of many nodes"
-
-
-class Disconnected(Unavailable):
-    """The connection was lost with the request under way: what became of it is not known."""
-
-
-ERRORS: dict[type[Exception], type[IsthmusError]] = {
-    kazoo.ConnectionLoss: Disconnected,
-    kazoo.ConnectionClosedError: Disconnected,
-    kazoo.OperationTimeoutError: Disconnected,
-    kazoo.SessionMovedError: Disconnected,
-    kazoo.SessionExpiredError: Expired,
-    kazoo.AuthFailedError: Denied,
-    kazoo.NoAuthError: Denied,
-    TooLarge: Unavailable,
-}
 
 
 class Carried(Protocol):
@@ -52,13 +35,6 @@ class Carried(Protocol):
 
     def forget(self) -> None:
         """It has ended."""
-
-
-class Answer(NamedTuple):
-    """What a request brought, and the last transaction that the server had made by then."""
-
-    value: Any
-    zxid: int
 
 
 class Listener(Protocol):
@@ -121,6 +97,7 @@ class Client:
         self._up = False
         self._since = 0.0  # when the connection was lost, or first asked for (the loop's time)
         self._refused = ""
+        self._closed = False
         self._stirred = asyncio.Event()  # set, and replaced, with every change of the connection
         self._listeners: list[Listener] = []
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -183,6 +160,7 @@ class Client:
 
     async def close(self) -> None:
         """Ends the session; one that is carried ends by itself, after `granted` seconds, unless it is resumed."""
+        self._closed = True
         connection, self._connection = self._connection, None
         self._down(Unavailable("closed"))
         if connection is not None:
@@ -300,11 +278,13 @@ class Client:
         if asked.future.done():
             return
         if error is not None:
-            asked.future.set_exception(told(error))
+            asked.future.set_exception(error_of(error))
         elif answer is not None:
             asked.future.set_result(answer)
 
     def _begin(self) -> None:
+        if self._closed:
+            raise Unavailable("closed")
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         resume = self._carried.take() if self._carried is not None else None
@@ -432,31 +412,3 @@ class _Ear:
     def told(self, kind: int, path: str) -> None:
         if self._heard:
             self._client.told(kind, path)
-
-
-def told(error: Exception) -> Exception:
-    """Our error for one of kazoo's; those that are about one node stay what they are."""
-    if isinstance(error, kazoo.UnimplementedError):
-        return Unavailable(TOO_OLD)
-    for kind, ours in ERRORS.items():
-        if isinstance(error, kind):
-            return ours(str(error) or kind.__name__)
-    return error
-
-
-def values_of(answer: Answer) -> list[Node | None]:
-    """The nodes of an answer, None for those that are not there; raises where one could not be read."""
-    return [None if _missing(one) else one for one in answer.value]
-
-
-def lists_of(answer: Answer) -> list[list[str] | None]:
-    """The names of the children, None for nodes that are not there; raises where one could not be read."""
-    return [None if _missing(one) else one for one in answer.value]
-
-
-def _missing(result: object) -> bool:
-    if isinstance(result, kazoo.NoNodeError):
-        return True
-    if isinstance(result, Exception):
-        raise told(result)
-    return False

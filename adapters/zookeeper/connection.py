@@ -98,6 +98,17 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
         self._sent: deque[float] = deque()
         self._pings: deque[float] = deque()
 
+    def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
+        found: list[tuple[str, str, int]] = super()._expand_client_hosts()
+        if not found:
+            self._failed("no such host", len(self.client.hosts))
+        return found
+
+    def _failed(self, trouble: str, count: int = 1) -> None:
+        self.client.trouble = trouble
+        self.client.failures += count
+        self.client.post(self.client.ear.failed)
+
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
         self.dropping = ""
         self._sent.clear()
@@ -106,9 +117,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
         try:
             read_timeout, connect_timeout = super()._connect(host, hostip, port)
         except Exception as error:
-            self.client.trouble = f"{host}:{port}: {str(error) or type(error).__name__}"
-            self.client.failures += 1
-            self.client.post(self.client.ear.failed)
+            self._failed(f"{host}:{port}: {str(error) or type(error).__name__}")
             raise
         self.word = began
         self.client.failures = 0

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from kazoo.exceptions import NodeExistsError
 
-from adapters.zookeeper.client import Client, values_of
+from adapters.zookeeper.answers import values_of
+from adapters.zookeeper.client import Client
 from adapters.zookeeper.ledger import IDENTITY
 from adapters.zookeeper.tree import Tree
 from adapters.zookeeper.wire import Acl

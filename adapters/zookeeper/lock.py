@@ -17,7 +17,8 @@ import msgspec
 from kazoo.exceptions import KazooException, NoNodeError
 
 from adapters.zookeeper import wire
-from adapters.zookeeper.client import Client, Disconnected, values_of
+from adapters.zookeeper.answers import Disconnected, values_of
+from adapters.zookeeper.client import Client
 from adapters.zookeeper.wire import Acl
 from bridge.errors import Expired, IsthmusError, Unavailable
 

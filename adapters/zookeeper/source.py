@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 
 from adapters.zookeeper import identity
-from adapters.zookeeper.client import Client, Disconnected
+from adapters.zookeeper.answers import Disconnected
+from adapters.zookeeper.client import Client
 from adapters.zookeeper.tree import Folder, Pair, Record, Tree
 from bridge.adapter import Listing, Observed, Synced
 from bridge.errors import Expired, Unavailable

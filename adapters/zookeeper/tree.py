@@ -12,13 +12,15 @@ from typing import NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import quote_plus
 
 from adapters.zookeeper import ledger, wire
-from adapters.zookeeper.client import Answer, Client, lists_of, values_of
+from adapters.zookeeper.answers import Answer, lists_of, values_of
+from adapters.zookeeper.client import Client
 from adapters.zookeeper.config import Config
 from adapters.zookeeper.wire import Node
 from bridge.errors import Undecodable
 from bridge.model import Instance, Mark, ServiceName, Traits
 
-BATCH = 60  # entries, or places, in one packet: an entry is 1 MiB at most, so no answer comes near its limit
+ENTRIES = 60  # in one packet: one is 1 MiB at most, so no answer comes near its limit
+PLACES = 25  # whose children are listed in one packet: stock clients can read 1 MiB of names, and there are two lists
 AHEAD = 16  # packets asked for before the first is used
 
 T = TypeVar("T")
@@ -140,7 +142,7 @@ class Tree:
         await self._client.connected()
         found: dict[str, Pair] = {}
         zxid = 0
-        async with _reading(keys, BATCH, self._ask_pairs) as reading:
+        async with _reading(keys, ENTRIES, self._ask_pairs) as reading:
             async for some, answer in reading:
                 zxid = zxid or answer.zxid
                 nodes = iter(values_of(answer))
@@ -160,12 +162,12 @@ class Tree:
         """These places; where there is nothing, without pairs."""
         await self._client.connected()
         listed: list[_Listed] = []
-        async with _reading(paths, BATCH, self._ask_lists) as listing:
+        async with _reading(paths, PLACES, self._ask_lists) as listing:
             async for some, answer in listing:
                 lists = iter(lists_of(answer))
                 listed += [_Listed(path, next(lists), next(lists), answer.zxid) for path in some]
         arrived: deque[tuple[str, Pair]] = deque()
-        async with _reading((place for one in listed for place in one.places()), BATCH, self._ask_places) as reading:
+        async with _reading((place for one in listed for place in one.places()), ENTRIES, self._ask_places) as reading:
             for one in listed:
                 pairs: dict[str, Pair] = {}
                 doubtful: list[str] = []

@@ -146,12 +146,19 @@ class ZooKeeperLab:
         return await asyncio.to_thread(self._truth, service)
 
     def _truth(self, service: ServiceName) -> dict[str, tuple[str, int]]:
-        found = {}
-        with contextlib.suppress(NoNodeError):
-            for id in self._zk.get_children(f"/services/{service.name}"):
-                record = json.loads(self._zk.get(self._path(service, id))[0])
-                found[id] = (record["address"], record["port"])
-        return found
+        while True:
+            found: dict[str, tuple[str, int]] = {}
+            try:
+                ids = self._zk.get_children(f"/services/{service.name}")
+            except NoNodeError:
+                return found
+            try:
+                for id in ids:
+                    record = json.loads(self._zk.get(self._path(service, id))[0])
+                    found[id] = (record["address"], record["port"])
+            except NoNodeError:  # replaced since it was listed: no picture of any moment
+                continue
+            return found
 
     async def place(self) -> object:
         """Of all nodes that are not the locks': their last transactions."""

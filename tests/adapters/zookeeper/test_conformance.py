@@ -6,12 +6,18 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.zookeeper import client
 from bridge.adapter import Listing, Registry, Sink
 from tests.adapters.zookeeper.lab import KINDS
 from tests.conformance.conftest import lab, other, registry, sink, source
 from tests.conformance.lab import Kind, Lab, source_of, watching
 from tests.conformance.test_sinks import *
 from tests.conformance.test_sources import *
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 2.0)
 
 
 @pytest.fixture(params=list(KINDS))
