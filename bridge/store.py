@@ -55,6 +55,7 @@ class View:
         self._store = store
         self._listing: dict[ServiceName, Service] | None = None
         self._ended: dict[tuple[ServiceName, str], None] = {}
+        self._newest: dict[ServiceName, int] = {}  # the revisions of what this watch told since its listing
 
     def __repr__(self) -> str:
         return f"{self.registry}/{self.scope}" if self.scope else self.registry
@@ -84,11 +85,16 @@ class View:
             # What comes from another store must carry that store's name on its way (loops), believed or not.
             self.identity = listing.identity
         self._listing = {}
+        self._newest.clear()
         self._came = listing
 
     def observe(self, observed: Observed) -> None:
         """All that the scope holds for one service now."""
         name = observed.service.name
+        if self._listing is None and observed.revision:
+            if observed.revision < self._newest.get(name, 0):
+                return  # a watch that goes back in time (etcd #15271): what it tells is older than what is known
+            self._newest[name] = observed.revision
         if observed.unreadable or name in self.unreadable:
             self._note_unreadable(name, observed.unreadable)
         if self._listing is None:
