@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from bridge.adapter import Change, Entry, Held, Listing, Observed, Outcome, Reach, Source, Synced
+from bridge.adapter import Change, Entry, Held, Listing, Note, Observed, Outcome, Reach, Source, Synced
 from bridge.errors import Conflict, Expired, IsthmusError, Rejected, Superseded, Unavailable
 from bridge.model import Health, Instance, Mark, Service, ServiceName, Traits
 
@@ -47,6 +47,7 @@ class Saved(msgspec.Struct, frozen=True):
     records: dict[ServiceName, dict[str, Record]]
     ledger: dict[Key, Ledgered]
     revision: int
+    notes: dict[str, Note] = {}
 
 
 class Place(NamedTuple):
@@ -87,6 +88,7 @@ class Store:
         self._ledger: dict[Key, Ledgered] = {}
         self._changes: dict[tuple[ServiceName, str], int] = {}  # (service, writer): last revision, oldest first
         self._locks: dict[str, deque[Tenure]] = {}
+        self._notes: dict[str, Note] = {}
         self._cuts = 0
         self._cut: Exception = Expired("the watch was cut")
         self._error: Exception | None = None
@@ -161,14 +163,14 @@ class Store:
 
     def save(self) -> Saved:
         """A backup, to be restored at any time and into any store."""
-        return Saved(
-            {name: dict(records) for name, records in self._records.items()}, dict(self._ledger), self.revision
-        )
+        records = {name: dict(records) for name, records in self._records.items()}
+        return Saved(records, dict(self._ledger), self.revision, dict(self._notes))
 
     def restore(self, saved: Saved, incarnation: str | None = None) -> None:
         """Another life: the contents and the revision of a backup; locks and watches do not survive it."""
         self._records = {name: dict(records) for name, records in saved.records.items()}
         self._ledger = dict(saved.ledger)
+        self._notes = dict(saved.notes)
         self._changes = {}
         self.revision = saved.revision
         self.incarnation = self.incarnation if incarnation is None else incarnation
@@ -179,6 +181,10 @@ class Store:
     def empty(self, incarnation: str | None = None) -> None:
         """Another life, which begins with nothing."""
         self.restore(Saved({}, {}, 0), incarnation)
+
+    def writers(self) -> frozenset[str]:
+        """The bridges whose lock is held."""
+        return frozenset(bridge for bridge, queue in self._locks.items() if queue)
 
     def take_lock(self, bridge: str) -> None:
         """The writer of this bridge id loses its lock, as if its session had ended; the next in the queue has it."""
@@ -259,9 +265,7 @@ class Store:
 
         Raises Superseded, Conflict, Rejected, or what the store was told to refuse with.
         """
-        queue = self._locks.get(bridge)
-        if tenure is None or not queue or queue[0] is not tenure:
-            raise Superseded(f"the lock of {bridge} is not ours")
+        self.compare(bridge, tenure)
         if change.service in self.refused:
             raise self.refused[change.service].with_traceback(None)
         if change.after and change.mark is None:
@@ -270,14 +274,17 @@ class Store:
         ledgered = self._ledger.get((change.service, change.id))
         ours = self.mark(change.service, change.id)
         before = change.before.version if change.before else None
+        was = change.before.mark if change.before else None
         if change.forget:
-            if ours or not ledgered or ledgered.revision != before:
+            if ours != was or (ours and ours.owner != bridge) or not ledgered or ledgered.revision != before:
                 raise Conflict(f"{change.service}/{change.id}: the ledger entry is not what it was")
             del self._ledger[change.service, change.id]
         elif change.before is None and record:
             raise Conflict(f"{change.service}/{change.id}: something stands there")
-        elif change.before and not (ours and ours.owner == bridge and record and record.revision == before):
+        elif change.before and not (record and record.revision == before):
             raise Conflict(f"{change.service}/{change.id}: written over since revision {before}")
+        elif change.before and (ours != was if change.adopt else not ours or ours.owner != bridge):
+            raise Conflict(f"{change.service}/{change.id}: not ours to change")
         elif change.after is None:
             self._drop(change.service, change.id, bridge, ledger=True)
         else:
@@ -288,6 +295,24 @@ class Store:
             self.lost_answers -= 1
             raise Unavailable("the answer was lost")
         return self.revision if change.after else None
+
+    def recall(self, bridge: str) -> Note | None:
+        """What the daemons of this bridge left for each other."""
+        return self._notes.get(bridge)
+
+    def note(self, bridge: str, content: bytes, before: Note | None) -> Note:
+        """Compares what stands there, then writes; raises Conflict."""
+        stands = self._notes.get(bridge)
+        if (stands and stands.version) != (before and before.version):
+            raise Conflict(f"the note of {bridge} is not what it was")
+        self._notes[bridge] = Note(content, (stands.version if stands else 0) + 1)
+        return self._notes[bridge]
+
+    def compare(self, bridge: str, tenure: Tenure | None) -> None:
+        """Raises Superseded unless that contender is the writer."""
+        queue = self._locks.get(bridge)
+        if tenure is None or not queue or queue[0] is not tenure:
+            raise Superseded(f"the lock of {bridge} is not ours")
 
     @contextlib.asynccontextmanager
     async def lock(self, bridge: str) -> AsyncIterator[Tenure]:
@@ -435,6 +460,18 @@ class MemorySink:
             finally:
                 self._tenure = None
 
+    async def recall(self) -> Note | None:
+        """The note of this bridge."""
+        await self._store.reached()
+        return self._store.recall(self._bridge)
+
+    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
+        """See `Sink.note`."""
+        await self._store.reached()
+        if writer:
+            self._store.compare(self._bridge, self._tenure)
+        return self._store.note(self._bridge, content, before)
+
 
 class Memory:
     """A registry of one store, or of several that are its scopes; the first is the one that is written."""
@@ -464,7 +501,7 @@ class Memory:
     async def reach(self) -> Reach:
         """Always allowed, if it answers at all."""
         await self.store.reached()
-        return Reach(self.store.identity, "memory", may_read=True, may_write=True)
+        return Reach(self.store.identity, "memory", may_read=True, may_write=True, writers=self.store.writers())
 
     async def raw(self, name: ServiceName) -> dict[str, str]:
         """The instances of one service as JSON, by place."""

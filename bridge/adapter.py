@@ -104,7 +104,10 @@ class Change(msgspec.Struct, frozen=True):
 
     after None: remove it. before None: create it, which must fail with Conflict where anything stands there.
     Both: replace it, which must fail with Conflict unless `before.version` still stands.
-    forget: drop our ledger entry and leave the data, which is no longer ours (`before.version` is the ledger's).
+    adopt: `before` is another bridge's or a native's, and is replaced all the same; fails with Conflict unless it
+    still stands as it was.
+    forget: drop our ledger entry and leave the data. `before` is ours (release it), or without a mark and with the
+    version of a ledger entry in `Held.loose`, whose data is not ours any more.
     `ttl`: seconds that the entry outlives its writer (leased), None: lasting.
     """
 
@@ -116,6 +119,7 @@ class Change(msgspec.Struct, frozen=True):
     cause: Cause | None = None
     ttl: int | None = None
     forget: bool = False
+    adopt: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -124,6 +128,13 @@ class Outcome(msgspec.Struct, frozen=True):
     change: Change
     version: Any = None
     error: Exception | None = None
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What the daemons of one bridge leave for each other beside its lock. `version`: opaque, for compare-and-set."""
+
+    content: bytes
+    version: Any = None
 
 
 class Term(Protocol):
@@ -167,6 +178,18 @@ class Sink(Protocol):
 
     def writer(self) -> AbstractAsyncContextManager[Term]:
         """Waits for the lock of (bridge id, destination); inside, this process may write."""
+        ...
+
+    async def recall(self) -> Note | None:
+        """The note of this bridge at this destination, None: there is none. Raises Unavailable or Denied."""
+        ...
+
+    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
+        """Puts a note of some KiB in the place of `before` (None: where there is none); as it stands then.
+
+        Raises Conflict where another stands there. `writer`: only while this process is the writer, which is compared
+        in the same transaction; raises Superseded where it is not. Raises Unavailable, Denied, Rejected (too long).
+        """
         ...
 
 

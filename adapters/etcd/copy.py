@@ -5,7 +5,8 @@ order. So each entry is shown only when it is decided who wrote it:
 
 - the ledger word has its revision: one transaction wrote both, it is a bridge's copy (design, rule 5);
 - its lease is none of a bridge's: a native's, for stock clients lease what they write, under leases that etcd names;
-- it stands over a native's entry of the same life (create revision): a native's, for a bridge writes over its own only;
+- it stands over a native's entry of the same life (create revision): a native's, for a bridge writes over its own, and
+  adopts others' only on the operator's word, which is found out when its ledger word arrives;
 - else nobody knows yet: it waits, while what was known before it stays, for its word or for a look at the store.
 """
 
@@ -167,6 +168,9 @@ class Copy:
                 self._doubted[key] = event.kv.mod_revision
             return
         word = self._words[key] = ledger.word_of(event.kv)
+        cell = self._cells.get(key)
+        if cell is not None and cell.native and cell.revision == word.revision:
+            self._doubted[key] = word.revision  # taken for a native's: a bridge has adopted it
         waiting = self._waiting.get(key)
         if waiting is not None and waiting.mod_revision == word.revision:
             del self._waiting[key]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from bridge.model import Instance, ServiceName, Traits
 
 ROOT = "/isthmus/"
 LEDGER = b"/isthmus/ledger/"
+LOCKS = "/isthmus/lock/"
+NOTES = "/isthmus/desk/"
 
 # What other software and the other layouts keep in the keyspace (conventions 2.7). `/registry/` is Kubernetes.
 FOREIGN = ("/dubbo/", "/micro/registry/", "/microservices/", "/registry/", "/services/", "kitex/registry-etcd/", ROOT)
@@ -108,7 +110,20 @@ class Space:
 
     def lock(self, bridge: str) -> bytes:
         """The key of the lock of one bridge id for this destination."""
-        return f"{ROOT}lock/{quote(bridge, safe='')}/{self.layout.NAME}:{quote(self.prefix, safe='')}".encode()
+        return f"{LOCKS}{quote(bridge, safe='')}/{self._destination}".encode()
+
+    def note(self, bridge: str) -> bytes:
+        """The key of the note that the daemons of one bridge id keep for this destination."""
+        return f"{NOTES}{quote(bridge, safe='')}/{self._destination}".encode()
+
+    def locker(self, key: bytes) -> str | None:
+        """The bridge id whose lock for this destination a key is; None: of another one."""
+        bridge, _, destination = key.decode(errors="replace").removeprefix(LOCKS).partition("/")
+        return unquote(bridge) if destination == self._destination else None
+
+    @property
+    def _destination(self) -> str:
+        return f"{self.layout.NAME}:{quote(self.prefix, safe='')}"
 
 
 def is_ours(lease: int) -> bool:

@@ -13,9 +13,9 @@ from adapters.etcd.client import GRANT, RANGE, READ, TXN, UNARY_TIME, Client, Le
 from adapters.etcd.keys import LEDGER, Range, Space, is_ours, lease_of
 from adapters.etcd.ledger import Word
 from adapters.etcd.lock import EtcdTerm, kept_alive, locked
-from adapters.etcd.txn import Step, is_held, looks, portions, step, stood, transaction
+from adapters.etcd.txn import GONE, Step, is_held, looks, noting, portions, step, stood, transaction
 from adapters.etcd.watching import Batch, Watching
-from bridge.adapter import Change, Entry, Held, Outcome
+from bridge.adapter import Change, Entry, Held, Note, Outcome
 from bridge.errors import Conflict, Denied, Expired, IsthmusError, Rejected, Superseded, Unavailable
 from bridge.model import Instance, Mark, ServiceName
 
@@ -147,6 +147,22 @@ class EtcdSink:
                 for keeping in leases:
                     keeping.cancel()
                 await asyncio.gather(*leases, return_exceptions=True)
+
+    async def recall(self) -> Note | None:
+        """The note of this bridge, with its revision."""
+        found = await self._client.call(RANGE, pb.RangeRequest(key=self._space.note(self._bridge)))
+        return Note(found.kvs[0].value, found.kvs[0].mod_revision) if found.kvs else None
+
+    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
+        """See `Sink.note`."""
+        fence = self._writing().fence if writer else None
+        revision = before.version if before is not None else GONE
+        answer = await self._client.call(TXN, noting(self._space.note(self._bridge), content, revision, fence))
+        if answer.succeeded:
+            return Note(content, answer.header.revision)
+        if fence is not None and not is_held(fence, await self._client.call(READ, looks(fence, ()))):
+            raise Superseded(f"the lock of {self._bridge} is not ours any more")
+        raise Conflict(f"the note of {self._bridge} is not what it was")
 
     # Reading.
 

@@ -40,11 +40,15 @@ def step(space: Space, bridge: str, change: Change, lease: int) -> Step:
     if change.forget:
         if before is None:
             raise Conflict(f"{change.service}/{change.id}: forget what? the change has no `before`")
-        return Step(change, key, (None, before.version))
-    if before is not None and (before.mark is None or before.mark.owner != bridge):
+        if before.mark is not None and before.mark.owner != bridge:
+            raise Conflict(f"{change.service}/{change.id}: not ours to release")
+        return Step(change, key, (before.version if before.mark else None, before.version))
+    if before is not None and (before.mark is None or before.mark.owner != bridge) and not change.adopt:
         raise Conflict(f"{change.service}/{change.id}: not ours to change")
     # A create revision would not do: stock clients rewrite a key and keep it (design, rule 5).
-    expected = (GONE, None) if before is None else (before.version, before.version)
+    expected: tuple[int, int | None] = (GONE, None)
+    if before is not None:
+        expected = (before.version, before.version if before.mark else None)
     if change.after is None:
         return Step(change, key, expected)
     if change.mark is None:
@@ -99,6 +103,16 @@ def looks(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
     for key in (fence.key, *(key for each in steps for key in (each.key, ledger.key_of(each.key)))):
         look = request.success.add().request_range
         look.key, look.keys_only = key, True
+    return request
+
+
+def noting(key: bytes, content: bytes, revision: int, fence: Fence | None) -> pb.TxnRequest:
+    """Writes a note over the one of that revision; as the writer, where there is a fence."""
+    request = pb.TxnRequest(compare=[pb.Compare(target=pb.Compare.MOD, key=key, mod_revision=revision)])
+    if fence is not None:
+        lock = request.compare.add()
+        lock.target, lock.key, lock.create_revision = pb.Compare.CREATE, fence.key, fence.revision
+    _put(request, key, content, 0)
     return request
 
 

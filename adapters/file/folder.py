@@ -5,6 +5,7 @@
     <service>.<bridge>.isthmus.yaml           what one bridge wrote for that service
     .isthmus/identity                         who this folder is (see `who`)
     .isthmus/lock.<bridge>                    held by the one writer of that bridge
+    .isthmus/desk.<bridge>                    the note that its daemons keep for each other
 
 Names are percent-encoded where a file's name cannot hold them. What begins with a dot, has another ending, or lies
 deeper, is nobody's service.
@@ -29,6 +30,7 @@ ENDINGS = (".yaml", ".yml")
 BRIDGED = ".isthmus"
 OURS = ".isthmus"  # the folder in the folder
 DRAFT = ".new"
+LOCK = "lock."
 LONGEST = 255 - len(f".{DRAFT}")  # bytes of a file's name
 LIMIT = 4 << 20  # bytes of one file: some 15,000 instances
 
@@ -188,7 +190,21 @@ def make_ours(root: str) -> None:
 
 def lock_of(bridge: str) -> str:
     """The path of the lock of a bridge, relative to the folder."""
-    return f"{OURS}/lock.{_quoted(bridge)}"
+    return f"{OURS}/{LOCK}{_quoted(bridge)}"
+
+
+def note_of(bridge: str) -> str:
+    """The path of the note of a bridge, relative to the folder."""
+    return f"{OURS}/desk.{_quoted(bridge)}"
+
+
+def locks(root: str) -> dict[str, str]:
+    """The locks that there are: path, relative to the folder, by bridge id. Raises OSError."""
+    try:
+        names = os.listdir(os.path.join(root, OURS))
+    except FileNotFoundError:
+        return {}
+    return {unquote(name.removeprefix(LOCK)): f"{OURS}/{name}" for name in names if name.startswith(LOCK)}
 
 
 def replace(

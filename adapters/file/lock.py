@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from adapters.file import folder
 from bridge.errors import Unavailable
@@ -50,6 +50,29 @@ async def hold(path: str) -> AsyncIterator[FileTerm]:
         yield term
     finally:
         term.release()
+
+
+@contextlib.contextmanager
+def exclusive(path: str) -> Iterator[None]:
+    """Keeps every other process that does the same out, for the time of one small change. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody has the lock. Raises OSError where there is no such file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two who look do not take each other for a writer
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _take(path: str) -> FileTerm | None:

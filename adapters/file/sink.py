@@ -17,10 +17,10 @@ import msgspec
 from adapters.file import folder
 from adapters.file.folder import Signature
 from adapters.file.follow import follow
-from adapters.file.lock import FileTerm, hold
+from adapters.file.lock import FileTerm, exclusive, hold
 from adapters.file.view import View
-from bridge.adapter import Change, Entry, Held, Outcome
-from bridge.errors import Conflict, IsthmusError, Rejected, Superseded
+from bridge.adapter import Change, Entry, Held, Note, Outcome
+from bridge.errors import Conflict, IsthmusError, Rejected, Superseded, Unavailable, Undecodable
 from bridge.model import Instance, Mark, ServiceName, Traits
 from mappings import file as mapping
 
@@ -89,6 +89,43 @@ class FileSink:
                 yield term
             finally:
                 self._term = None
+
+    async def recall(self) -> Note | None:
+        """The note of this bridge, with the state of its file."""
+        try:
+            return await asyncio.to_thread(self._recall)
+        except OSError as error:
+            raise folder.trouble(error) from error
+
+    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
+        """See `Sink.note`."""
+        try:
+            return await asyncio.to_thread(self._note, content, before, writer)
+        except OSError as error:
+            raise folder.trouble(error) from error
+
+    def _recall(self) -> Note | None:
+        path = folder.note_of(self._bridge)
+        try:
+            signature, content = folder.read(self._root, path)
+        except (FileNotFoundError, NotADirectoryError):
+            os.stat(self._root)  # no folder is no answer
+            return None
+        except Undecodable as error:
+            raise Unavailable(f"{path}: {error}") from None
+        return Note(content, signature)
+
+    def _note(self, content: bytes, before: Note | None, writer: bool) -> Note:
+        path = folder.note_of(self._bridge)
+
+        def ready(_: Signature) -> None:
+            if writer:
+                self._stand()
+
+        with exclusive(os.path.join(self._root, folder.OURS)):
+            if folder.signature(self._root, path) != (before.version if before is not None else None):
+                raise Conflict(f"{path} is not what it was")
+            return Note(content, folder.replace(self._root, path, content, ready))
 
     async def _settled(self, act: Callable[..., None], *arguments: str) -> None:
         try:
@@ -162,13 +199,22 @@ class FileSink:
         path = folder.path_of(change.service, self._bridge)
         held = stands.holder.get(change.id)
         ours = entries.get(change.id)
+        stands_as_it_was = ours is not None and change.before is not None and _version(*ours) == change.before.version
         if change.forget:
-            if held == path or not change.before or not ours or _version(*ours) != change.before.version:
+            release = change.before is not None and change.before.mark is not None
+            if ours is None or not stands_as_it_was or (held == path) != release:
                 raise Conflict(f"{path}: the record of {change.id} is not what it was")
-        elif change.before is None:
+            if release:
+                entries[change.id] = ours[0], None  # without a mark it is nobody's, though it stands in our file
+            else:
+                del entries[change.id]
+            return None
+        if change.before is None:
             if held or change.id in entries or change.id in stands.unreadable:
                 raise Conflict(f"{held or path}: {change.id} stands there")
-        elif held != path or not ours or not ours[1] or _version(*ours) != change.before.version:
+        elif change.adopt and held is not None and held != path:
+            raise Rejected(f"{held} is not written by this bridge: remove {change.id} there, and it will be written")
+        elif held != path or not ours or not (ours[1] or change.adopt) or not stands_as_it_was:
             if change.after is None and not held and not ours:
                 return None
             raise Conflict(f"{held or path}: {change.id} is not what it was")

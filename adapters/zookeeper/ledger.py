@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import msgspec
 
 from bridge.model import Mark
@@ -10,10 +12,21 @@ ROOT = "/isthmus"
 LEDGER = "/isthmus/ledger"  # below it, an entry's own path
 IDENTITY = "/isthmus/identity"
 LOCK = "/isthmus/lock"
+NOTE = "/isthmus/desk"
 
 _FORMAT = b'{"v":1,'  # the version of the format comes first in the JSON object, then the mark's own fields
 _DECODER = msgspec.json.Decoder(Mark)
 _ENCODER = msgspec.json.Encoder()
+
+
+def lock_of(bridge: str, layout: str, root: str) -> str:
+    """The node below which those who want the lock of one bridge id, for one destination, have theirs."""
+    return f"{LOCK}/{quote(bridge, safe='')}/{layout}:{quote(root, safe='')}"
+
+
+def note_of(bridge: str, layout: str, root: str) -> str:
+    """The node of the note that the daemons of one bridge id keep for one destination."""
+    return f"{NOTE}/{quote(bridge, safe='')}/{layout}:{quote(root, safe='')}"
 
 
 def encode(mark: Mark) -> bytes:

@@ -8,19 +8,32 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import cast
-from urllib.parse import quote
 
-from kazoo.exceptions import NodeExistsError, NoNodeError
+from kazoo.exceptions import NoAuthError, NodeExistsError, NoNodeError
 
 from adapters.zookeeper import identity, ledger, rights, wire
-from adapters.zookeeper.client import Answer, Client, Disconnected
+from adapters.zookeeper.answers import Answer, Disconnected, values_of
+from adapters.zookeeper.client import Client
 from adapters.zookeeper.drift import Drift
 from adapters.zookeeper.lock import ZooKeeperTerm, locked
 from adapters.zookeeper.tree import Folder, Pair, Tree
-from adapters.zookeeper.txn import Rights, Step, Version, done, failed, moved, over, portions, stands, step, version
-from adapters.zookeeper.wire import Check, Create, Node, SetData
-from bridge.adapter import Change, Entry, Held, Outcome
-from bridge.errors import Conflict, Expired, IsthmusError, Rejected, Superseded, Unavailable, Undecodable
+from adapters.zookeeper.txn import (
+    BYTES,
+    Rights,
+    Step,
+    Version,
+    done,
+    failed,
+    moved,
+    over,
+    portions,
+    stands,
+    step,
+    version,
+)
+from adapters.zookeeper.wire import Check, Create, Node, Op, SetData
+from bridge.adapter import Change, Entry, Held, Note, Outcome
+from bridge.errors import Conflict, Denied, Expired, IsthmusError, Rejected, Superseded, Unavailable, Undecodable
 from bridge.model import Instance, Mark, ServiceName
 from mappings import jackson
 
@@ -37,7 +50,8 @@ class ZooKeeperSink:
         self._tree = tree
         self._bridge = bridge
         self._now = now
-        self._lock = f"{ledger.LOCK}/{quote(bridge, safe='')}/{tree.mapping.NAME}:{quote(tree.root, safe='')}"
+        self._lock = ledger.lock_of(bridge, tree.mapping.NAME, tree.root)
+        self._note = ledger.note_of(bridge, tree.mapping.NAME, tree.root)
         self._term: ZooKeeperTerm | None = None
         self._rights = Rights((), ())
         self._leased = 0  # the session that entries are known to die with
@@ -55,13 +69,10 @@ class ZooKeeperSink:
         listing = asyncio.ensure_future(identity.listing(self._client, self._tree))
         services: dict[ServiceName, dict[str, Entry]] = {}
         loose: dict[ServiceName, dict[str, Version]] = {}
+        classes: dict[ServiceName, set[str | None]] = {} if names is None else {name: set() for name in names}
         if names is None:
-            self._standing.clear()
-            self._classes.clear()
             folders = self._tree.everything()
         else:
-            for name in names:
-                self._classes.pop(name, None)
             folders = self._tree.folders(dict.fromkeys(self._tree.folder_of(name) for name in names))
         try:
             async with aclosing(folders):
@@ -71,6 +82,8 @@ class ZooKeeperSink:
                         place = self._tree.mapping.locate(key)
                         if place is not None and (names is None or place[0] in names):
                             self._sort(key, *place, pair, services, loose)
+                            self._classify(place[0], pair, classes)
+            self._classes = classes if names is None else self._classes | classes
             return Held((await listing).identity, services, loose)
         except Expired as error:
             raise Unavailable(f"the list was cut short: {error}") from None
@@ -80,9 +93,7 @@ class ZooKeeperSink:
 
     async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
         """See `Sink.apply`: many changes share a transaction, and some transactions are under way at once."""
-        term = self._term
-        if term is None or term.over:
-            raise Superseded(f"the lock of {self._bridge} is not ours")
+        term = self._writing()
         outcomes: dict[int, Outcome] = {}
         steps: list[Step] = []
         for change in changes:
@@ -148,26 +159,49 @@ class ZooKeeperSink:
             finally:
                 self._term = None
 
+    async def recall(self) -> Note | None:
+        """The note of this bridge, with the version of its node."""
+        await self._client.connected()
+        (node,) = values_of(await self._client.reads([self._note]))
+        return Note(node.value, node.version) if node is not None else None
+
+    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
+        """See `Sink.note`."""
+        if len(content) > BYTES:
+            raise Rejected(f"{len(content):,} bytes: a packet of ZooKeeper's holds {BYTES:,}")
+        await self._client.connected()
+        ops: list[Op] = [Check(self._writing().path)] if writer else []
+        if before is None:
+            folder = self._note.rpartition("/")[0]
+            await rights.ensure(self._client, folder)
+            ops.append(Create(self._note, content, await rights.inherited(self._client, folder)))
+        else:
+            ops.append(SetData(self._note, content, before.version))
+        failed = (await self._client.multi(self._client.pack(ops))).value
+        if not failed:
+            return Note(content, 0 if before is None else before.version + 1)
+        if isinstance(failed[0].error, NoAuthError):
+            raise Denied(f"{self._note}: {failed[0].error or 'not allowed'}")
+        if writer and failed[0].at == 0:
+            raise Superseded(f"the lock of {self._bridge} is not ours any more")
+        raise Conflict(f"the note of {self._bridge} is not what it was")
+
     # Reading.
 
     def _learn(self, folder: Folder) -> None:
-        """What later writes need to know: which folders there are, and what others' payloads are."""
-        for stands_there, root in zip(folder.stands, (self._tree.root, self._tree.ledger), strict=True):
+        """Which folders there are, for later writes."""
+        for is_there, root in zip(folder.stands, (self._tree.root, self._tree.ledger), strict=True):
             path = f"{root}/{folder.path}"
-            while not stands_there and path != root:
-                self._standing.discard(path)
+            while path != root:
+                (self._standing.add if is_there else self._standing.discard)(path)
                 path = path.rpartition("/")[0]
-            while stands_there and path != root:
-                self._standing.add(path)
-                path = path.rpartition("/")[0]
-        if not self._tree.layout.shared:
-            return
-        for key, (entry, word) in folder.pairs.items():
-            place = self._tree.mapping.locate(key)
-            if entry is None or place is None or (word is not None and self._is_ours(word)):
-                continue
+
+    def _classify(self, name: ServiceName, pair: Pair, classes: dict[ServiceName, set[str | None]]) -> None:
+        """What others' payloads are, for later writes."""
+        entry, word = pair
+        if self._tree.layout.shared and entry is not None and not self._is_ours(word):
             with contextlib.suppress(Undecodable):
-                self._classes.setdefault(place[0], set()).add(jackson.payload_class(entry.value))
+                classes[name] = {*classes.get(name, ()), jackson.payload_class(entry.value)}
 
     def _sort(
         self,
@@ -194,6 +228,11 @@ class ZooKeeperSink:
         return mark is not None and mark.owner == self._bridge
 
     # Writing.
+
+    def _writing(self) -> ZooKeeperTerm:
+        if self._term is None or self._term.over:
+            raise Superseded(f"the lock of {self._bridge} is not ours")
+        return self._term
 
     def _step(self, change: Change) -> Step:
         made = step(self._tree, self._bridge, change, self._rights, self._client.session)
@@ -272,7 +311,7 @@ class ZooKeeperSink:
 
     def _folders(self, one: Step) -> list[tuple[str, int]]:
         """What must be there for a new entry and its ledger node, topmost first, and how it is created."""
-        if one.after is None or one.change.before is not None:
+        if one.after is None or (one.change.before is not None and one.change.before.version.word >= 0):
             return []
         steps = one.key.split("/")[:-1]
         below = ["/".join(steps[: n + 1]) for n in range(len(steps))]
@@ -326,7 +365,8 @@ class ZooKeeperSink:
                 for key, pair in folder.pairs.items():
                     place = self._tree.mapping.locate(key)
                     old = version(key, pair)
-                    if place is None or old is None or old.owner in (0, session) or not self._is_ours(pair.word):
+                    mine = pair.ours and self._is_ours(pair.word)
+                    if place is None or old is None or old.owner in (0, session) or not mine:
                         continue
                     ops = moved(self._tree, old, pair, self._rights, session)
                     steps.append(Step(Change(*place), key, ops, None))

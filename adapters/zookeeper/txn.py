@@ -9,7 +9,7 @@ from kazoo import exceptions as kazoo
 
 from adapters.zookeeper import ledger, wire
 from adapters.zookeeper.tree import Pair, Tree
-from adapters.zookeeper.wire import Acl, Create, Delete, Op, SetData
+from adapters.zookeeper.wire import Acl, Check, Create, Delete, Op, SetData
 from bridge.adapter import Change, Outcome
 from bridge.errors import Conflict, Denied, IsthmusError, Rejected, Unavailable
 
@@ -18,9 +18,9 @@ BYTES = 1_000_000  # in one transaction: a server takes packets of 1 MiB (jute.m
 
 
 class Version(NamedTuple):
-    """An entry of ours as it was read: where, by which transaction, the versions of both nodes, and its session.
+    """An entry as it was read: where, by which transaction, the versions of both nodes, and its session.
 
-    Of a ledger node without its entry: `zxid` and `word` alone.
+    Of a ledger node without its entry: `zxid` and `word` alone. `word` -1: no bridge's entry.
     """
 
     key: str
@@ -60,11 +60,11 @@ class Step(NamedTuple):
 
 
 def version(key: str, pair: Pair) -> Version | None:
-    """Of what a bridge wrote; None: it did not."""
+    """Of what stands there; None: nothing does."""
     entry, word = pair
-    if entry is None or word is None or not pair.ours:
+    if entry is None:
         return None
-    return Version(key, entry.mzxid, entry.version, word.version, entry.owner)
+    return Version(key, entry.mzxid, entry.version, word.version if word is not None and pair.ours else -1, entry.owner)
 
 
 def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) -> Step:
@@ -76,9 +76,12 @@ def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) 
     if change.forget:
         if before is None:
             raise Conflict(f"{what}: forget what? the change has no `before`")
+        if before.mark is not None and before.mark.owner != bridge:
+            raise Conflict(f"{what}: not ours to release")
         key = before.version.key
-        return Step(change, key, (Delete(f"{tree.ledger}/{key}", before.version.word),), None)
-    if before is not None and (before.mark is None or before.mark.owner != bridge):
+        left = (Check(f"{tree.root}/{key}", before.version.entry),) if before.mark is not None else ()
+        return Step(change, key, (*left, Delete(f"{tree.ledger}/{key}", before.version.word)), None)
+    if before is not None and (before.mark is None or before.mark.owner != bridge) and not change.adopt:
         raise Conflict(f"{what}: not ours to change")
     if change.after is None:
         if before is None:
@@ -96,6 +99,12 @@ def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) 
         made = Step(change, key, _creates(tree, key, value, word, rights, owner), Version(key, 0, 1, 0, owner))
     elif before.version.key != key:
         raise Rejected(f"the record belongs under {key}, and stands under {before.version.key}")
+    elif before.mark is None and before.version.owner:
+        raise Rejected("it dies with the session of the native that registered it")
+    elif before.version.word < 0:
+        adopted = SetData(f"{tree.root}/{key}", value, before.version.entry)
+        spoken = Create(f"{tree.ledger}/{key}", word, rights.words)
+        made = Step(change, key, (adopted, spoken), Version(key, 0, before.version.entry + 1, 0))
     else:
         made = Step(change, key, *_replaced(tree, before.version, value, word, rights, owner))
     if made.size > BYTES:
@@ -112,7 +121,9 @@ def moved(tree: Tree, old: Version, pair: Pair, rights: Rights, session: int) ->
 
 def over(step: Step, pair: Pair, ledger_root: str) -> Step:
     """The same creation where a ledger node is left of an entry that is gone: it goes in the same transaction."""
-    if step.change.before is not None or step.after is None or pair.entry is not None or pair.word is None:
+    before = step.change.before
+    creates = pair.entry is None if before is None else before.version.word < 0
+    if step.after is None or pair.word is None or not creates:
         return step
     return step._replace(ops=(Delete(f"{ledger_root}/{step.key}", pair.word.version), *step.ops))
 
@@ -126,9 +137,9 @@ def stands(step: Step, pair: Pair) -> bool:
     before = step.change.before
     if before is None:
         return True
-    if step.change.forget:
+    if step.change.forget and before.mark is None:
         return pair.word is not None and not pair.ours and pair.word.mzxid == before.version.zxid
-    return bool(version(step.key, pair) == before.version)
+    return pair.ours == (before.mark is not None) and bool(version(step.key, pair) == before.version)
 
 
 def portions(steps: Iterable[Step]) -> Iterator[list[Step]]:

@@ -22,13 +22,14 @@ OTHER = "bridge-b"
 PAY = ServiceName("pay")
 CART = ServiceName("cart")
 
-Can = Literal["spoil", "cut", "erase", "steal", "lease"]
+Can = Literal["spoil", "cut", "erase", "steal", "lease", "adopt"]
 
 
 class Lab(Protocol):
     """One registry, empty at first. `can` declares what there is a way to do; what it lacks skips the promise.
 
     erase: a native deletes what a bridge wrote, and leaves its ledger entry. lease: entries can die with their writer.
+    adopt: a bridge may take over what somebody else wrote.
     """
 
     can: frozenset[Can]
@@ -117,6 +118,16 @@ def change(service: ServiceName, before: Entry, after: Instance | None, owner: s
 def forget(service: ServiceName, id: str, version: object) -> Change:
     """Drop the ledger entry alone."""
     return Change(service, id, Entry(Instance(id, ""), None, version), forget=True)
+
+
+def release(service: ServiceName, before: Entry) -> Change:
+    """Drop the ledger entry of what is ours, and leave the data."""
+    return Change(service, before.instance.id, before, mark=before.mark, forget=True)
+
+
+def adopt(service: ServiceName, before: Entry, after: Instance, owner: str = BRIDGE) -> Change:
+    """Take over what is not ours."""
+    return Change(service, after.id, before, after, mark(service, after.id, owner), adopt=True)
 
 
 async def write(sink: Sink, *changes: Change) -> list[Entry]:

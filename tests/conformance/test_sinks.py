@@ -20,6 +20,7 @@ from tests.conformance.lab import (
     OTHER,
     PAY,
     Lab,
+    adopt,
     at,
     change,
     create,
@@ -30,6 +31,7 @@ from tests.conformance.lab import (
     need,
     owners,
     refusals,
+    release,
     shown,
     watching,
     write,
@@ -425,3 +427,133 @@ async def test_a_leased_entry_dies_with_its_writer_and_a_lasting_one_does_not(la
         held = await registry.sink(BRIDGE).held()
     assert owners(held) == {"i2": BRIDGE}
     assert not held.loose
+
+
+async def test_what_is_released_stands_and_is_nobodys(lab: Lab, sink: Sink) -> None:
+    (one, two) = await write(sink, create(PAY, instance(1, team="pay")), create(PAY, instance(2)))
+    truth = await lab.truth(PAY)
+    assert await refusals(sink, release(PAY, one)) == [None]
+    held = await sink.held()
+    assert owners(held) == {"i1": "", "i2": BRIDGE}
+    assert held.services[PAY]["i1"].instance == one.instance
+    assert not held.loose
+    assert await lab.truth(PAY) == truth
+    assert await refusals(sink, release(PAY, one), change(PAY, one, None)) == [Conflict, Conflict]
+    await write(sink, change(PAY, two, None))
+    assert await lab.truth(PAY) == at(instance(1))
+
+
+async def test_a_release_refuses_what_is_not_ours_as_it_was(lab: Lab, sink: Sink, other: Sink) -> None:
+    (first, over) = await write(sink, create(PAY, instance(1)), create(PAY, instance(2)))
+    await write(sink, change(PAY, first, instance(1, turn="2")))
+    await lab.register(PAY, replace(instance(2), address="198.51.100.1"))
+    (theirs,) = await write(other, create(PAY, instance(3), OTHER))
+    before = await sink.held()
+    assert await refusals(sink, *(release(PAY, each) for each in (first, over, theirs))) == [Conflict] * 3
+    assert await sink.held() == before
+
+
+async def test_what_was_released_is_taken_over_again(lab: Lab, sink: Sink) -> None:
+    (entry,) = await write(sink, create(PAY, instance(1)))
+    await write(sink, release(PAY, entry))
+    native = (await shown(sink, PAY))["i1"]
+    (again,) = await write(sink, adopt(PAY, native, native.instance))
+    assert await shown(sink, PAY) == {"i1": again}
+    assert again.mark == mark(PAY, "i1")
+    await write(sink, change(PAY, again, instance(1, turn="2")))
+    assert await lab.truth(PAY) == at(instance(1))
+
+
+async def test_a_native_is_taken_over_in_place_if_it_is_as_it_was(lab: Lab, sink: Sink, source: Source) -> None:
+    need(lab, "adopt")
+    await lab.register(PAY, instance(1))
+    await lab.register(PAY, instance(2))
+    seen = await shown(sink, PAY)
+    await lab.register(PAY, instance(2, turn="2"))
+    assert await refusals(sink, *(change(PAY, each, each.instance) for each in seen.values())) == [Conflict] * 2
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        taken = await refusals(sink, *(adopt(PAY, each, each.instance) for each in seen.values()))
+        if taken[0] is Rejected:
+            pytest.skip("what natives write here dies with them")
+        assert taken == [None, Conflict]
+        await watch.until(lambda: watch.service(PAY).marks == {"i1": mark(PAY, "i1")})
+        assert all(len(observed.service.instances) == 2 for observed in watch.observations(PAY))
+    held = await sink.held()
+    assert owners(held) == {"i1": BRIDGE, "i2": ""}
+    assert not held.loose
+    await write(sink, change(PAY, held.services[PAY]["i1"], None))
+    assert await lab.truth(PAY) == at(instance(2))
+
+
+async def test_what_another_bridge_wrote_is_taken_over_in_place_if_it_is_as_it_was(
+    lab: Lab, sink: Sink, other: Sink
+) -> None:
+    need(lab, "adopt")
+    (one, two) = await write(other, create(PAY, instance(1), OTHER), create(PAY, instance(2), OTHER))
+    await write(other, change(PAY, two, instance(2, turn="2"), OTHER))
+    assert await refusals(sink, *(adopt(PAY, each, each.instance) for each in (one, two))) == [None, Conflict]
+    assert owners(await sink.held()) == {"i1": BRIDGE, "i2": OTHER}
+    held = await other.held()
+    assert not held.loose
+    assert await refusals(other, change(PAY, one, None, OTHER), change(PAY, held.services[PAY]["i1"], None, OTHER)) == [
+        Conflict
+    ] * 2
+    assert await lab.truth(PAY) == at(instance(1), instance(2))
+
+
+async def test_what_somebody_else_keeps_is_not_taken_over_where_it_must_not_be(lab: Lab, sink: Sink) -> None:
+    if "adopt" in lab.can:
+        pytest.skip("it may")
+    await lab.register(PAY, instance(1))
+    entry = (await shown(sink, PAY))["i1"]
+    assert await refusals(sink, adopt(PAY, entry, entry.instance)) == [Rejected]
+    assert owners(await shown(sink, PAY)) == {"i1": ""}
+
+
+async def test_a_note_stands_for_every_daemon_of_its_bridge(lab: Lab, sink: Sink, other: Sink) -> None:
+    assert await sink.recall() is None
+    first = await sink.note(b"one", None, writer=True)
+    assert first == await sink.recall()
+    second = await sink.note(b"two" * 1000, first, writer=True)
+    async with lab.registry() as standby:
+        watching = standby.sink(BRIDGE)
+        assert await watching.recall() == second
+        third = await watching.note(b"three", second, writer=False)
+        with pytest.raises(Superseded):
+            await watching.note(b"four", third, writer=True)
+    assert await sink.recall() == third
+    assert third.content == b"three"
+    assert await other.recall() is None
+    assert not (await sink.held()).services
+
+
+async def test_a_note_refuses_to_replace_what_it_has_not_seen(lab: Lab, sink: Sink) -> None:
+    first = await sink.note(b"one", None, writer=True)
+    second = await sink.note(b"two", first, writer=True)
+    for stale in (None, first):
+        for writer in (True, False):
+            with pytest.raises(Conflict):
+                await sink.note(b"three", stale, writer=writer)
+    assert await sink.recall() == second
+
+
+async def test_a_writer_that_lost_its_lock_leaves_no_note(lab: Lab, registry: Registry) -> None:
+    need(lab, "steal")
+    sink = registry.sink(BRIDGE)
+    async with sink.writer():
+        first = await sink.note(b"one", None, writer=True)
+        await lab.steal(BRIDGE)
+        with pytest.raises(Superseded):
+            await sink.note(b"two", first, writer=True)
+    with pytest.raises(Superseded):
+        await sink.note(b"three", first, writer=True)
+    assert await sink.recall() == first
+
+
+async def test_silence_is_no_missing_note(lab: Lab, sink: Sink) -> None:
+    need(lab, "cut")
+    await sink.note(b"one", None, writer=True)
+    await lab.cut()
+    with pytest.raises((Unavailable, Denied)):
+        await sink.recall()

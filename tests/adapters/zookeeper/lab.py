@@ -124,7 +124,7 @@ class Native:
 class ZooKeeperLab:
     """The bridge comes through a proxy, natives do not."""
 
-    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease"})
+    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease", "adopt"})
 
     def __init__(self, native: Native, proxy: Proxy, layout: str) -> None:
         self._native = native

@@ -43,7 +43,7 @@ RECORDS: dict[str, tuple[str, Callable[[ServiceName, Instance], object]]] = {
 class EtcdLab:
     """The bridge comes through a proxy, natives do not."""
 
-    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease"})
+    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease", "adopt"})
 
     def __init__(self, server: Etcd, proxy: Proxy, layout: str) -> None:
         self._server = server

@@ -16,7 +16,7 @@ from tests.conformance.lab import Can, Kind, Lab, at
 class MemoryLab:
     """Pokes the store itself."""
 
-    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease"})
+    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease", "adopt"})
 
     def __init__(self, config: Config) -> None:
         self.store = Store()
