@@ -83,7 +83,9 @@ def make_plan(
         native = foreign and _native(foreign, entries, key, wanted.instance, owner)
         if native:
             shadowed[key] = native
-            if key in ours:
+            if entry is not None and entry.mark is not None and _is_another(entry, entry.mark, wanted):
+                displaced.add(key)
+            elif key in ours:
                 removals.append(_removal(name, key, ours[key], Gone(Cause.SHADOWED, _scope(wanted.mark)), links))
             continue
         if entry is not None and entry.instance == wanted.instance and entry.mark == wanted.mark:
