@@ -74,6 +74,7 @@ class Reconciler:
         self._superseded = asyncio.Event()
         self._timers: dict[ServiceName, asyncio.TimerHandle] = {}
         self._version = 0
+        self._syncs = 0
         self._writing = False
         self._read_once = False
 
@@ -96,7 +97,7 @@ class Reconciler:
         return (
             self._read_once
             and not (self._dirty or self._busy or self._timers or self._unread is None or self._unread)
-            and self._version == self._store.version
+            and (self._version, self._syncs) == (self._store.version, self._store.syncs)
         )
 
     @property
@@ -225,7 +226,10 @@ class Reconciler:
             self._unread |= self._written if names is None else self._written & names
 
     def _collect(self) -> None:
-        """Takes up what changed at the sources."""
+        """Takes up what changed at the sources, and what waited for a source's first word."""
+        if self._syncs != self._store.syncs:
+            self._syncs = self._store.syncs
+            self.poke(self.desk.kept)
         version = self._store.version
         if version != self._version:
             for name, seen in self.desk.affected(self._version):

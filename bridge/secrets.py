@@ -12,6 +12,11 @@ import msgspec
 from bridge.model import Instance
 
 
+# A key with what stands between it and its value, as JSON (in JSON, too), YAML and URLs (in URLs, too) write it.
+_KEY = re.compile(r"""(?<![\w.-])(?:(?<=%)26)?([\w.-]+)\\*["']?(?:\s*[:=]\s*|%3[Dd])""")
+_VALUE = re.compile(r"""\\+"[^"]*"|"(?:[^"\\]|\\.)*"|'[^']*'|(?:(?!%26)[^\s,}&"'])+""")
+
+
 class Scrub:
     """Takes secret metadata out of instances; the very same object where there is none."""
 
@@ -20,6 +25,14 @@ class Scrub:
         either = "|".join(fnmatch.translate(pattern) for pattern in patterns)
         matches = re.compile(either, re.IGNORECASE).match if patterns else (lambda _: None)
         self.is_secret = lru_cache(maxsize=10_000)(lambda key: matches(key) is not None)
+
+    def hidden(self, text: str) -> str:
+        """A raw record with the values of such keys masked."""
+        shown, end = "", 0
+        for key in _KEY.finditer(text):
+            if key.start() >= end and self.is_secret(key[1]) and (value := _VALUE.match(text, key.end())):
+                shown, end = f"{shown}{text[end : key.end()]}***", value.end()
+        return shown + text[end:]
 
     def __call__(self, instance: Instance) -> Instance:
         secret = self.is_secret

@@ -15,6 +15,7 @@ from bridge.model import Instance, Mark, Service, ServiceName
 from bridge.plan import Plan
 from bridge.reconcile import Reconciler
 from bridge.route import target_of
+from bridge.secrets import Scrub
 from bridge.store import View
 
 Row = dict[str, Any]
@@ -262,7 +263,9 @@ async def explain(engine: Engine, name: ServiceName, instance: str = "") -> list
 
 async def _raw(engine: Engine, registry: str, name: ServiceName) -> dict[str, str]:
     try:
-        return await engine.registries[registry].raw(name)
+        raw = await engine.registries[registry].raw(name)
+        hidden = Scrub(engine.configuration.bridge.secrets).hidden
+        return {place: hidden(text) for place, text in raw.items()}
     except Exception as error:
         return {"": f"no raw record: {error}"}
 

@@ -51,7 +51,7 @@ class View:
         self.doubt = ""
         self.lists = 0
         self.unreadable: dict[ServiceName, frozenset[str]] = {}  # ids seen but undecodable: they are there
-        self.left_out = 0  # metadata values that were not taken over because their key is secret
+        self._left_out: dict[tuple[ServiceName, str], int] = {}
         self._store = store
         self._listing: dict[ServiceName, Service] | None = None
         self._ended: dict[tuple[ServiceName, str], None] = {}
@@ -122,8 +122,7 @@ class View:
         if not self.doubt and synced.revision > self.revision:
             self.revision = synced.revision
         if not self.synced:
-            for name in self.services:  # what waited for this scope's word may go on
-                self._store.touch(self.registry, name)
+            self._store.syncs += 1
         self.synced = self.up = True
         self.reason = ""
         self._store.wake()
@@ -142,6 +141,11 @@ class View:
         self.identity, self.incarnation = self._came.identity, self._came.incarnation
         self.revision = self._came.revision
         self._store.recorder.described(self)
+
+    @property
+    def left_out(self) -> int:
+        """How many metadata values are not taken over because their key is secret."""
+        return sum(self._left_out.values())
 
     def ended(self, name: ServiceName, instance: str) -> bool:
         """Whether that instance's removal was seen as an event in an unbroken watch."""
@@ -182,8 +186,10 @@ class View:
                 continue
             clean = self._store.scrub(instance)
             if clean is not instance:
-                self.left_out += len(instance.metadata) - len(clean.metadata)
+                self._left_out[name, key] = len(instance.metadata) - len(clean.metadata)
                 instances = {**instances, key: clean}
+            elif self._left_out:
+                self._left_out.pop((name, key), None)
             if was != clean:
                 changed[key] = clean
         remarked = old is not None and old.marks != fresh.marks
@@ -200,6 +206,9 @@ class View:
             self.services.pop(name, None)
         for key in changed:
             self._ended.pop((name, key), None)
+        if self._left_out:
+            for key in gone:
+                self._left_out.pop((name, key), None)
         if ended:
             for key in gone:
                 self._ended[name, key] = None
@@ -237,6 +246,7 @@ class Store:
         recorder: Recorder | None = None,
     ) -> None:
         self.version = 0
+        self.syncs = 0  # scopes that have listed everything for the first time: what waited for their word may go on
         self.scrub = scrub
         self.recorder = recorder or Recorder()
         self._clock = clock

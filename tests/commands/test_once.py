@@ -44,6 +44,7 @@ async def test_once_refuses_a_file_with_faults(pair: Pair) -> None:
 
 
 async def test_once_refuses_leased_entries_which_would_die_with_it(pair: Pair) -> None:
+    pair.bridge.registries["cluster"] = {"kind": "etcd", "endpoints": ["http://127.0.0.1:9"], "layout": "kratos"}
     pair.bridge.links[0] |= {"lifetime": "leased", "ttl": "2h"}
     pair.bridge.write()
     ran = await pair.bridge.isthmus("run", "--once")
