@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -368,6 +369,9 @@ def start(path: Path, *, once: bool = False, ephemeral: bool = False) -> int:
     folder = None if ephemeral or configuration.bridge.state is None else Path(configuration.bridge.state)
     with state.opened(folder, configuration.bridge.id) as kept:
         kept.accept(path, configuration.hash, text)
+        # What lives long here is values without cycles, a hundred thousand of them: the collector is to look rarely.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         return asyncio.run(_run(path, configuration, kept, once))
 
 
