@@ -160,15 +160,11 @@ class _Link:
             )
         return call
 
-    @contextlib.asynccontextmanager
-    async def used(self) -> AsyncIterator[None]:
-        self.users += 1
-        try:
-            yield
-        finally:
-            self.users -= 1
-            if self.retired and not self.users:
-                await self.channel.close(None)
+    async def left(self) -> None:
+        """One user less."""
+        self.users -= 1
+        if self.retired and not self.users:
+            await self.channel.close(None)
 
     async def retire(self) -> None:
         self.retired = True
@@ -218,7 +214,7 @@ class Client:
         while True:
             token = await self._authenticated() if method is not AUTHENTICATE else None
             try:
-                async with self._linked() as link:
+                async with _Use(self) as link:
                     response: R = await link.unary(method)(
                         request, timeout=timeout, metadata=(("token", token),) if token else None
                     )
@@ -240,7 +236,7 @@ class Client:
         """A call that streams both ways, cancelled at the end; what fails inside is raised as our errors."""
         token = await self._authenticated()
         try:
-            async with self._linked() as link:
+            async with _Use(self) as link:
                 opened: Any = link.channel.stream_stream(
                     method.path, method.request.SerializeToString, method.response.FromString
                 )
@@ -325,25 +321,6 @@ class Client:
                     self._token = ""  # as etcd's own client does: users are configured before it is switched on
         return self._token
 
-    @contextlib.asynccontextmanager
-    async def _linked(self) -> AsyncIterator[_Link]:
-        link = await self._connected()
-        try:
-            async with link.used():
-                yield link
-        except grpc.aio.AioRpcError as failure:
-            error = error_of(failure.code(), failure.details() or "")
-            if isinstance(error, Unavailable) and not isinstance(error, Refused):
-                await self.leave(link)
-            raise error from None
-        except (grpc.aio.UsageError, asyncio.InvalidStateError) as closed:
-            raise Unavailable(f"the connection was closed: {closed}") from None
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise Unavailable("the connection was closed") from None  # by `close`, which is how gRPC says it
-
     async def _connected(self) -> _Link:
         endpoint = self._endpoints[self._current]
         files = self._stamps() if endpoint.secure else ()
@@ -366,6 +343,32 @@ class Client:
     def _stamps(self) -> tuple[Any, ...]:
         """What changes when one of the TLS files is replaced, by a rename of a link to its folder too."""
         return tuple(_stamp(path) for path in (self._tls.ca, self._tls.cert, self._tls.key) if path)
+
+
+class _Use:
+    """A use of the client's channel, whose failures are raised as our errors: entered for each request."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def __aenter__(self) -> _Link:
+        self._link = await self._client._connected()
+        self._link.users += 1
+        return self._link
+
+    async def __aexit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
+        await self._link.left()
+        if isinstance(failure, grpc.aio.AioRpcError):
+            error = error_of(failure.code(), failure.details() or "")
+            if isinstance(error, Unavailable) and not isinstance(error, Refused):
+                await self._client.leave(self._link)
+            raise error from None
+        if isinstance(failure, grpc.aio.UsageError | asyncio.InvalidStateError):
+            raise Unavailable(f"the connection was closed: {failure}") from None
+        if isinstance(failure, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise Unavailable("the connection was closed") from None  # by `close`, which is how gRPC says it
 
 
 def _bytes(path: str) -> bytes:
