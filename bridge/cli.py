@@ -213,7 +213,7 @@ def plan(file: Path, running: bool, output: str) -> int:
 
 def _edits(configuration: Configuration) -> list[Row]:
     now = control.call(_folder(configuration) / "admin.sock", "configuration")
-    links: dict[str, Any] = {link.name: msgspec.to_builtins(link) for link in configuration.links}
+    links = {link.name: json.loads(msgspec.json.encode(link)) for link in configuration.links}  # as the daemon sends it
     registries = {name: one.digest for name, one in configuration.registries.items()}
     rows = []
     for what, new, old in (("link", links, now["links"]), ("registry", registries, now["registries"])):

@@ -162,6 +162,7 @@ class Daemon:
             self._notifier.ready()
             code = await self._once() if once else await self._forever()
             self._notifier.stopping()
+            self._use_up()
             self.journal.append("stop", reason=f"pid={os.getpid()}")
         return code
 
@@ -211,6 +212,13 @@ class Daemon:
             await asyncio.sleep(TICK)
             self._notifier.status("; ".join(show.attention(self.engine)[:3]) or "all links in step")
             self._notifier.watchdog()
+            self._use_up()
+
+    def _use_up(self) -> None:
+        """An approval is for once: what has gone must not go again by the same word after a restart."""
+        for hold, approval in list(self.state.approvals.entries.items()):
+            if not any(one.desk.holds.waits_for(approval.items) for one in self.engine.reconcilers.values()):
+                self.state.approvals.drop(hold)
 
     def _thawed(self, ended: frozenset[str]) -> None:
         """Freezes began, or these ended: what is desired now is planned afresh, and the guard applies to it."""

@@ -141,6 +141,14 @@ class Holds:
             asked = item[2] in self._held.get(ServiceName.parse(item[1]), {})
             self._freed.setdefault(item[1], {})[item] = asked
 
+    def remember(self, hold: str, items: Iterable[Item]) -> None:
+        """An operator was shown this set by another process: it can be approved here, too."""
+        self._shown[hold] = frozenset(items)
+
+    def waits_for(self, items: Iterable[Item]) -> bool:
+        """Whether any of these is let go and has not gone yet."""
+        return any(item in self._freed.get(item[1], ()) for item in items)
+
     def count(self, link: str | None = None) -> int:
         """How many removals are held, of one link or of all."""
         return sum(1 for held in self._held.values() for one in held.values() if link is None or one.item[0] == link)

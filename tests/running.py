@@ -219,9 +219,14 @@ class Bridge:
         return cast("dict[str, Any]", found)
 
     async def rests(self) -> bool:
-        """Whether every link has done all that there is to do, and nothing is held or parked."""
-        rows = (await self.ask("status"))["links"]
-        return all(not any(row[key] for key in ("held", "waiting", "parked", "lag")) for row in rows)
+        """Whether every source is heard, and every link has done all there is to do, with nothing held or parked."""
+        try:
+            now = await self.ask("status")
+        except IsthmusError:
+            return False
+        heard = all(row["state"] == "synced" for row in now["scopes"] if row["services"])
+        done = all(not any(row[key] for key in ("held", "waiting", "parked", "lag")) for row in now["links"])
+        return heard and done and all(row["role"] in ("writer", "observing") for row in now["links"])
 
     async def writes(self) -> bool:
         """Whether every link has its lock."""

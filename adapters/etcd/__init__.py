@@ -14,7 +14,7 @@ import msgspec
 from adapters.etcd import access
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import RANGE, READ, ROLE, STATUS, TLS, USER, Client, Credentials, NoUser, reading
-from adapters.etcd.keys import LEDGER, ROOT, Layout, Range, Space
+from adapters.etcd.keys import LEDGER, LOCKS, ROOT, Layout, Range, Space
 from adapters.etcd.sink import EtcdSink
 from adapters.etcd.source import EtcdSource
 from bridge.adapter import Reach, Source
@@ -87,7 +87,7 @@ class Etcd:
         if status.is_learner:
             notes.append("this member is a learner: it answers no reads")
         identity = self._space.identity(status.header.cluster_id)
-        return Reach(identity, f"etcd {status.version}", may_read, may_write, tuple(notes))
+        return Reach(identity, f"etcd {status.version}", may_read, may_write, tuple(notes), await self._writers())
 
     async def raw(self, name: ServiceName) -> dict[str, str]:
         """Keys and values of one service, its ledger entries among them."""
@@ -97,6 +97,15 @@ class Etcd:
             for response in answer.responses
             for kv in response.response_range.kvs
         }
+
+    async def _writers(self) -> frozenset[str] | None:
+        area = Range.below(LOCKS.encode())
+        request = pb.RangeRequest(key=area.start, range_end=area.end, keys_only=True)
+        try:
+            answer = await self._client.call(RANGE, request)
+        except Denied:  # locks are no part of what a reader must see
+            return None
+        return frozenset(bridge for kv in answer.kvs if (bridge := self._space.locker(kv.key)) is not None)
 
     async def _permissions(self) -> tuple[pb.Header | None, bool | None, bool | None]:
         """Who answers, and whether we may read and write (None is unknown); nothing is written to find out."""

@@ -13,7 +13,7 @@ from typing import Annotated, Self
 
 import msgspec
 
-from adapters.file import folder
+from adapters.file import folder, lock
 from adapters.file.sink import FileSink
 from adapters.file.source import FileSource
 from bridge.adapter import Reach, Source
@@ -76,7 +76,9 @@ def create(name: str, config: Config, state: Path | None) -> FileRegistry:
 def _reach(root: str) -> Reach:
     identity, _ = folder.who(root)
     readable, writable = (os.access(root, mode | os.X_OK) for mode in (os.R_OK, os.W_OK))
-    return Reach(identity, "files", readable, writable)
+    locks = folder.locks(root).items()
+    writers = frozenset(bridge for bridge, path in locks if lock.is_held(os.path.join(root, path)))
+    return Reach(identity, "files", readable, writable, writers=writers)
 
 
 def _raw(root: str, name: ServiceName) -> dict[str, str]:

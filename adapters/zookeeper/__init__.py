@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
+from urllib.parse import unquote
 
-from adapters.zookeeper import identity, rights
+from adapters.zookeeper import identity, ledger, rights
 from adapters.zookeeper.carried import CarriedSession
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.config import Config
@@ -78,16 +80,29 @@ class ZooKeeper:
             may_write = rights.allowed(acl, self._client.credential, (rights.CREATE, rights.DELETE))
             if path != self._tree.root:
                 notes.append(f"{self._tree.root} does not exist yet")
-        return Reach(listing.identity, await self._version(), may_read, may_write, tuple(notes))
+        version = await self._version()
+        return Reach(listing.identity, version, may_read, may_write, tuple(notes), await self._writers())
+
+    async def _writers(self) -> frozenset[str] | None:
+        found = set()
+        try:
+            for bridge in map(unquote, await self._client.children(ledger.LOCK)):
+                lock = ledger.lock_of(bridge, self._tree.mapping.NAME, self._tree.root)
+                if await self._client.children(lock):
+                    found.add(bridge)
+        except Denied:  # locks are no part of what a reader must see
+            return None
+        return frozenset(found)
 
     async def raw(self, name: ServiceName) -> dict[str, str]:
         """Paths and values of one service's nodes, its ledger's among them."""
         found: dict[str, str] = {}
-        async for folder in self._tree.folders([self._tree.folder_of(name)]):
-            for key, pair in folder.pairs.items():
-                for root, node in zip((self._tree.root, self._tree.ledger), pair, strict=True):
-                    if node is not None:
-                        found[f"{root}/{key}"] = node.value.decode(errors="replace")
+        async with aclosing(self._tree.folders([self._tree.folder_of(name)])) as folders:
+            async for folder in folders:
+                for key, pair in folder.pairs.items():
+                    for root, node in zip((self._tree.root, self._tree.ledger), pair, strict=True):
+                        if node is not None:
+                            found[f"{root}/{key}"] = node.value.decode(errors="replace")
         return found
 
     async def _version(self) -> str:

@@ -19,6 +19,15 @@ class Pair(NamedTuple):
     cluster: Folder
     bridge: Bridge
 
+    def copied(self) -> bool:
+        """Whether the cluster has all that the link takes."""
+        wanted = {
+            service: {str(one["address"]) for one in instances.values()}
+            for service, instances in self.inventory.services.items()
+            if service.startswith("pay-")
+        }
+        return self.copies() == wanted
+
     def copies(self) -> dict[str, set[str]]:
         """The addresses that stand in the cluster's files, by file."""
         return {
