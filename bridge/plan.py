@@ -75,6 +75,7 @@ def make_plan(
     shadowed: dict[str, str] = {}
     kept: dict[str, str] = {}
     displaced: set[str] = set()
+    views = list(views)
     foreign = _foreign(entries, owner) if len(ours) < len(entries) else {}
     for key, wanted in goal.wanted.items():
         entry = entries.get(key)
@@ -93,10 +94,14 @@ def make_plan(
         if entry is not None and entry.mark is not None and _is_another(entry, entry.mark, wanted):
             displaced.add(key)  # another instance has the id: it goes as every other, or stays
             continue
+        view = _view(views, links, wanted.mark)
+        if view is not None and not view.heard(wanted.mark.service, wanted.mark.instance):
+            # What the disk remembers may be older than what another process wrote since.
+            if key in ours:
+                kept[key] = f"{view!r} has not told of it in this process: {view.reason}"
+            continue
         change = Change(name, key, entry, wanted.instance, wanted.mark, ttl=_ttl(links, wanted.mark))
         if entry is not None and entry.instance.serving and not wanted.instance.serving:
-            views = list(views)
-            view = _view(views, links, wanted.mark)
             doubt = view.doubt if view is not None else ""
             removals.append(Removal(change, Cause.HEALTH, _scope(wanted.mark), loses=True, doubt=doubt))
         else:
@@ -105,7 +110,6 @@ def make_plan(
         Change(name, key, Entry(Instance(key, ""), None, version), forget=True) for key, version in loose.items()
     )
     if displaced or len(ours) > len(goal.wanted.keys() & ours.keys()):
-        views = list(views)
         sockets, sources = _standing(goal.wanted, entries)
         coming = {_source(wanted.mark): key for key, wanted in goal.wanted.items()}
         for key, entry in ours.items():

@@ -147,6 +147,13 @@ class View:
         """How many metadata values are not taken over because their key is secret."""
         return sum(self._left_out.values())
 
+    def heard(self, name: ServiceName, instance: str) -> bool:
+        """Whether that instance was told of in this process; before, it is what the disk remembers."""
+        if self.synced:
+            return True
+        listed = self._listing.get(name) if self._listing is not None else None
+        return listed is not None and instance in listed.instances
+
     def ended(self, name: ServiceName, instance: str) -> bool:
         """Whether that instance's removal was seen as an event in an unbroken watch."""
         return (name, instance) in self._ended
