@@ -254,9 +254,9 @@ class Desk:
         if entries is not None and plan.quiet:
             for key, wanted in goal.wanted.items():
                 entry = entries.get(key)
-                if entry is None or entry.mark is None or entry.mark is wanted.mark or key in plan.shadowed:
+                if entry is None or entry.mark is None or entry.mark is wanted.mark:
                     continue
-                if entry.mark.owner == self.owner:
+                if entry.mark.owner == self.owner and key not in plan.shadowed and key not in plan.kept:
                     # Equal, but read from the target: share one object from now on, in memory and in comparing.
                     entries[key] = Entry(wanted.instance, wanted.mark, entry.version)
         for kind, found in ((self.shadowed, plan.shadowed), (self.kept, plan.kept)):
