@@ -1,0 +1,1 @@
+"""Every layout joined with every other one, on real servers, both directions at once."""
