@@ -7,14 +7,16 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
+from typing import cast
 
 from adapters.zookeeper import identity
 from adapters.zookeeper.answers import Disconnected
 from adapters.zookeeper.client import Client
+from adapters.zookeeper.reports import REPORTS, Reporting, Reports
 from adapters.zookeeper.tree import Folder, Pair, Record, Tree
 from bridge.adapter import Listing, Observed, Synced
 from bridge.errors import Expired, Unavailable
-from bridge.model import Service, ServiceName
+from bridge.model import Instance, Mark, Service, ServiceName
 
 PROOF_TIME = 5.0  # seconds without a word of the server after which it is asked for one
 FREE_LISTS, LIST_EVERY = 3, 10.0  # a connection that flaps may cause so many lists, then one in so many seconds
@@ -74,6 +76,7 @@ class ZooKeeperSource:
         self._ignored: dict[str, str] = {}  # by key, of the last records that made no sense
         self._client = client
         self._tree = tree
+        self._roots = (tree.root, tree.ledger, REPORTS) if tree.layout.reported else (tree.root, tree.ledger)
 
     @property
     def ignored(self) -> Mapping[str, str]:
@@ -91,6 +94,7 @@ class ZooKeeperSource:
         feed = Feed()
         deaf = self._client.listen(feed)
         known: dict[ServiceName, Observed] = {}
+        reports = self._reports()
         lists: deque[float] = deque(maxlen=FREE_LISTS)
         try:
             await self._begin(feed)
@@ -100,13 +104,13 @@ class ZooKeeperSource:
             while True:
                 lists.append(time.monotonic())
                 try:
-                    async with aclosing(self._list(known)) as listed:
+                    async with aclosing(self._list(known, reports)) as listed:
                         async for observed in listed:
                             yield observed
                     if not synced:
                         synced = True
                         yield Synced(max((one.revision for one in known.values()), default=listing.revision))
-                    async with aclosing(self._follow(feed, known)) as followed:
+                    async with aclosing(self._follow(feed, known, reports)) as followed:
                         async for observed in followed:
                             yield observed
                 except Disconnected as error:
@@ -123,7 +127,8 @@ class ZooKeeperSource:
         await self._client.sync(self._tree.root)
         async with aclosing(self._tree.folders([self._tree.folder_of(name)])) as folders:
             async for folder in folders:
-                return self._observed(folder).get(name, Observed(Service(name), revision=folder.zxid))
+                found = await self._observed(folder, self._reports())
+                return found.get(name, Observed(Service(name), revision=folder.zxid))
         return Observed(Service(name))
 
     async def _begin(self, feed: Feed) -> None:
@@ -133,14 +138,16 @@ class ZooKeeperSource:
             raise Expired(feed.ended)
         feed.broken = False
         feed.paths.clear()
-        await self._client.watch(self._tree.root, self._tree.ledger)
+        await self._client.watch(*self._roots)
 
-    async def _list(self, known: dict[ServiceName, Observed]) -> AsyncGenerator[Observed]:
+    async def _list(self, known: dict[ServiceName, Observed], reports: Reports | None) -> AsyncGenerator[Observed]:
         """What differs from what is known, which is nothing in the beginning; what is gone comes last."""
+        if reports is not None:
+            reports.clear()
         seen: set[ServiceName] = set()
         async with aclosing(self._tree.everything()) as folders:
             async for folder in folders:
-                for name, observed in self._observed(folder).items():
+                for name, observed in (await self._observed(folder, reports)).items():
                     seen.add(name)
                     before = known.get(name)
                     known[name] = observed
@@ -151,13 +158,18 @@ class ZooKeeperSource:
             del known[name]
             yield Observed(Service(name), revision=latest)
 
-    async def _follow(self, feed: Feed, known: dict[ServiceName, Observed]) -> AsyncGenerator[Observed]:
+    async def _follow(
+        self, feed: Feed, known: dict[ServiceName, Observed], reports: Reports | None
+    ) -> AsyncGenerator[Observed]:
         while True:
             paths = await feed.wait()
             if not paths:
                 await self._client.exists(self._tree.root)
                 continue
             places = {place[0]: place[1:] for path in paths if (place := self._tree.located(path)) is not None}
+            if reports is not None:
+                for name in {name for path in paths if (name := reports.changed(path)) is not None} & known.keys():
+                    places.update((f"{name.name}/{id}", (name, id)) for id in known[name].service.instances)
             if not places:
                 continue
             pairs, zxid = await self._tree.pairs(places)
@@ -165,8 +177,9 @@ class ZooKeeperSource:
             for key, (name, id) in places.items():
                 changes.setdefault(name, {})[id] = self._record(key, name, id, pairs[key])
             for name, records in changes.items():
-                before = known.get(name) or Observed(Service(name))
-                after = _changed(before, records, zxid)
+                if reports is not None:
+                    records = await reports.resolve(name, records)
+                after = _changed(known.get(name) or Observed(Service(name)), records, zxid)
                 if after is not None:
                     if after.service.instances or after.unreadable:
                         known[name] = after
@@ -174,12 +187,17 @@ class ZooKeeperSource:
                         known.pop(name, None)
                     yield after
 
-    def _observed(self, folder: Folder) -> dict[ServiceName, Observed]:
-        found: dict[ServiceName, dict[str, Record]] = {}
+    def _reports(self) -> Reports | None:
+        return Reports(self._client, cast(Reporting, self._tree.mapping)) if self._tree.layout.reported else None
+
+    async def _observed(self, folder: Folder, reports: Reports | None) -> dict[ServiceName, Observed]:
+        found: dict[ServiceName, dict[str, Record | None]] = {}
         for key, pair in folder.pairs.items():
             place = self._tree.mapping.locate(key)
             if place is not None and (record := self._record(key, *place, pair)) is not None:
                 found.setdefault(place[0], {})[place[1]] = record
+        if reports is not None:
+            found = {name: await reports.resolve(name, records) for name, records in found.items()}
         return {name: _service(name, records, folder.zxid) for name, records in found.items()}
 
     def _record(self, key: str, name: ServiceName, id: str, pair: Pair) -> Record | None:
@@ -193,11 +211,20 @@ class ZooKeeperSource:
         return record
 
 
-def _service(name: ServiceName, records: dict[str, Record], revision: int) -> Observed:
-    instances = {id: record.instance for id, record in records.items() if record.instance is not None}
-    marks = {id: records[id].mark for id in instances}
-    unreadable = frozenset(records.keys() - instances.keys())
-    return Observed(Service(name, instances, {id: mark for id, mark in marks.items() if mark}), unreadable, revision)
+def _service(name: ServiceName, records: Mapping[str, Record | None], revision: int) -> Observed:
+    instances: dict[str, Instance] = {}
+    marks: dict[str, Mark] = {}
+    unreadable: list[str] = []
+    for id, record in records.items():
+        if record is None:
+            continue
+        if record.instance is None:
+            unreadable.append(id)
+            continue
+        instances[id] = record.instance
+        if record.mark is not None:
+            marks[id] = record.mark
+    return Observed(Service(name, instances, marks), frozenset(unreadable), revision)
 
 
 def _changed(before: Observed, records: dict[str, Record | None], revision: int) -> Observed | None:

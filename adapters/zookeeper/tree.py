@@ -47,7 +47,7 @@ class Layout(NamedTuple):
     """`below`: where the entries are below a node of the root; `folder`: how stock clients create what holds them.
 
     `shared`: other families keep their entries at the same places, and fail over each other's. `in_name`: the node's
-    name is the record.
+    name is the record. `reported`: a part of the record is in a report elsewhere.
     """
 
     module: str
@@ -55,6 +55,7 @@ class Layout(NamedTuple):
     folder: int = wire.CONTAINER
     shared: bool = True
     in_name: bool = False
+    reported: bool = False
     writable: bool = True
 
 
@@ -62,7 +63,7 @@ LAYOUTS = {
     "curator": Layout("mappings.curator"),
     "spring": Layout("mappings.spring"),
     "dubbo2": Layout("mappings.dubbo2", "/providers", wire.PERSISTENT, shared=False, in_name=True),
-    "dubbo3": Layout("mappings.dubbo3", writable=False),
+    "dubbo3": Layout("mappings.dubbo3", reported=True, writable=False),
 }
 
 

@@ -8,17 +8,22 @@ from typing import Any, cast
 
 import pytest
 
+from adapters.zookeeper import ledger
+from adapters.zookeeper.answers import Answer
 from adapters.zookeeper.sink import ZooKeeperSink
+from adapters.zookeeper.tree import Tree
 from bridge.adapter import Change
 from bridge.errors import Conflict, Rejected, Unavailable
-from bridge.model import Instance, Port, ServiceName
+from bridge.model import Health, Instance, Port, ServiceName
+from mappings.jackson import DUBBO
 from tests.adapters.zookeeper.conftest import Open
-from tests.adapters.zookeeper.lab import Native, curator, provider, spring
+from tests.adapters.zookeeper.lab import Native, curator, provider, record, spring
 from tests.conformance.lab import (
     BRIDGE,
     CART,
     OTHER,
     PAY,
+    Watching,
     at,
     change,
     create,
@@ -175,7 +180,7 @@ async def test_every_layout_of_a_root_sees_the_mark_of_a_copy(native: Native, op
         ("spring", curator(PAY, instance(9)), True),
         (
             "spring",
-            '{"address":"10.0.0.7","port":1,"payload":{"@class":"org.apache.dubbo.registry.zookeeper.ZookeeperInstance"}}',
+            f'{{"address":"10.0.0.7","port":1,"payload":{{"@class":"{DUBBO}"}}}}',
             False,
         ),
     ],
@@ -317,3 +322,58 @@ async def test_dubbo_providers_are_nodes_whose_name_is_the_record(native: Native
             assert sorted(await native.do(native.zk.get_children, "/dubbo")) == [interface, "metadata"]
         await native.delete(f"/dubbo/{interface}/providers/{url}")
         await watch.until(lambda: not watch.service(name).instances)
+
+
+async def test_a_dubbo_3_instance_has_the_ports_that_its_report_names(native: Native, open_registry: Open) -> None:
+    """Consumers call those, and see nothing of an instance whose report is not there."""
+    report = '{"app":"demo","revision":"r1","services":{"com.foo.Bar:dubbo":{"port":20885,"protocol":"dubbo"}}}'
+    metadata = {
+        "dubbo.endpoints": '[{"port":20881,"protocol":"dubbo"}]',
+        "dubbo.metadata.revision": "r1",
+        "dubbo.metadata.storage-type": "remote",
+    }
+    payload = {"@class": DUBBO, "id": "10.0.0.7:20881", "name": "demo", "metadata": metadata}
+    demo = ServiceName("demo")
+    what = Instance("10.0.0.7:20881", "10.0.0.7", (Port(20881, "dubbo", "dubbo"),))
+    await native.register("/services/demo/10.0.0.7:20881", record(demo, what, payload))
+    await native.register("/services/pay/i1", curator(PAY, instance(1)))
+    source = await source_of(open_registry(layout="dubbo3", protocol=None))
+
+    def seen(watch: Watching) -> tuple[int, Health]:
+        (one,) = watch.service(demo).instances.values()
+        return one.ports[0].number, one.health
+
+    async with watching(source) as watch:
+        await watch.until(lambda: watch.synced)
+        assert seen(watch) == (20881, Health.UNHEALTHY)
+        assert watch.observed[PAY].unreadable == {"i1"}
+        await native.register("/dubbo/metadata/demo/r1", report, ephemeral=False)
+        await watch.until(lambda: seen(watch) == (20885, Health.UNKNOWN))
+        read = (await source.read(demo)).service
+        assert read == watch.service(demo)
+        await native.delete("/dubbo/metadata/demo/r1")
+        await watch.until(lambda: seen(watch) == (20881, Health.UNHEALTHY))
+
+
+async def test_a_copy_that_is_made_between_the_list_and_the_reading_has_its_mark(
+    native: Native, open_registry: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list knows of no ledger node, and the value is no longer that of the native that was listed."""
+    await native.register(NODE, curator(PAY, NATIVE))
+    await native.do(native.zk.ensure_path, "/isthmus/ledger/services/pay")
+    ask = Tree._ask_places
+
+    def ask_late(self: Tree, places: Any) -> asyncio.Future[Answer]:
+        if not native.zk.exists(LEDGER):
+            both = native.zk.transaction()
+            both.delete(NODE)
+            both.create(NODE, curator(PAY, instance(1)).encode())
+            both.create(LEDGER, ledger.encode(mark(PAY, "i1")))
+            both.commit()
+        return ask(self, places)
+
+    monkeypatch.setattr(Tree, "_ask_places", ask_late)
+    async with watching(await source_of(open_registry())) as watch:
+        await watch.until(lambda: watch.synced)
+        for observed in watch.observations(PAY):
+            assert observed.service.marks == {"i1": mark(PAY, "i1")}
