@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import Server
 
 Word = Listing | Observed | Synced
+Spoken = tuple[Word, dict[ServiceName, dict[str, Instance]]]  # a word, and what was rightful when it was spoken
 
 
 @dataclass
@@ -53,20 +54,21 @@ class Told:
     def __init__(self) -> None:
         self.listed = False
         self.services: dict[ServiceName, dict[str, Instance]] = {}
-        self._seen: set[ServiceName] = set()
+        self._newest: dict[ServiceName, int] = {}
 
-    def take(self, server: Server, word: Word) -> None:
-        """A word is handed to the bridge now."""
+    def take(self, word: Word, rightful: dict[ServiceName, dict[str, Instance]]) -> None:
+        """A word is handed to the bridge; what was rightful when it was spoken."""
         if isinstance(word, Listing):
-            self._seen = set()
+            self._newest = {}
         elif isinstance(word, Observed):
             name = word.service.name
-            self._seen.add(name)
-            self._put(name, {**word.service.instances, **server.rightful.get(name, {})})
+            if word.revision >= self._newest.get(name, 0):
+                self._newest[name] = word.revision
+                self._put(name, {**word.service.instances, **rightful.get(name, {})})
         else:
             self.listed = True
-            for name in self.services.keys() - self._seen:
-                self._put(name, server.rightful.get(name, {}))
+            for name in self.services.keys() - self._newest.keys():
+                self._put(name, rightful.get(name, {}))
 
     def _put(self, name: ServiceName, instances: dict[str, Instance]) -> None:
         if instances:
@@ -88,33 +90,35 @@ class SourceLine:
         server = self._process.world.behind[self._at]
         told = self._process.told.setdefault((server.identity, server.scope), Told())
         words = cast(Any, MemorySource(server).watch())
-        synced, kept = False, list[Observed]()
+        synced, kept = False, list[Spoken]()
         async with aclosing(words):
             async for word in words:
-                coming = [word]
                 if isinstance(word, Observed):
-                    word = server.weather.seen(word, fresh=False)
-                    coming = self._damaged(server, word, kept) if synced else [word]
-                synced = synced or isinstance(word, Synced)
-                for one in coming:
-                    told.take(server, one)
+                    name = word.service.name
+                    spoken = (server.weather.seen(word, fresh=False), {name: dict(server.rightful.get(name, {}))})
+                    coming = self._damaged(server, spoken, kept) if synced else [spoken]
+                else:
+                    coming = [(word, server.rightful)]
+                    synced = synced or isinstance(word, Synced)
+                for one, rightful in coming:
+                    told.take(one, rightful)
                     yield one
 
-    def _damaged(self, server: Server, word: Observed, kept: list[Observed]) -> list[Observed]:
+    def _damaged(self, server: Server, spoken: Spoken, kept: list[Spoken]) -> list[Spoken]:
         """A word of an unbroken watch: it may be lost, come twice, or come after the next one."""
         weather, rng = server.weather, self._process.world.rng
         if not (weather.lost or weather.repeated or weather.late or kept):
-            return [word]
+            return [spoken]
         late, kept[:] = list(kept), []
         if rng.random() < weather.lost:
-            self._process.world.oracle.excuse(server, [word.service.name])
+            self._process.world.oracle.excuse(server, list(spoken[1]))
             return late
         if rng.random() < weather.late:
-            kept.append(word)
+            kept.append(spoken)
             return late
         if rng.random() < weather.repeated:
-            kept.append(word)
-        return [word, *late]
+            kept.append(spoken)
+        return [spoken, *late]
 
     async def read(self, name: ServiceName) -> Observed:
         """The second opinion."""

@@ -129,10 +129,11 @@ def begin(world: World) -> None:
 def _register(world: World, server: Server, service: ServiceName) -> Instance:
     """Mostly an instance of its own; now and then one with an id or an address that another registry has too."""
     rng, fields = world.rng, {}
-    others = [s for s in world.servers.values() if s is not server and service in s.rightful]
+    others = [s for s in world.servers.values() if s.registry != server.registry and service in s.rightful]
     if others and rng.random() < 0.15:
         twin = rng.choice(list(rng.choice(others).rightful[service].values()))
-        if twin.id not in server.instances(service):
+        siblings = [s for s in world.servers.values() if s.registry == server.registry]
+        if not any(twin.id in sibling.rightful.get(service, {}) for sibling in siblings):
             fields = {"id": twin.id} if rng.random() < 0.5 else {"address": twin.address}
     team = rng.choice(("pay", "pay-2", "pay", "shop"))
     return world.start(server, service, metadata={"team": team}, **fields)
@@ -264,24 +265,34 @@ def thaw(world: World, one: str) -> None:
 
 async def crash(world: World) -> None:
     """A process dies, with or without a word, and the next one starts with what the disk has."""
+    if not world.alive():
+        return
     process = world.rng.choice(world.alive())
     await (process.kill() if world.rng.random() < 0.7 else process.end())
     await asyncio.sleep(world.rng.random() * world.rng.choice((0.5, 8.0)))
-    keep = world.rng.random() < 0.7
-    if not keep:
-        for server in world.servers.values():
-            if server.another_life:  # who remembers nothing cannot know that this is another life
-                world.oracle.excuse(server, list(server.rightful))
-    Process(world, process.owner, process.disk if keep else None)
+    if world.rng.random() < 0.7:
+        Process(world, process.owner, process.disk)
+    else:
+        newcomer(world, process.owner)
+
+
+def newcomer(world: World, owner: str) -> None:
+    """A process that remembers nothing starts: it cannot know what was replaced by another life."""
+    process = Process(world, owner)
+    for server in world.servers.values():
+        if server.another_life:
+            world.oracle.forgive(process, server)
 
 
 async def stop_and_go(world: World) -> None:
     """A process is stopped for a while, perhaps in the middle of a write, and a standby takes over."""
+    if not world.alive():
+        return
     process = world.rng.choice(world.alive())
     if sum(one.owner == process.owner for one in world.alive()) == 1:
-        Process(world, process.owner)
+        newcomer(world, process.owner)
         await asyncio.sleep(world.rng.uniform(0.0, 3.0))
-    if not (process.stopped or process.dead):
+    if not (process.stopped or process.ending):
         process.freeze()
         await asyncio.sleep(world.rng.uniform(0.5, 15.0))
         process.resume()

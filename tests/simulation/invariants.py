@@ -59,6 +59,7 @@ class Oracle:
         self._world = world
         self._approved: set[tuple[Process, str, Item]] = set()
         self._excused: dict[Key, float] = {}
+        self._forgiven: dict[tuple[Process, Server], float] = {}
         self._lied: dict[Server, float] = {}
         self._newest: dict[tuple[str, str, Key], int] = {}  # by owner, target and origin: bridges know of each other nothing
         self._pardoned: set[Key] = set()
@@ -89,6 +90,10 @@ class Oracle:
         for name in names:
             for id in server.rightful.get(name, {}):
                 self._excused[server.identity, server.scope, name, id] = until
+
+    def forgive(self, process: Process, server: Server) -> None:
+        """That process cannot know what a store lost before it began."""
+        self._forgiven[process, server] = self._world.loop.time() + EXCUSED
 
     def pardon(self, server: Server) -> None:
         """A store went back to older values: they may be written again."""
@@ -188,6 +193,8 @@ class Oracle:
         if any(ends):
             return self._last_of_the_ill(what, process, target, change, mark, source)
         now = self._world.loop.time()
+        if self._forgiven.get((process, source), 0.0) > now:
+            return None
         ill = not change.before.instance.serving  # the guard counts what serves
         if self._excused.get(source_of(mark), 0.0) > now or (ill and self._lied.get(source, 0.0) > now):
             self._small[id(change)] = change
@@ -379,7 +386,7 @@ class Oracle:
                 if not takes(link, target, source.identity, name, one, service.marks.get(id)):
                     continue
                 if (source.identity, source.scope, name, id) not in copies and not (
-                    one.sockets() & sockets or id in foreign
+                    one.sockets() & sockets or foreign & {id, f"{id}-{source.registry}"}
                 ):
                     found.append(f"I2 {target!r} {name}/{id}: missing, {source!r} has it")
         return found
@@ -437,4 +444,4 @@ class Oracle:
             return True
         one = source.rightful.get(mark.service, {}).get(mark.instance)
         ours = source.mark(mark.service, mark.instance)
-        return one is None or not takes(link, target, source.identity, mark.service, one, ours)
+        return one is None or not one.serving or not takes(link, target, source.identity, mark.service, one, ours)

@@ -56,6 +56,9 @@ class Ear:
     def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
         """Told by the stores themselves."""
 
+    def noticed(self, change: Change, kind: str, serving: tuple[int, int]) -> None:
+        """Told by the stores themselves."""
+
     def held(self, one: HeldRemoval) -> None:
         """A removal is held."""
         self.holds.append(one)
@@ -85,7 +88,8 @@ class Process:
         self.told: dict[tuple[str, str], Told] = {}
         self.sessions: dict[Server, tuple[asyncio.Task[Any], asyncio.Future[Tenure]]] = {}
         self.ear = Ear(self)
-        self.dead = False
+        self.ending = False
+        self.dead = False  # nothing more is heard of it
         self.stopped = False
         self.began = world.loop.time()
         self.engine = Engine(
@@ -146,15 +150,16 @@ class Process:
     async def end(self) -> None:
         """As by SIGTERM."""
         self.note("stops")
-        await self._over()
+        self.ending = True
+        await asyncio.shield(self.world.serve(self._over()))
 
     async def kill(self) -> None:
         """As by SIGKILL: what it sent goes on, and the stores find out some time later."""
         self.note("is killed")
-        self.dead = True
+        self.ending = self.dead = True
         for session, _ in self.sessions.values():
             self.world.loop.call_later(SESSION, session.cancel)
-        await self._over()
+        await asyncio.shield(self.world.serve(self._over()))
 
     async def _over(self) -> None:
         self.resume()
@@ -162,7 +167,7 @@ class Process:
         await asyncio.wait((self.task,))
         self.dead = True
         if not self.task.cancelled() and (error := self.task.exception()) is not None:
-            raise error
+            self.world.oracle.breaks("bug", f"{self}: {error!r}")
 
     async def living(self) -> None:
         """Returns to the living: nothing more comes from a process that was killed."""

@@ -102,6 +102,7 @@ async def _live(world: World, scenario: Scenario | None) -> float:
         await world.over()
         for process in world.alive():
             await process.end()
+        await asyncio.wait([process.task for process in world.processes])
         await world.end()
     return agreed
 

@@ -39,10 +39,15 @@ async def flapping(world: World, server: Server, lasts: float) -> None:
 
 
 async def gross_lie(world: World, server: Server, lasts: float) -> None:
-    """All services, or all but one, are left out of what watches say; fresh reads may say so too."""
+    """All services, or all but one, are left out of what watches say; fresh reads may say so too.
+
+    A listing of nothing at all is never believed; where one service is left, the guard's limits count.
+    """
     world.oracle.lies(server)
     names = list(server.contents())
     spared = set(names[:1]) if len(names) > 3 and world.rng.random() < 0.5 else set()
+    if spared:
+        world.oracle.excuse(server, names)
     server.weather = Weather(hidden=lambda name, _: name not in spared, reads_too=world.rng.random() < 0.3)
     await _lie(world, server, min(lasts, 2.5) if server.weather.reads_too else lasts)
 
@@ -65,7 +70,8 @@ async def _lie(world: World, server: Server, lasts: float) -> None:
     if world.rng.random() < 0.5:
         server.cut()  # the lie is a listing
     else:
-        server.announce(names)  # the lie is a row of events
+        world.oracle.excuse(server, names)  # the lie is a row of events: the first of them may be believed
+        server.announce(names)
     await asyncio.sleep(lasts)
     server.weather = Weather()
     if world.rng.random() < 0.5:
@@ -124,8 +130,6 @@ async def swapped(world: World, server: Server, lasts: float) -> None:
     world.behind[server.registry, server.scope] = other
     server.cut()
     await asyncio.sleep(lasts)
-    world.behind[server.registry, server.scope] = server
-    other.cut()
 
 
 async def lost_answers(world: World, server: Server, lasts: float) -> None:
@@ -197,7 +201,9 @@ def relieve(world: World, server: Server) -> None:
     """Whatever was wrong with a registry is over, and what was parked is tried again."""
     rejected = [name for name, error in server.refused.items() if isinstance(error, Rejected)]
     server.latency = LATENCY
-    world.behind[server.registry, server.scope] = server
+    if (other := world.behind[server.registry, server.scope]) is not server:
+        world.behind[server.registry, server.scope] = server
+        other.cut()
     server.heal()
     if server.another_life:
         server.mend()

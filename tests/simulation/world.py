@@ -93,6 +93,7 @@ class Server(memory.Store):
             process, pending = self.batches[asyncio.current_task()]  # type: ignore[index]
             pending[:] = [one for one in pending if one is not change]
             if self.writes > writes:
+                self.since.pop((change.service, change.id), None)
                 if change.after is not None:
                     self.rightful.setdefault(change.service, {})[change.id] = change.after
                 elif not change.forget:
@@ -266,7 +267,7 @@ class World:
 
     def alive(self) -> list[Process]:
         """The processes that run, or are stopped."""
-        return [one for one in self.processes if not one.dead]
+        return [one for one in self.processes if not one.ending]
 
     def links_to(self, server: Server) -> list[tuple[str, Link]]:
         """Every link into a registry, with its bridge."""
