@@ -25,15 +25,16 @@ class Drift:
         self.deaf = False
         self._names.clear()
 
-    async def wait(self) -> frozenset[ServiceName]:
-        """The services that others changed since; none where events may have been missed."""
+    async def wait(self) -> None:
+        """Returns when something was told, or may have been missed."""
         if not (self._names or self.deaf):
             self._stirred.clear()
             await self._stirred.wait()
-        if self.deaf:
-            return frozenset()
+
+    def take(self) -> frozenset[ServiceName]:
+        """The services that others changed since; none where events may have been missed."""
         names, self._names = self._names, set()
-        return frozenset(names)
+        return frozenset() if self.deaf else frozenset(names)
 
     def expect(self, paths: Iterable[str]) -> None:
         """These events are ours."""

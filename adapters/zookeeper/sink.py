@@ -131,14 +131,16 @@ class ZooKeeperSink:
         self._drift.deaf = True
         try:
             while True:
-                if self._drift.deaf:
-                    await self._client.connected()
-                    self._drift.begin()
-                    with contextlib.suppress(Disconnected):
+                with contextlib.suppress(Disconnected):
+                    if self._drift.deaf:
+                        await self._client.connected()
+                        self._drift.begin()
                         await self._client.watch(self._tree.root, self._tree.ledger)
                         yield frozenset()
-                elif names := await self._drift.wait():
-                    yield names
+                    await self._drift.wait()
+                    await self._client.exists(self._tree.root)  # all events of a transaction come before this answer
+                    if names := self._drift.take():
+                        yield names
         finally:
             deaf()
 
