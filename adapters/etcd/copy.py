@@ -12,7 +12,7 @@ order. So each entry is shown only when it is decided who wrote it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -38,25 +38,32 @@ class Looked(NamedTuple):
 
 
 class _Shelf:
-    """One service; the dictionaries grow with each event and are copied when the service is shown."""
+    """One service. What was shown is its consumer's and is never changed: a change begins with `opened`."""
 
-    __slots__ = ("instances", "marks", "name", "unreadable")
+    __slots__ = ("cells", "instances", "marks", "name", "shown", "unreadable")
 
     def __init__(self, name: ServiceName) -> None:
         self.name = name
+        self.cells: dict[str, _Cell] = {}
         self.instances: dict[str, Instance] = {}
         self.marks: dict[str, Mark] = {}
         self.unreadable: set[str] = set()
+        self.shown = False
+
+    def opened(self) -> None:
+        if self.shown:
+            self.instances, self.marks = self.instances.copy(), self.marks.copy()
+            self.shown = False
 
     def observed(self, revision: int) -> Observed:
-        service = Service(self.name, self.instances.copy(), self.marks.copy() if self.marks else {})
-        return Observed(service, frozenset(self.unreadable) if self.unreadable else frozenset(), revision)
+        self.shown = True
+        unreadable = frozenset(self.unreadable) if self.unreadable else frozenset()
+        return Observed(Service(self.name, self.instances, self.marks), unreadable, revision)
 
 
 class _Cell(msgspec.Struct, frozen=True, gc=False):
     """One entry that is decided."""
 
-    shelf: _Shelf
     id: str
     revision: int
     life: int  # its create revision
@@ -70,7 +77,6 @@ class Copy:
         self.ignored = ignored  # key to reason, of the last records that made no sense
         self._space = space
         self._shelves: dict[ServiceName, _Shelf] = {}
-        self._cells: dict[bytes, _Cell] = {}
         self._words: dict[bytes, Word] = {}
         self._waiting: dict[bytes, pb.KeyValue] = {}  # entries of which nobody knows yet who wrote them
         self._doubted: dict[bytes, int] = {}  # the revision with which the ledger word of a bridge's copy went
@@ -125,7 +131,7 @@ class Copy:
                 continue  # seen before that happened of which we want to know
             self._doubted.pop(key, None)
             self._waiting.pop(key, None)
-            cell = self._cells.get(key)
+            cell = self.cell(key)
             asked = waiting.mod_revision if waiting is not None else cell.revision if cell is not None else 0
             if entry is not None and entry.mod_revision == asked:
                 self._decide(key, entry, word)
@@ -152,6 +158,16 @@ class Copy:
         place = self._space.locate(key)
         return place[0] if place is not None else None
 
+    def cells(self) -> Iterator[tuple[ServiceName, Collection[_Cell]]]:
+        """Every entry that is decided, by service."""
+        return ((name, shelf.cells.values()) for name, shelf in self._shelves.items())
+
+    def cell(self, key: bytes) -> _Cell | None:
+        """The entry under a key, where one is decided."""
+        place = self._space.locate(key)
+        shelf = self._shelves.get(place[0]) if place is not None else None
+        return shelf.cells.get(place[1]) if place is not None and shelf is not None else None
+
     def audit(self) -> Audit:
         """Begins to compare this copy with a list; see `Audit`."""
         self._audit = Audit(self)
@@ -162,13 +178,13 @@ class Copy:
             return
         if event.type == pb.Event.DELETE:
             gone = self._words.pop(key, None)
-            cell = self._cells.get(key)
+            cell = self.cell(key)
             # Most often the entry goes in the same transaction, and its event is the next one.
             if gone is not None and (cell is None or gone.revision >= cell.revision):
                 self._doubted[key] = event.kv.mod_revision
             return
         word = self._words[key] = ledger.word_of(event.kv)
-        cell = self._cells.get(key)
+        cell = self.cell(key)
         if cell is not None and cell.native and cell.revision == word.revision:
             self._doubted[key] = word.revision  # taken for a native's: a bridge has adopted it
         waiting = self._waiting.get(key)
@@ -179,7 +195,7 @@ class Copy:
     def _put(self, key: bytes, kv: pb.KeyValue) -> None:
         if self._doubted.get(key, 0) < kv.mod_revision:
             self._doubted.pop(key, None)
-        cell = self._cells.get(key)
+        cell = self.cell(key)
         if cell is None and self._space.locate(key) is None:
             return
         word = self._words.get(key)
@@ -199,9 +215,11 @@ class Copy:
             self._audit.removed.add(key)
         self._waiting.pop(key, None)
         self._doubted.pop(key, None)
-        cell = self._cells.pop(key, None)
-        if cell is not None:
-            shelf, id = cell.shelf, cell.id
+        place = self._space.locate(key)
+        shelf = self._shelves.get(place[0]) if place is not None else None
+        if place is not None and shelf is not None and shelf.cells.pop(place[1], None) is not None:
+            id = place[1]
+            shelf.opened()
             shelf.instances.pop(id, None)
             shelf.marks.pop(id, None)
             shelf.unreadable.discard(id)
@@ -211,19 +229,19 @@ class Copy:
 
     def _place(self, key: bytes, kv: pb.KeyValue, revision: int, word: Word | None) -> None:
         """One decided entry: a native's without a word, else a bridge's copy."""
-        cell = self._cells.get(key)
+        place = self._space.locate(key)
+        if place is None:
+            return
+        name, id = place
+        shelf = self._shelves.get(name)
+        if shelf is None:
+            shelf = self._shelves[name] = _Shelf(name)
+        cell = shelf.cells.get(id)
         if cell is not None:
-            shelf, id = cell.shelf, cell.id
-        else:
-            place = self._space.locate(key)
-            if place is None:
-                return
-            name, id = place
-            found = self._shelves.get(name)
-            if found is None:
-                found = self._shelves[name] = _Shelf(name)
-            shelf = found
-        self._cells[key] = _Cell(shelf, id, revision, kv.create_revision, word is None)
+            id = cell.id  # one object for all that have it
+        life = kv.create_revision
+        shelf.cells[id] = _Cell(id, revision, revision if life == revision else life, word is None)
+        shelf.opened()
         self._touched[shelf] = None
         instance: Instance | None = None
         if word is not None and word.mark is None:
@@ -263,7 +281,7 @@ class Audit:
     def __init__(self, copy: Copy) -> None:
         self.removed: set[bytes] = set()  # by events that arrived since the audit began
         self._copy = copy
-        self._listed: set[bytes] = set()
+        self._listed: dict[ServiceName, set[str]] = {}
         self._revision = 0  # of the list
         self._suspects: dict[bytes, int] = {}  # key to the revision it should have at least; 0: it should be gone
 
@@ -271,16 +289,20 @@ class Audit:
         """A page of the list, of keys and revisions."""
         for kv in kvs:
             key, revision = kv.key, kv.mod_revision
-            self._listed.add(key)
+            place = self._copy._space.locate(key)
+            if place is not None:
+                self._listed.setdefault(place[0], set()).add(place[1])
             if self._behind(key, revision):
                 self._suspects[key] = revision
 
     def end(self, revision: int) -> None:
         """The list is complete, and is of this revision: what stands in the copy since before and is not listed."""
         self._revision = revision
-        for key, cell in self._copy._cells.items():
-            if cell.revision <= revision and key not in self._listed:
-                self._suspects[key] = 0
+        for name, cells in self._copy.cells():
+            listed = self._listed.get(name, set())
+            for cell in cells:
+                if cell.revision <= revision and cell.id not in listed:
+                    self._suspects[self._copy._space.key(name, cell.id)] = 0
         self._listed.clear()
 
     def lost(self) -> list[bytes]:
@@ -288,7 +310,7 @@ class Audit:
         return [key for key, revision in self._suspects.items() if self._behind(key, revision)]
 
     def _behind(self, key: bytes, revision: int) -> bool:
-        cell = self._copy._cells.get(key)
+        cell = self._copy.cell(key)
         waiting = self._copy._waiting.get(key)
         if not revision:
             return cell is not None and cell.revision <= self._revision
