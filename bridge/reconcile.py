@@ -197,6 +197,8 @@ class Reconciler:
             self._collect()
             names = [name for name in self._dirty if name not in self._busy]
             if not names:
+                if self._unread is None or self._unread - self._busy:
+                    continue  # it came while the last of it was read
                 if self._writing and not self._busy and self._read_once:
                     self.desk.note_settled()
                 await self._store.newer(self._version)
