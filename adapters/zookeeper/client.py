@@ -206,8 +206,7 @@ class Client:
 
     async def watch(self, *paths: str) -> None:
         """Listeners are told of everything at and below these paths, until the connection is lost."""
-        for answer in [self.submit(wire.AddWatch(self._at(path))) for path in paths]:
-            await answer
+        await asyncio.gather(*[self.submit(wire.AddWatch(self._at(path))) for path in paths])
 
     async def exists(self, path: str) -> bool:
         """Whether there is such a node."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from adapters.zookeeper import client as clients
+from adapters.zookeeper import source as sources
 from bridge.adapter import Synced
 from bridge.errors import Expired, Superseded, Unavailable
 from tests.adapters.zookeeper.conftest import Open
@@ -164,11 +165,12 @@ async def end_session(native: Native, client: clients.Client) -> None:
 async def test_a_frozen_server_is_an_error_and_not_a_silence(
     zookeeper_server: StartZooKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Faults 3 and 4."""
+    """Faults 3 and 4. Long before the session would end, which is when kazoo notices."""
     monkeypatch.setattr(clients, "ANSWER_TIME", 1.0)
     monkeypatch.setattr(clients, "PATIENCE", 1.0)
-    server = await zookeeper_server()
-    async with Native(server.address) as native, registry_of(hosts=[server.address]) as registry:
+    monkeypatch.setattr(sources, "PROOF_TIME", 0.5)
+    server = await zookeeper_server(settings={"maxSessionTimeout": "120000"})
+    async with Native(server.address) as native, registry_of(hosts=[server.address], session_timeout=120) as registry:
         await native.register("/services/pay/i1", curator(PAY, instance(1)))
         async with watching(await source_of(registry)) as watch:
             await watch.until(lambda: watch.synced)
