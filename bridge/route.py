@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -205,5 +206,11 @@ def _one_port(link: Link, instance: Instance, traits: Traits) -> Instance:
 def _mark(supply: Supply, owner: str, key: str) -> Mark:
     service = supply.service
     before = service.marks.get(key)
-    path = (*before.path, supply.identity) if before else (supply.identity,)
+    path = _path(before.path if before else (), supply.identity)
     return Mark(owner, supply.link.name, path, supply.scope, service.name, key)
+
+
+@lru_cache(maxsize=1024)
+def _path(before: tuple[str, ...], identity: str) -> tuple[str, ...]:
+    """One registry more; one object for all that came the same way."""
+    return (*before, identity)
