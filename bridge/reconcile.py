@@ -6,14 +6,14 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from contextlib import aclosing
 from typing import Any, cast
 
 from bridge.adapter import Cause, Change, Observed, Outcome, Sink
 from bridge.desk import Desk, Ear
 from bridge.errors import Conflict, Denied, Expired, Rejected, Superseded, Unavailable
-from bridge.feed import DENIED_DELAY, Backoff
+from bridge.feed import DENIED_DELAY, LONGEST_DELAY, Backoff
 from bridge.holds import HeldRemoval
 from bridge.link import Link
 from bridge.model import ServiceName
@@ -26,6 +26,7 @@ BATCH = 60  # changes in one call of apply; a transaction of etcd holds 128 oper
 IN_FLIGHT = 16  # calls of apply under way at once: bounded, so that a slow target coalesces instead of queueing
 PLAN_SLICE = 200  # services planned before others get their turn on the loop
 OPINIONS = 8  # second opinions asked for at once
+HURRY = 1.0  # seconds between two batches that fail as a whole, for each of those in flight
 ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disagreed, is asked for again
 
 
@@ -70,6 +71,7 @@ class Reconciler:
         self._busy: set[ServiceName] = set()  # with a write under way
         self._unread: set[ServiceName] | None = None  # to be read again at the target; None: everything
         self._written: set[ServiceName] = set()  # since the reading under way began
+        self._conflicts: dict[ServiceName, int] = {}  # in a row, for what could not be written
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._superseded = asyncio.Event()
         self._timers: dict[ServiceName, asyncio.TimerHandle] = {}
@@ -273,7 +275,10 @@ class Reconciler:
     def _planned(self, name: ServiceName) -> tuple[Plan, Seen] | None:
         seen = self._dirty.pop(name)
         plan = self.desk.planned(name)
-        return None if plan is None else (plan, seen)
+        if plan is None:
+            self._conflicts.pop(name, None)
+            return None
+        return plan, seen
 
     def _allowed(self, plan: Plan) -> list[Change]:
         changes, again = self.desk.allowed(plan, self._writing)
@@ -288,11 +293,11 @@ class Reconciler:
     # -- writing -------------------------------------------------------------------------------------------------
 
     async def _apply(self, batch: list[Change], about: dict[ServiceName, tuple[Plan, Seen]]) -> None:
-        delay = 0.0
+        rests: dict[ServiceName, float] = {}
         try:
-            outcomes = await self.sink.apply(batch)
-            for outcome in outcomes:
-                delay = max(delay, self._settle(outcome, *about[outcome.change.service]))
+            for outcome in await self.sink.apply(batch):
+                name = outcome.change.service
+                rests[name] = max(rests.get(name, 0.0), self._settle(outcome, *about[name]))
         except Superseded as error:
             self._writing = False
             self._superseded.set()
@@ -303,14 +308,26 @@ class Reconciler:
             log.exception("bug destination=%s what=apply", self.destination)
             self._trouble("apply", error)
             self._doubt(about)
-            delay = 1.0
+            rests = dict.fromkeys(about, 1.0)
         finally:
-            if delay:
-                await asyncio.sleep(delay)
             self._written |= about.keys()
-            self._busy -= about.keys()
+            tired = {name: rest for name, rest in rests.items() if rest}
+            self._free(about.keys() - tired.keys())
+            for name, rest in tired.items():
+                self._tasks.create_task(self._rest(name, rest))
+            if len(tired) == len(about):  # nothing went well: the target is in trouble, and is not hurried
+                await asyncio.sleep(min(HURRY, *tired.values()))
             self._slots.release()
-            self.poke(about)
+            self._store.wake()
+
+    async def _rest(self, name: ServiceName, seconds: float) -> None:
+        """One name waits, its siblings do not (rule 9)."""
+        await asyncio.sleep(seconds)
+        self._free({name})
+
+    def _free(self, names: Set[ServiceName]) -> None:
+        self._busy -= names
+        self.poke(names)
 
     def _doubt(self, names: Iterable[ServiceName]) -> None:
         if self._unread is not None:
@@ -321,6 +338,7 @@ class Reconciler:
         change, error = outcome.change, outcome.error
         if error is None:
             self.desk.done(outcome, plan, seen)
+            self._conflicts.pop(change.service, None)
             return 0.0
         self._ear.failed(change, error)
         if isinstance(error, Rejected) and change.after is not None:
@@ -328,7 +346,9 @@ class Reconciler:
             return 0.0
         self._doubt((change.service,))
         if isinstance(error, Conflict):
-            return 0.0
+            # Once is a race, and the reading settles it; again and again, somebody fights or reads are stale.
+            times = self._conflicts[change.service] = self._conflicts.get(change.service, 0) + 1
+            return min(0.05 * 2.0**times, LONGEST_DELAY) if times > 1 else 0.0
         self._trouble("apply", error)
         if isinstance(error, Denied):
             return DENIED_DELAY
