@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from bridge.adapter import Listing, Observed, Synced
-from bridge.model import Instance, Mark, Service, ServiceName
+from bridge.model import Instance, Service, ServiceName
 
 EVERY_ID = "*"  # in Observed.unreadable: the whole service could not be read
 EVENTS_KEPT = 100_000  # deletions remembered as events; older ones count as absences, which the guard doubts more
@@ -53,6 +53,7 @@ class View:
         self.unreadable: dict[ServiceName, frozenset[str]] = {}  # ids seen but undecodable: they are there
         self._left_out: dict[tuple[ServiceName, str], int] = {}
         self._store = store
+        self._came = Listing("")  # as whom the store that answers now made itself known
         self._listing: dict[ServiceName, Service] | None = None
         self._ended: dict[tuple[ServiceName, str], None] = {}
         self._newest: dict[ServiceName, int] = {}  # the revisions of what this watch told since its listing
@@ -201,8 +202,8 @@ class View:
                 changed[key] = clean
         remarked = old is not None and old.marks != fresh.marks
         if remarked and old is not None:
-            for key in fresh.marks.keys() ^ old.marks.keys():
-                if key in instances:
+            for key in fresh.marks.keys() | old.marks.keys():
+                if key in instances and fresh.marks.get(key) != old.marks.get(key):
                     changed[key] = instances[key]
         gone = [key for key in before if key not in instances] if len(before) + len(changed) > len(instances) else []
         if not (changed or gone or remarked):
@@ -223,8 +224,6 @@ class View:
                 del self._ended[next(iter(self._ended))]
         self._store.recorder.changed(self, name, changed, gone)
         self._store.touch(self.registry, name)
-
-    _came: Listing = Listing("")
 
 
 def _new_life(view: View, listing: Listing) -> str:
@@ -316,9 +315,3 @@ class Store:
         finally:
             if future in self._waiting:
                 self._waiting.remove(future)
-
-
-def marks_of(service: Service, instance: str, identity: str) -> tuple[tuple[str, ...], Mark | None]:
-    """The path of an instance up to and with the registry that it was seen in, and its mark if a bridge wrote it."""
-    mark = service.marks.get(instance)
-    return ((*mark.path, identity) if mark else (identity,)), mark
