@@ -114,7 +114,7 @@ class Desk:
 
     def names(self) -> Iterable[ServiceName]:
         """Every name under which something is held or desired."""
-        return self.entries.keys() | self._feeds.keys()
+        return self.entries.keys() | self.loose.keys() | self._feeds.keys()
 
     # -- what is desired, and what is held -----------------------------------------------------------------------
 
