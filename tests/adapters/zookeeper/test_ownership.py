@@ -377,3 +377,17 @@ async def test_a_copy_that_is_made_between_the_list_and_the_reading_has_its_mark
         await watch.until(lambda: watch.synced)
         for observed in watch.observations(PAY):
             assert observed.service.marks == {"i1": mark(PAY, "i1")}
+
+
+async def test_a_copy_whose_ledger_node_goes_is_shown_as_a_natives(native: Native, open_registry: Open) -> None:
+    """As when it is released: nothing happens to the entry itself."""
+    registry = open_registry()
+    sink = registry.sink(BRIDGE)
+    async with sink.writer():
+        await write(sink, create(PAY, instance(1)))
+        async with watching(await source_of(registry)) as watch:
+            await watch.until(lambda: watch.synced)
+            assert watch.service(PAY).marks.keys() == {"i1"}
+            await native.delete(LEDGER)
+            await watch.until(lambda: not watch.service(PAY).marks)
+            assert watch.picture(PAY) == at(instance(1))

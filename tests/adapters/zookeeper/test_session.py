@@ -275,6 +275,26 @@ async def test_a_standby_that_takes_over_keeps_what_was_leased(native: Native, o
         assert sizes.index(99) == len(sizes) - 1 or set(sizes[sizes.index(99) :]) == {99}
 
 
+async def test_a_writer_that_has_not_heard_of_its_loss_writes_nothing(
+    zookeeper: ZooKeeper, native: Native, open_registry: Open
+) -> None:
+    """The lock is part of every transaction: what the server knows counts, not what we do."""
+    async with Proxy(zookeeper.address) as proxy:
+        sink = open_registry(hosts=[proxy.address], session_timeout=20).sink(BRIDGE)
+        async with sink.writer() as term:
+            await write(sink, create(PAY, instance(1)))
+            proxy.freeze("down")
+            await native.delete(term.path)
+            sent = proxy.pipes["up"].bytes
+            writing = asyncio.create_task(sink.apply([create(PAY, instance(2))]))
+            await eventually(lambda: is_so(proxy.pipes["up"].bytes > sent + 100))
+            assert not term.over
+            await proxy.heal()
+            with pytest.raises(Superseded):
+                await writing
+            assert await native.do(native.zk.get_children, "/services/pay") == ["i1"]
+
+
 WRITER = """
 import asyncio, sys
 from tests.adapters.zookeeper.lab import registry_of
