@@ -87,7 +87,7 @@ def make_plan(
             if entry is not None and entry.mark is not None and _is_another(entry, entry.mark, wanted):
                 displaced.add(key)
             elif key in ours:
-                removals.append(_removal(name, key, ours[key], Gone(Cause.SHADOWED, _scope(wanted.mark)), links))
+                removals.append(_removal(name, key, ours[key], _yields(ours[key], foreign, wanted, links, views), links))
             continue
         if entry is not None and entry.instance == wanted.instance and entry.mark == wanted.mark:
             continue
@@ -186,6 +186,21 @@ def _view(views: Iterable[View], links: Mapping[str, Link], mark: Mark) -> View 
     return next(
         (v for v in views if v.identity == mark.path[-1] and v.scope == mark.scope and v.registry in registries), None
     )
+
+
+def _yields(
+    entry: Entry,
+    foreign: Mapping[tuple[str, int], str],
+    wanted: Wanted,
+    links: Mapping[str, Link],
+    views: list[View],
+) -> Gone:
+    """Why an entry goes whose new value a native leaves no room for: its own address may be free, and is lost then."""
+    own = entry.instance.sockets()
+    if not own or not own.isdisjoint(foreign):
+        return Gone(Cause.SHADOWED, _scope(wanted.mark))
+    view = _view(views, links, wanted.mark)
+    return Gone(Cause.EVENT, _scope(wanted.mark), view.doubt if view is not None else "")
 
 
 def _standing(
