@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -62,6 +62,8 @@ class Holds:
         self._shown: dict[str, frozenset[Item]] = {}
         self._asked: dict[ServiceName, dict[tuple[Scope, Cause], int]] = {}
         self._losses: dict[tuple[Scope, Cause], int] = {}
+        # What was held and is asked no more, and until when it counts as lost all the same; the oldest comes first.
+        self._returned: dict[tuple[Scope, Cause], dict[tuple[ServiceName, str], float]] = {}
 
     def ask(self, name: ServiceName, removals: list[Removal]) -> None:
         """Counts what a plan would take away, before any of it is judged: a loss is judged as a whole."""
@@ -74,13 +76,35 @@ class Holds:
             if removal.loses:
                 key = (removal.scope, removal.cause)
                 asked[key] = asked.get(key, 0) + 1
+                self._returned.get(key, {}).pop((name, removal.change.id), None)
                 self._losses[key] = self._losses.get(key, 0) + 1
         if asked:
             self._asked[name] = asked
 
-    def losses(self, scope: Scope, cause: Cause) -> int:
-        """How many serving instances of a scope are asked to go for that cause, held ones included."""
-        return self._losses.get((scope, cause), 0)
+    def came_back(self, one: HeldRemoval, until: float) -> None:
+        """A held removal is asked no more: its siblings may come back as well, so for a while they are judged with it.
+
+        Otherwise the last of a herd that comes back would be so few that the limits let them go (fault 24).
+        """
+        if one.removal.loses:
+            returned = self._returned.setdefault((one.removal.scope, one.removal.cause), {})
+            returned[one.removal.change.service, one.removal.change.id] = until
+
+    def losses(self, scope: Scope, cause: Cause, now: float) -> tuple[int, float]:
+        """How many serving instances of a scope are asked to go for that cause, held ones and returned ones included.
+
+        And in how many seconds the next of the returned ones is forgotten, 0: there are none.
+        """
+        asked = self._losses.get((scope, cause), 0)
+        returned = self._returned.get((scope, cause))
+        if returned is None:
+            return asked, 0.0
+        while returned and (first := next(iter(returned.items())))[1] <= now:
+            del returned[first[0]]
+        if not returned:
+            del self._returned[scope, cause]
+            return asked, 0.0
+        return asked + len(returned), next(iter(returned.values())) - now
 
     def is_free(self, removal: Removal) -> bool:
         """Whether the operator or a second opinion has let this one go."""
@@ -152,6 +176,10 @@ class Holds:
     def count(self, link: str | None = None) -> int:
         """How many removals are held, of one link or of all."""
         return sum(1 for held in self._held.values() for one in held.values() if link is None or one.item[0] == link)
+
+    def names(self) -> Collection[ServiceName]:
+        """The names under which something is held."""
+        return self._held.keys()
 
     def of(self, name: ServiceName) -> dict[str, HeldRemoval]:
         """What is held under one name."""

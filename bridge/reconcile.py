@@ -233,7 +233,7 @@ class Reconciler:
         """Takes up what changed at the sources, and what waited for a source's first word."""
         if self._syncs != self._store.syncs:
             self._syncs = self._store.syncs
-            self.poke(self.desk.kept)
+            self.poke({*self.desk.kept, *self.desk.holds.names()})
         version = self._store.version
         if version != self._version:
             for name, seen in self.desk.affected(self._version):

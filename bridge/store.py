@@ -54,6 +54,8 @@ class View:
         self._left_out: dict[tuple[ServiceName, str], int] = {}
         self._store = store
         self._came = Listing("")  # as whom the store that answers now made itself known
+        self._trusted = Listing("")  # as whom the store that is believed did
+        self._is_back = False  # the believed one answers again, after another did
         self._listing: dict[ServiceName, Service] | None = None
         self._ended: dict[tuple[ServiceName, str], None] = {}
         self._newest: dict[ServiceName, int] = {}  # the revisions of what this watch told since its listing
@@ -69,6 +71,7 @@ class View:
     def restore(self, identity: str, incarnation: str, revision: int, services: dict[ServiceName, Service]) -> None:
         """Takes last known good over from the disk: served at once, evidence of nothing (rule 2)."""
         self.identity, self.incarnation, self.revision = identity, incarnation, revision
+        self._trusted = Listing(identity, incarnation)
         self.services = services
         for name in services:
             self._store.touch(self.registry, name)
@@ -76,9 +79,14 @@ class View:
     def begin(self, listing: Listing) -> None:
         """A watch begins: mark. Nothing disappears until `sync` (rule 1)."""
         self.lists += 1
-        if self.identity:
-            self.doubt = self.doubt or _new_life(self, listing)
+        if self._trusted.identity:
+            doubt = _new_life(self._trusted, self.revision, listing)
+            # A store that went back may write itself forward again, so that doubt stays; the believed one may return.
+            other = (listing.identity, listing.incarnation) != (self._came.identity, self._came.incarnation)
+            self._is_back = not doubt and bool(self.doubt) and (other or self._is_back)
+            self.doubt = doubt or self.doubt
         if not self.doubt:
+            self._trusted = listing
             self.identity, self.incarnation = listing.identity, listing.incarnation
             self.revision = max(self.revision, listing.revision)
             self._store.recorder.described(self)
@@ -122,6 +130,10 @@ class View:
             self._replace(name, service, ended=False)
         if not self.doubt and synced.revision > self.revision:
             self.revision = synced.revision
+        if self._is_back:
+            self.doubt, self._is_back = "", False
+            self._trusted = self._came
+            self._store.syncs += 1
         if not self.synced:
             self._store.syncs += 1
         self.synced = self.up = True
@@ -139,6 +151,7 @@ class View:
     def believe(self) -> None:
         """The operator, or the return of all that was missing, has settled the doubt: this life counts from now on."""
         self.doubt = ""
+        self._trusted = self._came
         self.identity, self.incarnation = self._came.identity, self._came.incarnation
         self.revision = self._came.revision
         self._store.recorder.described(self)
@@ -226,16 +239,15 @@ class View:
         self._store.touch(self.registry, name)
 
 
-def _new_life(view: View, listing: Listing) -> str:
-    """Why the store that answers is not the one that was known, "" if it is (rule 3)."""
-    if listing.identity != view.identity:
-        return f"another store answers: {listing.identity}, known was {view.identity}"
-    if listing.incarnation != view.incarnation:
-        return (
-            f"a new incarnation answers: {listing.incarnation or 'unnamed'}, known was {view.incarnation or 'unnamed'}"
-        )
-    if listing.revision < view.revision:
-        return f"the revision went back from {view.revision} to {listing.revision}"
+def _new_life(known: Listing, revision: int, listing: Listing) -> str:
+    """Why the store that answers is not the one that was known at that revision, "" if it is (rule 3)."""
+    if listing.identity != known.identity:
+        return f"another store answers: {listing.identity}, known was {known.identity}"
+    if listing.incarnation != known.incarnation:
+        said, before = listing.incarnation or "unnamed", known.incarnation or "unnamed"
+        return f"a new incarnation answers: {said}, known was {before}"
+    if listing.revision < revision:
+        return f"the revision went back from {revision} to {listing.revision}"
     return ""
 
 
@@ -252,7 +264,7 @@ class Store:
         recorder: Recorder | None = None,
     ) -> None:
         self.version = 0
-        self.syncs = 0  # scopes that have listed everything for the first time: what waited for their word may go on
+        self.syncs = 0  # times that a scope's word came to count: what waited for it may go on
         self.scrub = scrub
         self.recorder = recorder or Recorder()
         self._clock = clock

@@ -90,6 +90,12 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*carrying, return_exceptions=True)
 
+    async def lead(self, target: str) -> None:
+        """Carries to another server from now on, as a name does that was given another address."""
+        self._host, _, port = target.rpartition(":")
+        self._port = int(port)
+        await self.cut()
+
     def drop(self, *directions: Direction) -> None:
         """A black hole: connections stand and are taken, what is sent (either way, or one) never arrives."""
         for pipe in self._chosen(directions):
