@@ -353,6 +353,8 @@ def status(file: Path, output: str) -> int:
         now["links"],
         ("link", "from", "to", "policy", "role", "lag", "waiting", "held", "parked", "shadowed", "frozen", "reason"),
     )
+    for to, writer in {row["to"]: row["writer"] for row in now["links"] if row["role"] == "standby"}.items():
+        click.echo(f"\n{to}: {_writer(writer)}")
     for link, freeze in now["freezes"].items():
         click.echo(f"\nfrozen {link}: {freeze['reason']} (by {freeze['by']})")
     if now["last_removals"]:
@@ -361,6 +363,13 @@ def status(file: Path, output: str) -> int:
     for text in now["attention"]:
         click.echo(f"attention: {text}")
     return ATTENTION if now["attention"] else OK
+
+
+def _writer(writer: Row | None) -> str:
+    if writer is None:
+        return "this daemon stands by, and nobody has said yet who writes"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(writer["since"]))
+    return f"{writer['host']} writes, pid {writer['pid']}, since {since}, configuration {writer['configuration']}"
 
 
 @command("log", "isthmus log isthmus.yaml --service pay-api --since 2h")

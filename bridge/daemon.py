@@ -19,17 +19,20 @@ from typing import Any
 import msgspec
 
 from bridge import __version__, config, control, show, state
-from bridge.adapter import Cause, Change, Outcome
+from bridge.adapter import Cause, Change, Outcome, Sink
 from bridge.blocks import Configuration
+from bridge.desk import Desk
 from bridge.document import Document
 from bridge.engine import Engine
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, Unavailable
 from bridge.holds import HeldRemoval
 from bridge.inspect import pending
 from bridge.journal import Journal
 from bridge.metrics import Metrics
 from bridge.notify import Notifier
+from bridge.reconcile import Writer
 from bridge.store import Seen
+from bridge.succession import Succession
 from bridge.web import Web
 
 log = logging.getLogger("isthmus.daemon")
@@ -48,7 +51,14 @@ class Daemon:
         self.started = time.time()
         self.journal = Journal(kept.folder / "journal" if kept.folder else None)
         self.metrics = Metrics(self._status, configuration.bridge.id)
-        self.engine = Engine(configuration, ear=self, recorder=kept.known, frozen=self._is_frozen, state=kept.folder)
+        self.engine = Engine(
+            configuration,
+            ear=self,
+            recorder=kept.known,
+            frozen=self._is_frozen,
+            peers=self._peers,
+            state=kept.folder,
+        )
         self._stop = asyncio.Event()
         self._notifier = Notifier(os.environ)
 
@@ -84,6 +94,23 @@ class Daemon:
                 took,
                 outcome.version,
             )
+
+    def noticed(self, change: Change, kind: str, serving: tuple[int, int]) -> None:
+        """The writer made a change while this process stood by."""
+        mark = change.mark
+        to = next((one.to for one in self.configuration.links if mark is not None and one.name == mark.link), None)
+        writer = show.writer(self.engine.reconcilers[to]) if to in self.engine.reconcilers else None
+        self.journal.append(
+            kind,
+            link=mark.link if mark is not None else "",
+            service=change.service,
+            instance=change.id,
+            reason=f"by the writer {writer.host}" if writer is not None else "by the writer",
+            before=change.before.instance if change.before else None,
+            after=change.after,
+            scope=(mark.path[-1], mark.scope) if mark is not None else ("", ""),
+            serving=serving,
+        )
 
     def held(self, one: HeldRemoval) -> None:
         """The guard holds a removal."""
@@ -199,6 +226,10 @@ class Daemon:
                 reconciler.desk.holds.free(approval.items)
         for reconciler in self.engine.reconcilers.values():
             reconciler.desk.settled.update(self.state.settled())
+            mine = {link.name for link in reconciler.desk.links}
+            for hold, shown in self.state.shown.entries.items():
+                if any(item[0] in mine for item in shown.items):
+                    reconciler.desk.holds.remember(hold, shown.items)
         targets = {link.name: self.engine.reconcilers[link.to] for link in self.configuration.links}
         for loss in self.journal.recent_losses():
             if loss.link in targets:
@@ -235,6 +266,14 @@ class Daemon:
 
     def _is_frozen(self, link: str) -> bool:
         return self.state.frozen(link) is not None
+
+    def _peers(self, destination: str, sink: Sink, desk: Desk) -> Succession:
+        return Succession(
+            destination, sink, desk, self.state, self, me=self._me, clock=self.engine.clock, wall=time.time
+        )
+
+    def _me(self) -> Writer:
+        return Writer(socket.gethostname(), os.getpid(), self.started, self.configuration.hash)
 
     # -- the file ----------------------------------------------------------------------------------------------------
 
@@ -299,7 +338,15 @@ class Daemon:
         denied = [repr(view) for view, feed in self.engine.feeds.items() if feed.denied]
         roles = {row["link"]: row["role"] for row in show.link_rows(self.engine)}
         ready = not silent and not denied
-        return ready, {"ready": ready, "scopes": scopes, "links": roles, "silent": silent, "denied": denied}
+        role = "standby" if "standby" in roles.values() else "writer" if "writer" in roles.values() else "observing"
+        return ready, {
+            "ready": ready,
+            "role": role,
+            "scopes": scopes,
+            "links": roles,
+            "silent": silent,
+            "denied": denied,
+        }
 
     def _commands(self) -> Mapping[str, control.Command]:
         async def status(_: dict[str, Any], __: control.Peer) -> Any:
@@ -308,7 +355,7 @@ class Daemon:
         async def holds(_: dict[str, Any], __: control.Peer) -> Any:
             rows = show.hold_rows(self.engine)
             for row in rows:
-                self.state.shown.put(row["id"], state.Shown(items=tuple(map(tuple, row["items"])), at=time.time()))
+                self.state.show(row["id"], tuple(map(tuple, row["items"])))
             return rows
 
         async def approve(arguments: dict[str, Any], peer: control.Peer) -> Any:
@@ -339,6 +386,12 @@ class Daemon:
     def _approve(self, hold: str, reason: str, by: str) -> list[tuple[str, str, str]]:
         now = self.engine.clock()
         for reconciler in self.engine.reconcilers.values():
+            if reconciler.role == "standby":
+                if all(one.id != hold for one in reconciler.desk.holds.show(now)):
+                    continue
+                writer = show.writer(reconciler)
+                where = f"{writer.host} (pid {writer.pid})" if writer is not None else "another host"
+                raise Unavailable(f"this daemon stands by, and {where} writes: approve it there")
             try:
                 items = reconciler.desk.holds.approve(hold, now)
             except KeyError:

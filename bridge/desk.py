@@ -29,6 +29,9 @@ class Ear(Protocol):
         `serving`: entries of the service before and after; equal where the guard counts no loss or gain.
         """
 
+    def noticed(self, change: Change, kind: str, serving: tuple[int, int]) -> None:
+        """While this process stands by, the writer made a change; `serving` as for `written`."""
+
     def held(self, one: HeldRemoval) -> None:
         """The guard holds a removal."""
 
@@ -150,8 +153,18 @@ class Desk:
             found.sort(key=lambda one: (one.link.name, one.link.from_.index(one.registry), one.scope))
         return found
 
-    def take(self, held: Held, names: Iterable[ServiceName] | None, less: Iterable[ServiceName]) -> list[ServiceName]:
-        """What was read at the target, for some names or for all, less some; returns the names that differ."""
+    def take(
+        self,
+        held: Held,
+        names: Iterable[ServiceName] | None,
+        less: Iterable[ServiceName],
+        *,
+        following: bool = False,
+    ) -> list[ServiceName]:
+        """What was read at the target, for some names or for all, less some; returns the names that differ.
+
+        `following`: another process of this bridge is the writer, and what changed of ours is its doing.
+        """
         self.identity = held.identity
         known = self.entries.keys() | self.loose.keys() | held.services.keys() | held.loose.keys()
         differ = []
@@ -159,7 +172,10 @@ class Desk:
             entries = held.services.get(name, {})
             loose = held.loose.get(name, {})
             if entries != self.entries.get(name, {}) or loose != self.loose.get(name, {}):
+                before, serving = self.entries.get(name, {}), self._serving.get(name, 0)
                 self._put(name, entries)
+                if following:
+                    self._notice(name, before, {key: one for key, one in entries.items() if key not in loose}, serving)
                 if loose:
                     self.loose[name] = loose
                 else:
@@ -187,6 +203,26 @@ class Desk:
         if entry.mark is not None and entry.mark.owner == self.owner:
             scope = (entry.mark.path[-1], entry.mark.scope)
             self._owned[scope] = self._owned.get(scope, 0) + by
+
+    def _notice(self, name: ServiceName, before: dict[str, Entry], after: dict[str, Entry], serving: int) -> None:
+        """Tells, and counts for the guard, what the writer did under a name; the later of two changes is seen alone."""
+        for key in sorted(before.keys() | after.keys()):
+            was, now = before.get(key), after.get(key)
+            newest = now or was
+            if newest is None or newest.mark is None or newest.mark.owner != self.owner:
+                continue
+            if was is not None and was.mark is not None and now is not None and was.instance == now.instance:
+                continue
+            won = int(now is not None and now.instance.serving) - int(was is not None and was.instance.serving)
+            scope = (newest.mark.path[-1], newest.mark.scope)
+            counted = won if won < 0 or (self.identity, *scope) in self.settled else 0
+            if counted:
+                self.windows.add(name, self._clock(), won)
+                self.windows.add(scope, self._clock(), won)
+            kind = "add" if was is None else "remove" if now is None else "update"
+            change = Change(name, key, was, now.instance if now is not None else None, newest.mark)
+            self._ear.noticed(change, kind, (serving + won - counted, serving + won))
+            serving += won
 
     def note_settled(self) -> None:
         """Everything that was seen is planned: what has no instance left to be added has had its first copy."""
@@ -297,11 +333,11 @@ class Desk:
                 if wait:
                     again = max(again, wait)
                     continue
-            verdict = self._judge(plan, removal, going, now)
+            verdict, forgotten = self._judge(plan, removal, going, now)
             if verdict.rule and not is_free:
-                limits = self._limits(removal)
-                wait = limits.confirm_absence if removal.cause is Cause.ABSENCE else limits.confirm_event
-                held[removal.change.id] = HeldRemoval(removal, verdict, now, None if verdict.operator else now + wait)
+                due = None if verdict.operator else now + self._confirmation(removal)
+                held[removal.change.id] = HeldRemoval(removal, verdict, now, due)
+                again = max(again, forgotten)
             else:
                 free.append(removal.change)
                 if removal.loses and writing:
@@ -329,8 +365,12 @@ class Desk:
         for one in fresh:
             self._ear.held(one)
         going = {change.id for change in free}
+        now = self._clock()
         for one in gone:
-            self._ear.released(one, "released" if one.removal.change.id in going else "no longer asked")
+            goes = one.removal.change.id in going
+            if not goes:
+                self.holds.came_back(one, now + self._confirmation(one.removal))
+            self._ear.released(one, "released" if goes else "no longer asked")
 
     def _writable(self, change: Change) -> bool:
         """By policy and freeze, and not parked with this very value."""
@@ -347,15 +387,19 @@ class Desk:
         link = self._links.get(mark.link) if mark else None
         return link.limits(removal.change.service) if link else Guard()
 
-    def _judge(self, plan: Plan, removal: Removal, going: int, now: float) -> guard.Verdict:
+    def _confirmation(self, removal: Removal) -> float:
+        """Seconds until a second opinion on a removal is asked for."""
+        limits = self._limits(removal)
+        return limits.confirm_absence if removal.cause is Cause.ABSENCE else limits.confirm_event
+
+    def _judge(self, plan: Plan, removal: Removal, going: int, now: float) -> tuple[guard.Verdict, float]:
+        """The verdict, and in how many seconds what it rests on is less by itself, 0: never."""
         limits = self._limits(removal)
         owned = self._owned.get(removal.scope, 0)
         service = Level(self.windows.start(plan.name, plan.serving, now, limits.window), plan.serving - going)
-        scope = Level(
-            self.windows.start(removal.scope, owned, now, limits.window),
-            owned - self.holds.losses(removal.scope, removal.cause),
-        )
-        return guard.judge(limits, removal.cause, removal.doubt, removal.loses, service, scope)
+        losses, forgotten = self.holds.losses(removal.scope, removal.cause, now)
+        scope = Level(self.windows.start(removal.scope, owned, now, limits.window), owned - losses)
+        return guard.judge(limits, removal.cause, removal.doubt, removal.loses, service, scope), forgotten
 
     # -- what came of it -----------------------------------------------------------------------------------------
 

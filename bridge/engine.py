@@ -7,20 +7,21 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from bridge import config
-from bridge.adapter import Observed, Reach, Registry, Source
+from bridge.adapter import Observed, Reach, Registry, Sink, Source
 from bridge.blocks import Configuration
-from bridge.desk import Ear
+from bridge.desk import Desk, Ear
 from bridge.errors import ConfigError, Denied, Unavailable
 from bridge.feed import Backoff, Feed
 from bridge.link import Link, Policy
 from bridge.model import ServiceName
-from bridge.reconcile import Reconciler
+from bridge.reconcile import Peers, Reconciler
 from bridge.secrets import Scrub
 from bridge.store import Recorder, Store, View
 
@@ -41,6 +42,7 @@ class Engine:
         ear: Ear,
         recorder: Recorder | None = None,
         frozen: Callable[[str], bool] = lambda _: False,
+        peers: Callable[[str, Sink, Desk], Peers] | None = None,
         observe: bool = False,
         state: Path | None = None,
         rng: random.Random | None = None,
@@ -54,6 +56,7 @@ class Engine:
         self.clock = clock
         self._ear = ear
         self._frozen = frozen
+        self._peers = peers
         self._observe = observe
         self._state = state
         self._rng = rng or random.Random()
@@ -130,10 +133,11 @@ class Engine:
             if name in self.reconcilers:
                 self.reconcilers[name].route(self._links_to(name))
             else:
+                sink = self.registries[name].sink(configuration.bridge.id)
                 self.reconcilers[name] = Reconciler(
                     owner=configuration.bridge.id,
                     destination=name,
-                    sink=self.registries[name].sink(configuration.bridge.id),
+                    sink=sink,
                     links=self._links_to(name),
                     store=self.store,
                     ear=self._ear,
@@ -143,6 +147,7 @@ class Engine:
                     relist=lambda view: self.feeds[view].relist(),
                     frozen=self._frozen,
                     resync=configuration.bridge.resync,
+                    peers=partial(self._peers, name, sink) if self._peers is not None else None,
                 )
             if ("reconciler", name) not in self._tasks:
                 self._start("reconciler", name, self._run_reconciler(name))

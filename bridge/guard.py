@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bridge.adapter import Cause
 from bridge.link import Guard
@@ -66,6 +66,16 @@ class Windows:
             deltas[-1][1] += delta
         else:
             deltas.append([now, delta])
+
+    def lost(self, now: float, window: float) -> dict[Any, tuple[int, float]]:
+        """What was lost on balance within the window: how many, and when the last of them went, by key."""
+        found = {}
+        for key, deltas in self._deltas.items():
+            recent = [(at, delta) for at, delta in deltas if at > now - window]
+            balance = int(sum(delta for _, delta in recent))
+            if balance < 0:
+                found[key] = (-balance, max(at for at, delta in recent if delta < 0))
+        return found
 
     def start(self, key: Hashable, serving: int, now: float, window: float) -> int:
         """How many served at the start of the window, by how many serve now; what is older is forgotten."""

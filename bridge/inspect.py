@@ -31,6 +31,9 @@ class Silence:
     def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
         """Nothing is written by an engine that observes."""
 
+    def noticed(self, change: Change, kind: str, serving: tuple[int, int]) -> None:
+        """An engine that observes takes no lock."""
+
     def held(self, one: HeldRemoval) -> None:
         """Shown by the plan."""
 

@@ -44,6 +44,10 @@ LINKS: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
     "isthmus_link_shadowed": ("Instances that a native occupies at the target", lambda row: row["shadowed"]),
     "isthmus_link_lag_seconds": ("Age of the oldest change seen and not written", lambda row: row["lag"]),
     "isthmus_link_frozen": ("1 while an operator has stopped the writes", lambda row: bool(row["frozen"])),
+    "isthmus_configuration_differs": (
+        "1 while this process stands by for a writer that runs another file",
+        lambda row: bool(row.get("differs")),
+    ),
     "isthmus_link_role": ("1: this process writes; 0: it stands by or observes", lambda row: row["role"] == "writer"),
 }
 

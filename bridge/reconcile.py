@@ -8,7 +8,9 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, Protocol, cast
+
+import msgspec
 
 from bridge.adapter import Cause, Change, Observed, Outcome, Sink
 from bridge.desk import Desk, Ear
@@ -28,6 +30,32 @@ PLAN_SLICE = 200  # services planned before others get their turn on the loop
 OPINIONS = 8  # second opinions asked for at once
 HURRY = 1.0  # seconds between two batches that fail as a whole, for each of those in flight
 ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disagreed, is asked for again
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """The process that writes at a destination. `since` in seconds since the epoch; `configuration` is a hash."""
+
+    host: str
+    pid: int
+    since: float
+    configuration: str
+
+
+class Peers(Protocol):
+    """The other daemons of this bridge, at one destination; see `bridge.succession`."""
+
+    @property
+    def writer(self) -> Writer | None:
+        """Who writes there, as far as is known."""
+        ...
+
+    async def inherit(self) -> None:
+        """The lock is ours: before anything is written. Raises Unavailable or Denied."""
+        ...
+
+    async def run(self, writing: Callable[[], bool]) -> None:
+        """Never returns. `writing()`: whether this process is the writer."""
+        ...
 
 
 class Reconciler:
@@ -53,10 +81,12 @@ class Reconciler:
         frozen: Callable[[str], bool] = lambda _: False,
         resync: float = 600.0,
         batch: int = BATCH,
+        peers: Callable[[Desk], Peers] | None = None,
     ) -> None:
         self.destination = destination
         self.sink = sink
         self.desk = Desk(owner=owner, sink=sink, links=links, store=store, ear=ear, clock=clock, frozen=frozen)
+        self.peers = peers(self.desk) if peers is not None else None
         self.role = "starting"
         self.reason = "not reached yet"
         self._store = store
@@ -79,6 +109,7 @@ class Reconciler:
         self._syncs = 0
         self._writing = False
         self._read_once = False
+        self._following = False  # what changes of ours at the target is another process's doing
 
     def route(self, links: Sequence[Link]) -> None:
         """New links: what stays is not touched; what they take away is of cause `config`, and held."""
@@ -123,6 +154,8 @@ class Reconciler:
             tasks.create_task(self._resync_loop())
             if self.desk.writes:
                 tasks.create_task(self._retrying("lock", self._reign))
+                if self.peers is not None:
+                    tasks.create_task(self.peers.run(lambda: self._writing))
             else:
                 self.role = "observing"
 
@@ -157,7 +190,10 @@ class Reconciler:
 
     async def _reign(self) -> None:
         self.role = "standby"
+        self._following = True
         async with self.sink.writer() as term:
+            if self.peers is not None:
+                await self.peers.inherit()
             # What was read as a standby may be old by now: an answer from before the lock is no ground to write on.
             self._unread = None
             self._superseded.clear()
@@ -221,8 +257,10 @@ class Reconciler:
                 if self.reason:
                     log.info("reached destination=%s identity=%s", self.destination, held.identity)
                 self.reason = ""
-                self._read_once = True
-                self.poke(self.desk.take(held, wanted, self._written))
+                following, self._read_once = self._following and self._read_once, True
+                if wanted is None and self._writing:
+                    self._following = False  # this was the last word of the writer before us
+                self.poke(self.desk.take(held, wanted, self._written, following=following))
         except BaseException:
             self._unread = None if names is None or self._unread is None else self._unread | names
             raise

@@ -13,7 +13,7 @@ from bridge.engine import Engine
 from bridge.link import Policy
 from bridge.model import Instance, Mark, Service, ServiceName
 from bridge.plan import Plan
-from bridge.reconcile import Reconciler
+from bridge.reconcile import Reconciler, Writer
 from bridge.route import target_of
 from bridge.secrets import Scrub
 from bridge.store import View
@@ -141,10 +141,23 @@ def link_rows(engine: Engine) -> list[Row]:
                     else _feeding(reconciler, link.name, reconciler.desk.parked),
                     "shadowed": sum(len(found) for found in reconciler.desk.shadowed.values()),
                     "frozen": reconciler.desk.is_frozen(link.name),
+                    "writer": msgspec.to_builtins(writer(reconciler)),
+                    "differs": _differs(engine, reconciler),
                     "reason": reconciler.reason,
                 }
             )
     return rows
+
+
+def writer(reconciler: Reconciler) -> Writer | None:
+    """Who writes at a destination, as far as is known."""
+    return reconciler.peers.writer if reconciler.peers is not None else None
+
+
+def _differs(engine: Engine, reconciler: Reconciler) -> bool:
+    """Whether this process stands by for one that runs another file."""
+    other = writer(reconciler)
+    return reconciler.role == "standby" and other is not None and other.configuration != engine.configuration.hash
 
 
 def _feeding(reconciler: Reconciler, link: str, parked: Iterable[tuple[ServiceName, str]]) -> int:
@@ -354,6 +367,9 @@ def attention(engine: Engine) -> list[str]:
                 found.append(f"{row['link']}: {row[kind]} {kind}")
         if row["frozen"]:
             found.append(f"{row['link']}: frozen")
+        if row["differs"]:
+            theirs = f"the writer's on {row['writer']['host']} is {row['writer']['configuration']}"
+            found.append(f"{row['link']}: this file is {engine.configuration.hash}, {theirs}")
         if row["reason"]:
             found.append(f"{row['link']}: {row['reason']}")
     return list(dict.fromkeys(found))

@@ -65,6 +65,13 @@ class Copied(msgspec.Struct, frozen=True):
     scope: str
 
 
+class Told(msgspec.Struct, frozen=True):
+    """The freezes that all daemons of this bridge are known to know, by link; `turn` as in `bridge.succession`."""
+
+    turn: int = 0
+    freezes: dict[str, Freeze] = {}
+
+
 class Accepted(NamedTuple):
     """The last configuration that was without faults: its text, and where it stood."""
 
@@ -84,6 +91,7 @@ class State:
         self.approvals = Table(folder / "approvals.json" if folder else None, Approval, clock, REMEMBERED)
         self.shown = Table(folder / "shown.json" if folder else None, Shown, clock, REMEMBERED)
         self.copies = Table(folder / "copies.json" if folder else None, Copied, clock)
+        self.told = Table(folder / "told.json" if folder else None, Told, clock)  # by destination
         self._accepted: Accepted | None = None
         self._accept_fault: Fault | None = None
         self._clock = clock
@@ -91,7 +99,7 @@ class State:
     @property
     def fault(self) -> Fault | None:
         """The oldest trouble with the disk, None where there is none."""
-        tables = (self.freezes, self.approvals, self.shown, self.copies)
+        tables = (self.freezes, self.approvals, self.shown, self.copies, self.told)
         parts = (self._accept_fault, self.known.fault, *(table.fault for table in tables))
         return min((part for part in parts if part is not None), key=lambda part: part.since, default=None)
 
@@ -184,7 +192,7 @@ class State:
             before = self.in_force()
             while True:
                 await asyncio.sleep(EVERY)
-                for table in (self.freezes, self.approvals, self.shown, self.copies):
+                for table in (self.freezes, self.approvals, self.shown, self.copies, self.told):
                     table.refresh()
                 if (now := self.in_force()) != before:
                     ended, before = before - now, now

@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters.memory import Memory
 from adapters.memory import Store as Server
-from bridge.adapter import Cause, Observed, Outcome, Source
+from bridge.adapter import Cause, Change, Observed, Outcome, Source
 from bridge.feed import Feed
 from bridge.holds import HeldRemoval
 from bridge.link import Link, Policy, Services
@@ -28,6 +28,9 @@ class Ear:
 
     def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
         self.lines.append((kind, str(outcome.change.service), outcome.change.id))
+
+    def noticed(self, change: Change, kind: str, serving: tuple[int, int]) -> None:
+        self.lines.append((f"noticed {kind}", str(change.service), change.id))
 
     def held(self, one: HeldRemoval) -> None:
         self.lines.append(("hold", str(one.removal.change.service), one.removal.change.id))

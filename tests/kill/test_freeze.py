@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from pathlib import Path
 
@@ -27,10 +28,10 @@ async def test_a_stopped_daemon_that_wakes_writes_nothing(
         fleet = Fleet(source, rng)
         await fleet.found()
         writer = bridge(folder, old.address, new.address, name="one")
-        # The second one holds the lock and keeps silent, so that whatever is written in its time was the first one.
+        # The second one wants nothing, and removes nothing: whatever is written in its time was the first one.
         silent = bridge(folder, old.address, new.address, name="two")
-        silent.state.mkdir()
-        assert (await silent.isthmus("freeze", "--all", "--reason", "it only listens")).code == 0
+        silent.links[0] |= {"services": {"include": ["nothing-*"]}, "policy": "upsert-only"}
+        silent.write()
         async with target.history() as history, writer:
             await until(lambda: len(history) >= len(source.truth.now), "the first copy")
             async with silent:
@@ -44,6 +45,7 @@ async def test_a_stopped_daemon_that_wakes_writes_nothing(
                         await target.expire_lock()
                         await until(silent.writes, "the other one has the lock")
                     await changing
+                    await until(lambda: has_said(target, silent), "the other one has said so")
                     mark = await target.revision()
                     waking = asyncio.create_task(fleet.change(CHANGES, 0.3))
                     writer.thaw()
@@ -51,6 +53,7 @@ async def test_a_stopped_daemon_that_wakes_writes_nothing(
                     await waking
                     await until(lambda: has_heard(writer, source), "it has heard everything, and what it might write")
                     assert [event for event in history if event.revision > mark] == []
+                    assert await has_said(target, silent)
                     # The lock goes back, and what waited flows.
                     silent.freeze()
                     await target.expire_lock()
@@ -65,6 +68,11 @@ async def test_a_stopped_daemon_that_wakes_writes_nothing(
 
 async def stands_by(daemon: Bridge) -> bool:
     return str((await daemon.link())["role"]) == "standby"
+
+
+async def has_said(target: Etcd, daemon: Bridge) -> bool:
+    notes = (await target.records("/isthmus/desk/b1/")).values()
+    return [json.loads(note)["writer"]["pid"] for note in notes] == [daemon.process.pid]
 
 
 async def has_heard(daemon: Bridge, source: Etcd) -> bool:
