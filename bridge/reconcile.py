@@ -423,8 +423,9 @@ class Reconciler:
         wrong = False
         for one in ones:
             if view is not None and observed is not None and _agrees(one, view, observed):
-                self.desk.holds.free([one.item])
-                self.poke([one.removal.change.service])
+                if one.removal.change.id in self.desk.holds.of(one.removal.change.service):  # it may be asked no more
+                    self.desk.holds.free([one.item])
+                    self.poke([one.removal.change.service])
             else:
                 wrong = wrong or observed is not None
                 self.desk.holds.postpone(one, self._clock() + ASK_AGAIN)
