@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from sys import intern
 from urllib.parse import parse_qs
 
 import msgspec
@@ -73,7 +72,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
     if record.name != name.name:
         raise Undecodable(f"kratos drops it: the record says {record.name!r} under {name.name!r}")
     native = _native(record.id, id, tails, not metadata and raw != b"null")
-    return Instance(id, address, ports, version=intern(record.version), metadata=metadata, native=native)
+    return Instance(id, address, ports, version=shared.text(record.version), metadata=metadata, native=native)
 
 
 def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from sys import intern
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,11 +16,15 @@ _STRINGS = msgspec.json.Decoder(dict[str, str] | None)
 _KEPT = TypeVar("_KEPT", bound=msgspec.Struct)
 
 
-@lru_cache(maxsize=8192)
-def strings(text: bytes) -> dict[str, str]:
+# One object for equal texts, as long as they are frequent: `sys.intern` has a place also for those that never recur.
+text = lru_cache(maxsize=8192)(str)
+
+
+@lru_cache(maxsize=1024)  # lists come in the order of services, whose instances are alike
+def strings(raw: bytes) -> dict[str, str]:
     """A JSON object of texts, or null. Raises ValueError where any value is something else."""
-    found = _STRINGS.decode(text)
-    return {intern(key): intern(value) for key, value in found.items()} if found else EMPTY
+    found = _STRINGS.decode(raw)
+    return {text(key): text(value) for key, value in found.items()} if found else EMPTY
 
 
 def load(instance: Instance, convention: str, decoder: msgspec.json.Decoder[_KEPT], default: _KEPT) -> _KEPT:

@@ -47,7 +47,7 @@ class _Shelf:
         self.cells: dict[str, _Cell] = {}
         self.instances: dict[str, Instance] = {}
         self.marks: dict[str, Mark] = {}
-        self.unreadable: set[str] = set()
+        self.unreadable: frozenset[str] = frozenset()
         self.shown = False
 
     def opened(self) -> None:
@@ -57,8 +57,7 @@ class _Shelf:
 
     def observed(self, revision: int) -> Observed:
         self.shown = True
-        unreadable = frozenset(self.unreadable) if self.unreadable else frozenset()
-        return Observed(Service(self.name, self.instances, self.marks), unreadable, revision)
+        return Observed(Service(self.name, self.instances, self.marks), self.unreadable, revision)
 
 
 class _Cell(msgspec.Struct, frozen=True, gc=False):
@@ -222,7 +221,7 @@ class Copy:
             shelf.opened()
             shelf.instances.pop(id, None)
             shelf.marks.pop(id, None)
-            shelf.unreadable.discard(id)
+            shelf.unreadable -= {id}
             self._touched[shelf] = self._lessened[shelf] = None
             if self.ignored:
                 self.ignored.pop(key.decode(errors="replace"), None)
@@ -255,11 +254,11 @@ class Copy:
                 self._ignore(key, f"a bug in the mapping: {bug!r}")
         if instance is None:
             shelf.instances.pop(id, None)
-            shelf.unreadable.add(id)
+            shelf.unreadable |= {id}
         else:
             shelf.instances[id] = instance
             if shelf.unreadable and id in shelf.unreadable:
-                shelf.unreadable.discard(id)
+                shelf.unreadable -= {id}
                 self.ignored.pop(key.decode(errors="replace"), None)
         if word is not None and word.mark is not None and instance is not None:
             shelf.marks[id] = word.mark
