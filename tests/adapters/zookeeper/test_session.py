@@ -51,6 +51,7 @@ async def test_a_connection_lost_for_less_than_the_session_misses_nothing(
     """Fault 22: nothing disappears meanwhile, and what happened meanwhile is found, in one and the same watch."""
     for number in (1, 2, 3):
         await native.register(f"/services/pay/i{number}", curator(PAY, instance(number)))
+    await native.register("/services/cart/i7", curator(CART, instance(7)))
     async with Proxy(zookeeper.address) as proxy:
         registry = open_registry(hosts=[proxy.address], session_timeout=10)
         async with watching(await source_of(registry)) as watch:
@@ -60,12 +61,12 @@ async def test_a_connection_lost_for_less_than_the_session_misses_nothing(
             await native.register("/services/pay/i4", curator(PAY, instance(4)))
             await native.register("/services/pay/i2", curator(PAY, instance(2, team="pay")))
             await native.delete("/services/pay/i3")
-            await native.register("/services/cart/i5", curator(CART, instance(5)))
-            await native.delete("/services/cart/i5")
+            await native.delete("/services/cart/i7")
             assert len(watch.said) == said
             await proxy.heal()
             await watch.until(lambda: watch.service(PAY).instances.keys() == {"i1", "i2", "i4"})
             assert watch.service(PAY).instances["i2"].metadata == {"team": "pay"}
+            await watch.until(lambda: not watch.service(CART).instances)
             # The watch is made again: what happens from now on is told, too.
             await native.register("/services/pay/i6", curator(PAY, instance(6)))
             await watch.until(lambda: "i6" in watch.service(PAY).instances)
