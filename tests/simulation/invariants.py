@@ -6,16 +6,19 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from bridge.adapter import Change
+import msgspec
+
+from bridge.adapter import Cause, Change
 from bridge.holds import Item
 from bridge.link import Link, Policy, Unhealthy
-from bridge.model import Instance, Mark, ServiceName
+from bridge.model import Health, Instance, Mark, ServiceName
 
 if TYPE_CHECKING:
     from adapters.memory import Record
     from tests.simulation.process import Process
     from tests.simulation.world import Server, World
 
+WAKING = 1.0  # seconds
 GRACE = 12.0  # seconds in which a bridge may not know yet that a native took a place at its target
 EXCUSED = 60.0  # seconds for which small lies of a source excuse small losses
 
@@ -120,7 +123,7 @@ class Oracle:
             if link is not None and (link.policy is Policy.OBSERVE or link.name in self._world.frozen):
                 self.breaks("policy", f"{what}: link {link.name} may not write")
             if change.after is not None and change.mark is not None:
-                self._upsert(what, target, links, change, change.after, change.mark)
+                self._upsert(what, process, target, links, change, change.after, change.mark)
             if before is not None and (change.mark is None or change.after is None):
                 self._removal(what, process, target, links.get(before.link), change, before)
             elif before is not None and change.mark is not None and source_of(before) != source_of(change.mark):
@@ -138,7 +141,7 @@ class Oracle:
             self.breaks("I6", f"{process} asks more than 6 times a second for {change.service}/{change.id}")
 
     def _upsert(
-        self, what: str, target: Server, links: dict[str, Link], change: Change, after: Instance, mark: Mark
+        self, what: str, process: Process, target: Server, links: dict[str, Link], change: Change, after: Instance, mark: Mark
     ) -> None:
         if mark.link not in links:
             self._must_not(change, "I2", f"{what}: written for a link that is not there: {mark.link}")
@@ -150,7 +153,8 @@ class Oracle:
         origin = self.origins.get(after.version)
         if origin is not None and origin not in self._pardoned:
             newest = self._newest.get((mark.owner, target.identity, origin), 0)
-            if int(after.version[1:]) < newest:
+            # Who was stopped and wakes as the writer knows for a moment only what it knew before.
+            if int(after.version[1:]) < newest and self._world.loop.time() - process.woke > WAKING:
                 self._must_not(change, "I4", f"{what}: back to {after.version}, v{newest} was written already")
         self._shadow(what, target, change, after, mark)
 
@@ -191,7 +195,7 @@ class Oracle:
             standing = source.mark(mark.service, mark.instance)
             ends.append(one is None or not takes(link, target, source.identity, mark.service, one, standing))
         if any(ends):
-            return self._last_of_the_ill(what, process, target, change, mark, source)
+            return self._last_of_the_ill(what, process, target, link, change, mark, source)
         now = self._world.loop.time()
         if self._forgiven.get((process, source), 0.0) > now:
             return None
@@ -222,13 +226,16 @@ class Oracle:
         return False
 
     def _last_of_the_ill(
-        self, what: str, process: Process, target: Server, change: Change, mark: Mark, source: Server
+        self, what: str, process: Process, target: Server, link: Link, change: Change, mark: Mark, source: Server
     ) -> None:
         """The last serving instances are never withdrawn for their health."""
         told = process.told[source.identity, source.scope].services.get(mark.service, {}).get(mark.instance)
         now = source.rightful.get(mark.service, {}).get(mark.instance)
         if told is None or now is None or told.serving or now.serving:
             return
+        well = msgspec.structs.replace(now, health=Health.HEALTHY)
+        if not takes(link, target, source.identity, mark.service, well, source.mark(mark.service, mark.instance)):
+            return  # it goes for another reason
         left = [one for id, one in target.instances(change.service).items() if id != change.id and one.serving]
         if not left:
             self._must_not(change, "the last", f"{what}: withdrawn for its health, and nothing else serves")
@@ -277,14 +284,14 @@ class Oracle:
         now = self._world.loop.time()
         mark = change.mark or (change.before.mark if change.before else None)
         assert mark is not None
-        if delta:
+        if delta and change.cause is not Cause.SHADOWED:  # a native serves in its place
             for key in (change.service, (mark.path[-1], mark.scope)):
                 self._deltas.setdefault((process, target.registry, key), []).append((now, delta))
         if self._small.pop(id(change), None) is None or delta >= 0:
             return
         link = next((one for one in self._world.links[process.owner] if one.name == mark.link), None)
-        if link is None:
-            return
+        if link is None or now - target.well_since < link.guard.window:
+            return  # what a backup brought back is not counted
         limits = link.limits(change.service)
         serving = target.serving(change.service)
         start = serving - self._net(process, target, change.service, limits.window)
@@ -405,9 +412,11 @@ class Oracle:
                     continue  # an orphan, which stays
                 one, ours = self._at_source(mark)
                 if one is None or not takes(link, target, mark.path[-1], mark.service, one, ours):
+                    if link.policy is Policy.UPSERT_ONLY:
+                        continue
                     if one is not None and not one.serving:
                         ill.append(id)
-                    elif link.policy is not Policy.UPSERT_ONLY:
+                    else:
                         found.append(f"I2 {what}: stands, and {mark.path[-1]} does not have it")
                     continue
                 health = one.health if target.health else entry.health

@@ -30,12 +30,12 @@ class Disk(Recorder):
     """Last known good of one process, always in step; `View.restore` takes it over."""
 
     def __init__(self) -> None:
-        self.about: dict[tuple[str, str], tuple[str, str, int]] = {}
-        self.services: dict[tuple[str, str], dict[ServiceName, Service]] = {}
+        self._about: dict[tuple[str, str], tuple[View, str, str, int]] = {}
+        self._services: dict[tuple[str, str], dict[ServiceName, Service]] = {}
 
     def changed(self, view: View, name: ServiceName, changed: Collection[str], gone: Collection[str]) -> None:
         """A service of the view is what it is now."""
-        services = self.services.setdefault((view.registry, view.scope), {})
+        services = self._services.setdefault((view.registry, view.scope), {})
         if name in view.services:
             services[name] = view.services[name]
         else:
@@ -43,7 +43,18 @@ class Disk(Recorder):
 
     def described(self, view: View) -> None:
         """Which store it is."""
-        self.about[view.registry, view.scope] = (view.identity, view.incarnation, view.revision)
+        self._about[view.registry, view.scope] = (view, view.identity, view.incarnation, view.revision)
+
+    def restore(self, store: Store, copy: Disk) -> None:
+        """Gives everything back to a new process, and to its disk."""
+        for (registry, scope), (old, identity, incarnation, revision) in self._about.items():
+            if old.identity == identity and not old.doubt:
+                revision = max(revision, old.revision)
+            services = self._services.get((registry, scope), {})
+            view = store.view(registry, scope)
+            view.restore(identity, incarnation, revision, dict(services))
+            copy._services[registry, scope] = dict(services)
+            copy.described(view)
 
 
 class Ear:
@@ -91,6 +102,7 @@ class Process:
         self.ending = False
         self.dead = False  # nothing more is heard of it
         self.stopped = False
+        self.woke = float("-inf")
         self.began = world.loop.time()
         self.engine = Engine(
             self._configuration(),
@@ -104,7 +116,7 @@ class Process:
             self.engine.registries[registry] = Line(self, registry)
             self.engine._opened[registry] = asyncio.Event()
         if disk is not None:
-            self._restore(disk)
+            disk.restore(self.engine.store, self.disk)
         world.processes.append(self)
         self.note(f"starts, {'with' if disk else 'without'} last known good")
         self.task = world.loop.spawn(self, self._run())
@@ -127,12 +139,6 @@ class Process:
             hash="",
             path=Path(),
         )
-
-    def _restore(self, disk: Disk) -> None:
-        for (registry, scope), about in disk.about.items():
-            services = dict(disk.services.get((registry, scope), {}))
-            self.disk.about[registry, scope], self.disk.services[registry, scope] = about, dict(services)
-            self.engine.store.view(registry, scope).restore(*about, services)
 
     async def _run(self) -> None:
         async with self.engine:
@@ -192,6 +198,7 @@ class Process:
         """As by SIGCONT."""
         if self.stopped:
             self.note("goes on")
+            self.woke = self.world.loop.time()
             self.stopped = False
             self.world.loop.continue_process(self)
 

@@ -203,7 +203,7 @@ def relieve(world: World, server: Server) -> None:
     server.latency = LATENCY
     if (other := world.behind[server.registry, server.scope]) is not server:
         world.behind[server.registry, server.scope] = server
-        other.cut()
+        other.fail_with(Unavailable("this address answers no more"))
     server.heal()
     if server.another_life:
         server.mend()
