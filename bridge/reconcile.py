@@ -320,8 +320,13 @@ class Reconciler:
 
     def _allowed(self, plan: Plan) -> list[Change]:
         changes, again = self.desk.allowed(plan, self._writing)
-        if again and plan.name not in self._timers:
-            self._timers[plan.name] = asyncio.get_running_loop().call_later(again, self._timed_out, plan.name)
+        if again:
+            loop = asyncio.get_running_loop()
+            timer = self._timers.get(plan.name)
+            if timer is None or timer.when() > loop.time() + again:
+                if timer is not None:
+                    timer.cancel()
+                self._timers[plan.name] = loop.call_later(again, self._timed_out, plan.name)
         return changes
 
     def _timed_out(self, name: ServiceName) -> None:
