@@ -199,7 +199,8 @@ class Engine:
 
     def _is_settled(self, registry: str) -> bool:
         fed = [one for one in self.reconcilers.values() if any(registry in link.from_ for link in one.desk.links)]
-        return all(one.idle and not one.desk.holds.count() for one in fed)
+        # A standby does not see what the writer wrote: nothing is settled by what it does not hold.
+        return all(one.idle and one.role in ("writer", "observing") and not one.desk.holds.count() for one in fed)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
