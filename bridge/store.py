@@ -162,7 +162,10 @@ class View:
         return sum(self._left_out.values())
 
     def heard(self, name: ServiceName, instance: str) -> bool:
-        """Whether that instance was told of in this process; before, it is what the disk remembers."""
+        """Whether that instance was told of in this process, and can be read; else it is what was known once."""
+        unreadable = self.unreadable.get(name, ())
+        if instance in unreadable or EVERY_ID in unreadable:
+            return False
         if self.synced:
             return True
         listed = self._listing.get(name) if self._listing is not None else None
