@@ -98,7 +98,7 @@ def make_plan(
         if view is not None and not view.heard(wanted.mark.service, wanted.mark.instance):
             # What the disk remembers may be older than what another process wrote since.
             if key in ours:
-                kept[key] = f"{view!r} has not told of it in this process: {view.reason}"
+                kept[key] = f"what is known of it is old, {view!r} has not told it anew: {view.reason or 'unreadable'}"
             continue
         change = Change(name, key, entry, wanted.instance, wanted.mark, ttl=_ttl(links, wanted.mark))
         if entry is not None and entry.instance.serving and not wanted.instance.serving:
