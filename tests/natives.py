@@ -160,6 +160,10 @@ class Etcd:
         """Values by key."""
         return {kv.key.decode(): kv.value.decode() for kv in await self.below(prefix)}
 
+    async def versions(self, prefix: str = PREFIX) -> dict[str, int]:
+        """Revisions by key: equal as long as nobody writes there."""
+        return {kv.key.decode(): kv.mod_revision for kv in await self.below(prefix)}
+
     async def revision(self) -> int:
         """The store's."""
         return int((await self.call("range", pb.RangeRequest(key=b"x"))).header.revision)

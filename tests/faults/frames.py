@@ -1,4 +1,4 @@
-"""A proxy that understands HTTP/2 just enough to lose one message on its way: a watch that lies (etcd #17529, #18089)."""
+"""A proxy that knows enough of HTTP/2 to lose one message on its way: a watch that lies (etcd #17529, #18089)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,27 +93,28 @@ async def world(
     folder: Path, old: Etcd, new: Etcd, *, link: Mapping[str, Any] | None = None, start: bool = True, **bridge: Any
 ) -> AsyncIterator[World]:
     """The fleet, copied; judged at the end. `link`: more of its block. `start` False: nothing is there yet."""
-    async with Natives(old.address) as source, Natives(new.address) as target, Proxy(old.address) as up:
-        async with Proxy(new.address) as down:
-            registries = {
-                name: {"kind": "etcd", "endpoints": [f"http://{proxy.address}"], "layout": "kratos"}
-                for name, proxy in (("old", up), ("new", down))
-            }
-            blocks = {"from": "old", "to": "new", "policy": "sync", "services": {"include": ["pay-*"]}, "guard": LIMITS}
-            daemon = Bridge(folder, registries, [{**blocks, **(link or {})}], **bridge)
-            made = World(source, target, up, down, daemon)
-            await target.register("pay-0", "native", "192.0.2.250")
-            await target.register("other", "native", "192.0.2.251")
-            made.foreign = {kv.key.decode(): (kv.value, kv.mod_revision) for kv in await target.below()}
-            async with target.history() as made.history:
-                try:
-                    if start:
-                        await made.found()
-                        await daemon.start()
-                        await made.in_step()
-                    yield made
-                    await made.judge()
-                except BaseException as error:
-                    await daemon.__aexit__(error)
-                    raise
-                await daemon.__aexit__(None)
+    async with AsyncExitStack() as stack:
+        source, target = [await stack.enter_async_context(Natives(server.address)) for server in (old, new)]
+        up, down = [await stack.enter_async_context(Proxy(server.address)) for server in (old, new)]
+        registries = {
+            name: {"kind": "etcd", "endpoints": [f"http://{proxy.address}"], "layout": "kratos"}
+            for name, proxy in (("old", up), ("new", down))
+        }
+        blocks = {"from": "old", "to": "new", "policy": "sync", "services": {"include": ["pay-*"]}, "guard": LIMITS}
+        daemon = Bridge(folder, registries, [{**blocks, **(link or {})}], **bridge)
+        made = World(source, target, up, down, daemon)
+        await target.register("pay-0", "native", "192.0.2.250")
+        await target.register("other", "native", "192.0.2.251")
+        made.foreign = {kv.key.decode(): (kv.value, kv.mod_revision) for kv in await target.below()}
+        async with target.history() as made.history:
+            try:
+                if start:
+                    await made.found()
+                    await daemon.start()
+                    await made.in_step()
+                yield made
+                await made.judge()
+            except BaseException as error:
+                await daemon.__aexit__(error)
+                raise
+            await daemon.__aexit__(None)
