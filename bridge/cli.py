@@ -17,12 +17,14 @@ import click
 import msgspec
 
 from bridge import __version__, config, control, journal, show, state
-from bridge.adapter import Reach
+from bridge.adapter import Change, Reach, Sink
+from bridge.adopt import plan_adoption, plan_release
 from bridge.blocks import Configuration
 from bridge.document import seconds
 from bridge.errors import ConfigError, IsthmusError
 from bridge.inspect import check as check_all
 from bridge.inspect import looking, pending, unreached
+from bridge.link import Link
 from bridge.log import configure
 from bridge.model import LEDGER_FORMAT, ServiceName
 from bridge.purge import apply_under_lock, plan_purge
@@ -571,7 +573,8 @@ def purge(
             if yes and purged.changes:
                 outcomes = await apply_under_lock(sink, purged.changes)
                 failed = [f"{one.change.service}/{one.change.id}: {one.error}" for one in outcomes if one.error]
-                _note_purge(configuration, f"{registry}: {len(outcomes) - len(failed)} entries of {whose} removed")
+                removed = f"{registry}: {len(outcomes) - len(failed)} entries of {whose} removed"
+                _note(configuration, "purge", removed)
             if output == "json":
                 _json({"removes": rows, "spared": spared, "done": yes and not failed, "failed": failed})
             elif rows:
@@ -583,10 +586,105 @@ def purge(
     return asyncio.run(work())
 
 
-def _note_purge(configuration: Configuration, what: str) -> None:
+def _note(configuration: Configuration, kind: str, what: str, link: str = "") -> None:
     """In the journal of the bridge whose file this is, where it has one."""
     if configuration.bridge.state is not None and (folder := Path(configuration.bridge.state) / "journal").is_dir():
-        journal.note(folder, "purge", by=_who(), reason=what)
+        journal.note(folder, kind, link=link, by=_who(), reason=what)
+
+
+@command("adopt", "isthmus adopt isthmus.yaml inventory-to-core --owner old-bridge --yes")
+@FILE
+@click.argument("link")
+@click.option("--owner", help="What this bridge id copied from the link's sources; without: natives that are equal.")
+@click.option("--yes", is_flag=True, help="Do it; without, only the plan is shown.")
+@OUTPUT
+def adopt(file: Path, link: str, owner: str | None, yes: bool, output: str) -> int:
+    """Takes entries over in place, without a removal; refused while a daemon of either owner writes there."""
+    configuration = _load(file, ephemeral=True)
+    chosen = _lasting(configuration, link)
+    if owner == configuration.bridge.id:
+        raise click.UsageError(f"{owner} is this bridge itself")
+
+    async def work() -> int:
+        async with looking(configuration) as (engine, _):
+            silent = {name: why for name, why in engine.unreached().items() if name in (chosen.to, *chosen.from_)}
+            for name, why in silent.items():
+                click.echo(f"out of reach: {name}: {why}", err=True)
+            if silent:
+                return FAILED
+            sink, desk = engine.reconcilers[chosen.to].sink, engine.reconcilers[chosen.to].desk
+            sources = [(name, view.identity) for name in chosen.from_ for view in engine.store.views(name)]
+            found = plan_adoption(desk, chosen, owner, sources, namespaces=sink.traits.namespaces)
+            left = [{"service": str(one.service), "instance": one.id, "left": one.why} for one in found.left]
+            others = [engine.registries[chosen.to].sink(owner)] if owner is not None else []
+            return await _hand_over(configuration, link, "adopt", sink, found.changes, others, yes, output, left)
+
+    return asyncio.run(work())
+
+
+@command("release", "isthmus release isthmus.yaml inventory-to-core --yes")
+@FILE
+@click.argument("link")
+@click.option("--yes", is_flag=True, help="Do it; without, only the plan is shown.")
+@OUTPUT
+def release(file: Path, link: str, yes: bool, output: str) -> int:
+    """Drops the ledger of what a link wrote, and leaves the entries: they are nobody's then, and nobody's to remove."""
+    configuration = _load(file, ephemeral=True)
+    chosen = _lasting(configuration, link)
+    block = configuration.registries[chosen.to]
+
+    async def work() -> int:
+        async with config.adapter(block.kind).create(chosen.to, block.options, None) as opened:
+            sink = opened.sink(configuration.bridge.id)
+            changes = plan_release(await sink.held(), configuration.bridge.id, link)
+            return await _hand_over(configuration, link, "release", sink, changes, [], yes, output, [])
+
+    return asyncio.run(work())
+
+
+def _lasting(configuration: Configuration, name: str) -> Link:
+    """The link; what dies with a daemon cannot be handed over while none runs."""
+    _link(configuration, name, False)
+    link = next(link for link in configuration.links if link.name == name)
+    if link.ttl is not None:
+        raise ConfigError(f"{name} is leased: its entries would end with this command; make it lasting for this")
+    return link
+
+
+async def _hand_over(
+    configuration: Configuration,
+    link: str,
+    what: str,
+    sink: Sink,
+    changes: list[Change],
+    others: Sequence[Sink],
+    yes: bool,
+    output: str,
+    left: list[Row],
+) -> int:
+    """Shows the plan, and does it under the locks of all who might write there."""
+    rows = [
+        {
+            "service": str(one.service),
+            "instance": one.id,
+            "owner": one.before.mark.owner if one.before and one.before.mark else "",
+        }
+        for one in changes
+    ]
+    if output == "table":
+        _table([*rows, *left], ("service", "instance", "owner", "left"), f"nothing to {what}")
+    failed: list[str] = []
+    if yes and changes:
+        outcomes = await apply_under_lock(sink, changes, *others)
+        failed = [f"{one.change.service}/{one.change.id}: {one.error}" for one in outcomes if one.error]
+        _note(configuration, "handover", f"{what}: {len(outcomes) - len(failed)} entries", link)
+    if output == "json":
+        _json({what: rows, "left": left, "done": yes and not failed, "failed": failed})
+    elif rows:
+        click.echo("done" if yes else "nothing was done; --yes does it")
+    for text in failed:
+        click.echo(f"failed: {text}", err=True)
+    return FAILED if failed else OK
 
 
 # -- about itself ------------------------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     """One line.
 
     `at` in seconds since the epoch; `seq` grows by one within a daemon's journal, 0 where a command wrote the line.
-    `kind`: add, update, remove, forget, hold, release, approve, freeze, unfreeze, thaw, purge, config, park, start,
-    stop, gap.
+    `kind`: add, update, remove, forget, hold, release, approve, freeze, unfreeze, thaw, purge, handover, config, park,
+    start, stop, gap.
     `service` as `name` or `namespace:name`; `scope` is the origin's identity and scope; `serving` counts the
     service's serving instances before and after, and is equal where the guard counts nothing (a first copy);
     `by` is the operator (peer credentials), where there was one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -51,18 +52,19 @@ def _meant(mark: Mark | None, owner: str, link: str | None, known_links: Collect
     return known_links is None or mark.link not in known_links
 
 
-async def apply_under_lock(sink: Sink, changes: list[Change]) -> list[Outcome]:
-    """Makes the changes as the one writer; raises Unavailable while a daemon holds the lock."""
-    term = sink.writer()
-    try:
-        async with asyncio.timeout(LOCK_PATIENCE):
-            await term.__aenter__()
-    except TimeoutError:
-        raise Unavailable("a daemon writes there; stop it first") from None
-    try:
+async def apply_under_lock(sink: Sink, changes: list[Change], *others: Sink) -> list[Outcome]:
+    """Makes the changes as the one writer of the sink's bridge, and of `others`' where they are to stand still, too.
+
+    Raises Unavailable while a daemon holds one of the locks.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(LOCK_PATIENCE):
+                for each in (*others, sink):
+                    await stack.enter_async_context(each.writer())
+        except TimeoutError:
+            raise Unavailable("a daemon writes there; stop it first") from None
         outcomes: list[Outcome] = []
         for start in range(0, len(changes), BATCH):
             outcomes += await sink.apply(changes[start : start + BATCH])
         return outcomes
-    finally:
-        await term.__aexit__(None, None, None)
