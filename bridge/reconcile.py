@@ -279,36 +279,46 @@ class Reconciler:
             self._version = version
 
     async def _work(self, names: list[ServiceName]) -> None:
-        """Plans all of it before any of it is judged (a loss is judged as a whole), then sends it in batches."""
-        plans: deque[tuple[Plan, Seen]] = deque()
-        for count, name in enumerate(names, 1):
+        """Plans what may lose something before any of it is judged (a loss is judged as a whole), then sends batches.
+
+        Where nothing stands nothing is lost: the other names are planned when there is room to write them.
+        """
+        plans: dict[ServiceName, tuple[Plan, Seen]] = {}
+        for count, name in enumerate([name for name in names if name in self.desk.entries], 1):
             planned = self._planned(name)
             if planned is not None:
-                plans.append(planned)
+                plans[name] = planned
             if count % PLAN_SLICE == 0:
                 await asyncio.sleep(0)
-        while plans:
+        waiting = deque(name for name in names if name in plans or name in self._dirty)
+        while waiting:
             await self._slots.acquire()
+            self._collect()
             batch: list[Change] = []
             about: dict[ServiceName, tuple[Plan, Seen]] = {}
-            self._collect()
-            while plans and (not batch or len(batch) + len(plans[0][0].upserts) <= self._batch):
-                plan, seen = plans.popleft()
-                if plan.name in self._dirty:  # it changed while it waited for a slot: the newest wins
-                    planned = self._planned(plan.name)
-                    if planned is None:
-                        continue
-                    plan, seen = planned[0], min(seen, planned[1])
-                changes = self._allowed(plan)
-                if changes:
+            for _ in range(min(PLAN_SLICE, len(waiting))):
+                name = waiting[0]
+                planned = plans.pop(name, None)
+                if name in self._dirty:  # not planned, or changed while it waited for a slot: the newest wins
+                    seen = planned[1] if planned is not None else self._dirty[name]
+                    planned = self._planned(name)
+                    planned = None if planned is None else (planned[0], min(seen, planned[1]))
+                if planned is not None and batch and len(batch) + len(planned[0].upserts) > self._batch:
+                    plans[name] = planned
+                    break
+                waiting.popleft()
+                changes = self._allowed(planned[0]) if planned is not None else []
+                if planned is not None and changes:
                     batch += changes
-                    about[plan.name] = (plan, seen)
-                    self._busy.add(plan.name)
+                    about[name] = planned
+                    self._busy.add(name)
             if batch:
                 # Not a part of this loop: trouble in reading must not leave it unknown what became of a write.
                 self._tasks.create_task(self._apply(batch, about))
             else:
                 self._slots.release()
+            if waiting:
+                await asyncio.sleep(0)  # what was just sent is to leave before the next is planned
 
     def _planned(self, name: ServiceName) -> tuple[Plan, Seen] | None:
         seen = self._dirty.pop(name)

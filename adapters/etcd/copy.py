@@ -221,7 +221,8 @@ class Copy:
             shelf.opened()
             shelf.instances.pop(id, None)
             shelf.marks.pop(id, None)
-            shelf.unreadable -= {id}
+            if shelf.unreadable:
+                shelf.unreadable -= {id}
             self._touched[shelf] = self._lessened[shelf] = None
             if self.ignored:
                 self.ignored.pop(key.decode(errors="replace"), None)
