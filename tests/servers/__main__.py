@@ -9,11 +9,13 @@ from pathlib import Path
 
 from tests.servers import etcd, zookeeper
 from tests.servers.provide import NotProvided
+from tests.witness import apart
 
 SERVERS: dict[str, Callable[[], Path]] = {
     "etcd 3.6": lambda: etcd.binary("3.6"),
     "etcd 3.4": lambda: etcd.binary("3.4"),
     "ZooKeeper 3.9": zookeeper.library,
+    "etcd3, the client": apart.python,
 }
 
 

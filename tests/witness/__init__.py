@@ -1,0 +1,1 @@
+"""Stock clients that know nothing of bridges, and find through one what others registered elsewhere."""
