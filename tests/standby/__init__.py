@@ -1,0 +1,1 @@
+"""Two daemons of one bridge on hosts of their own, and real servers between them."""

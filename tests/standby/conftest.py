@@ -1,0 +1,145 @@
+"""A folder that is copied into a real server by two daemons of one bridge, each with a state folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from adapters.etcd.lock import LOCK_TTL
+from tests.adapters.zookeeper.lab import Native
+from tests.conftest import StartEtcd
+from tests.natives import Etcd, Folder
+from tests.running import Bridge, until
+from tests.servers.zookeeper import ZooKeeper
+
+SESSION = 4.0  # seconds
+
+Entries = dict[str, int]  # places of entries, with the transaction that wrote each
+
+
+class Target(NamedTuple):
+    """Where the copies go, seen by a native. `ttl`: seconds for which a dead writer keeps its lock."""
+
+    block: dict[str, Any]
+    ttl: float
+    entries: Callable[[], Awaitable[Entries]]
+    note: Callable[[], Awaitable[bytes]]
+
+
+class Site(NamedTuple):
+    """The source, the target, and the two daemons, which do not run yet."""
+
+    inventory: Folder
+    target: Target
+    one: Bridge
+    two: Bridge
+
+    async def copied(self) -> bool:
+        """Whether all that the inventory has stands at the target, and nothing else."""
+        wanted = {f"{service}/{id}" for service, ones in self.inventory.services.items() for id in ones}
+        return (await self.target.entries()).keys() == wanted
+
+    @contextlib.asynccontextmanager
+    async def both(self) -> AsyncIterator[None]:
+        """The first one writes, the second stands by and knows it."""
+        async with self.one:
+            await until(self.one.writes, "the first one writes")
+            await until(self.copied, "everything is copied")
+            async with self.two:
+                await until(lambda: knows(self.two, self.one), "the second one knows who writes")
+                yield
+
+    @contextlib.asynccontextmanager
+    async def nothing_goes(self) -> AsyncIterator[None]:
+        """Fails if anything that stands at the target is missing at any time."""
+        before = (await self.target.entries()).keys()
+        missing: set[str] = set()
+
+        async def look() -> None:
+            while True:
+                missing.update(before - (await self.target.entries()).keys())
+                await asyncio.sleep(0.01)
+
+        looking = asyncio.create_task(look())
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.wait((looking,))
+        assert looking.cancelled(), looking.exception()
+        assert missing == set()
+
+
+async def knows(standby: Bridge, writer: Bridge) -> bool:
+    """Whether a standby tells the writer's process."""
+    row = await standby.link()
+    return bool(row["role"] == "standby" and row["writer"] and row["writer"]["pid"] == writer.process.pid)
+
+
+@pytest.fixture
+async def etcd_target(etcd_server: StartEtcd) -> AsyncIterator[Target]:
+    server = await etcd_server()
+    async with Etcd(server.address) as native:
+
+        async def entries() -> Entries:
+            return {kv.key.decode().removeprefix("/microservices/"): kv.mod_revision for kv in await native.below()}
+
+        async def note() -> bytes:
+            (kv,) = await native.below("/isthmus/desk/")
+            return bytes(kv.value)
+
+        block = {"kind": "etcd", "endpoints": [f"http://{server.address}"], "layout": "kratos"}
+        yield Target(block, float(LOCK_TTL), entries, note)
+
+
+@pytest.fixture
+async def zookeeper_target(zookeeper: ZooKeeper) -> AsyncIterator[Target]:
+    async with Native(zookeeper.address) as native:
+
+        def looked() -> Entries:
+            found = {}
+            zk = native.zk
+            for service in zk.get_children("/services") if zk.exists("/services") else ():
+                for id in zk.get_children(f"/services/{service}"):
+                    if stat := zk.exists(f"/services/{service}/{id}"):
+                        found[f"{service}/{id}"] = stat.mzxid
+            return found
+
+        async def entries() -> Entries:
+            return await native.do(looked)
+
+        async def note() -> bytes:
+            (place,) = await native.do(native.zk.get_children, "/isthmus/desk/b1")
+            value, _ = await native.do(native.zk.get, f"/isthmus/desk/b1/{place}")
+            return bytes(value)
+
+        block = {
+            "kind": "zookeeper",
+            "hosts": [zookeeper.address],
+            "layout": "curator",
+            "session_timeout": SESSION,
+        }
+        yield Target(block, SESSION, entries, note)
+
+
+@pytest.fixture(params=["etcd", "zookeeper"])
+def target(request: pytest.FixtureRequest) -> Target:
+    """Either of them."""
+    found: Target = request.getfixturevalue(f"{request.param}_target")
+    return found
+
+
+@pytest.fixture
+def site(target: Target, folder: Path) -> Site:
+    """pay-api with three instances and pay-db with one."""
+    inventory = Folder(folder / "inventory")
+    inventory.set("pay-api", i1="192.0.2.1", i2="192.0.2.2", i3="192.0.2.3")
+    inventory.set("pay-db", d1="192.0.2.21")
+    registries = {"inventory": {"kind": "file", "path": str(inventory.path)}, "core": target.block}
+    link = {"from": "inventory", "to": "core", "policy": "sync", "services": {"include": ["pay-*"]}}
+    return Site(inventory, target, *(Bridge(folder, registries, [link], name=name) for name in ("one", "two")))
