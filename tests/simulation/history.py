@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from bridge.link import Guard, Link, Policy, Services, Unhealthy
 from bridge.model import Health, Instance, ServiceName
 from tests.simulation import spells
-from tests.simulation.process import Process
+from tests.simulation.process import Disk, Process
 from tests.simulation.world import Server, World
 
 STEPS = 60  # what happens in one history
@@ -270,15 +270,12 @@ async def crash(world: World) -> None:
     process = world.rng.choice(world.alive())
     await (process.kill() if world.rng.random() < 0.7 else process.end())
     await asyncio.sleep(world.rng.random() * world.rng.choice((0.5, 8.0)))
-    if world.rng.random() < 0.7:
-        Process(world, process.owner, process.disk)
-    else:
-        newcomer(world, process.owner)
+    start(world, process.owner, process.disk if world.rng.random() < 0.7 else None)
 
 
-def newcomer(world: World, owner: str) -> None:
-    """A process that remembers nothing starts: it cannot know what was replaced by another life."""
-    process = Process(world, owner)
+def start(world: World, owner: str, disk: Disk | None = None) -> None:
+    """A process starts. That a store has begun another life it knows only from what it remembers, if at all."""
+    process = Process(world, owner, disk)
     for server in world.servers.values():
         if server.another_life:
             world.oracle.forgive(process, server)
@@ -290,7 +287,7 @@ async def stop_and_go(world: World) -> None:
         return
     process = world.rng.choice(world.alive())
     if sum(one.owner == process.owner for one in world.alive()) == 1:
-        newcomer(world, process.owner)
+        start(world, process.owner)
         await asyncio.sleep(world.rng.uniform(0.0, 3.0))
     if not (process.stopped or process.ending):
         process.freeze()

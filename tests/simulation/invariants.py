@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import Server, World
 
-WAKING = 1.0  # seconds
 GRACE = 12.0  # seconds in which a bridge may not know yet that a native took a place at its target
 EXCUSED = 60.0  # seconds for which small lies of a source excuse small losses
 
@@ -64,7 +63,8 @@ class Oracle:
         self._excused: dict[Key, float] = {}
         self._forgiven: dict[tuple[Process, Server], float] = {}
         self._lied: dict[Server, float] = {}
-        self._newest: dict[tuple[str, str, Key], int] = {}  # by owner, target and origin: bridges know of each other nothing
+        # The newest value written, and when: by owner (bridges know nothing of each other), target and origin.
+        self._newest: dict[tuple[str, str, Key], tuple[int, float]] = {}
         self._pardoned: set[Key] = set()
         self._wrong: dict[int, tuple[Change, str, str]] = {}  # changes that must not be made, by id
         self._small: dict[int, Change] = {}  # removals that only a small lie excuses, by id
@@ -152,9 +152,9 @@ class Oracle:
             self._must_not(change, "I2", f"{what}: nobody ever registered {after}")
         origin = self.origins.get(after.version)
         if origin is not None and origin not in self._pardoned:
-            newest = self._newest.get((mark.owner, target.identity, origin), 0)
-            # Who was stopped and wakes as the writer knows for a moment only what it knew before.
-            if int(after.version[1:]) < newest and self._world.loop.time() - process.woke > WAKING:
+            newest, at = self._newest.get((mark.owner, target.identity, origin), (0, 0.0))
+            # Who was stopped and wakes as the writer does not know yet what another wrote meanwhile.
+            if int(after.version[1:]) < newest and not any(slept <= at <= woke for slept, woke in process.naps):
                 self._must_not(change, "I4", f"{what}: back to {after.version}, v{newest} was written already")
         self._shadow(what, target, change, after, mark)
 
@@ -269,7 +269,8 @@ class Oracle:
             self.breaks("I3", f"{what}: it was not its own")
         if change.after is not None and change.mark is not None:
             key = (process.owner, target.identity, self.origins[change.after.version])
-            self._newest[key] = max(self._newest.get(key, 0), int(change.after.version[1:]))
+            written = (int(change.after.version[1:]), self._world.loop.time())
+            self._newest[key] = max(self._newest.get(key, written), written)
         elif self._world.loop.time() - target.well_since > GRACE and any(
             other.service == change.service and other.before is None and other.after for other in pending
         ):
@@ -329,7 +330,7 @@ class Oracle:
             for view in process.engine.store.views():
                 server = self._world.behind[view.registry, view.scope]
                 trouble = server.trouble_since
-                if trouble is not None and now - max(trouble, process.began) > 8.0 and (view.up or not view.reason):
+                if trouble is not None and now - max(trouble, process.began, process.woke) > 8.0 and (view.up or not view.reason):
                     self.breaks("I7", f"{process}: {view!r} seems well, {server!r} has been in trouble since {trouble}")
             for one in process.reconcilers.values():
                 if len(one._busy) > 16 * 60:
@@ -389,6 +390,8 @@ class Oracle:
             copies = {source_of(mark) for mark in there.marks.values() if mark.owner == owner}
             sockets = {socket for one in there.instances.values() for socket in one.sockets()}
             foreign = {id for id in there.instances if id not in there.marks or there.marks[id].owner != owner}
+            if link.policy is Policy.UPSERT_ONLY:  # what it leaves standing keeps its id
+                foreign = set(there.instances)
             for id, one in service.instances.items():
                 if not takes(link, target, source.identity, name, one, service.marks.get(id)):
                     continue

@@ -103,6 +103,7 @@ class Process:
         self.dead = False  # nothing more is heard of it
         self.stopped = False
         self.woke = float("-inf")
+        self.naps: list[tuple[float, float]] = []  # when it was stopped
         self.began = world.loop.time()
         self.engine = Engine(
             self._configuration(),
@@ -184,6 +185,7 @@ class Process:
         """As by SIGSTOP; after a while the stores give its locks to others."""
         self.note("is stopped")
         self.stopped = True
+        self._slept = self.world.loop.time()
         self.world.loop.stop_process(self)
         for server, (_, granted) in self.sessions.items():
             self.world.loop.call_later(SESSION, self._expire, server, granted)
@@ -199,6 +201,7 @@ class Process:
         if self.stopped:
             self.note("goes on")
             self.woke = self.world.loop.time()
+            self.naps.append((self._slept, self.woke))
             self.stopped = False
             self.world.loop.continue_process(self)
 

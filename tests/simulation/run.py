@@ -17,6 +17,7 @@ from tests.simulation.world import World
 
 CALM_BOUND = 30.0  # seconds to agree where nothing went wrong: holds need a second opinion
 BOUND = 150.0  # seconds to agree after all faults: retries of what was denied, relists that wait their turn, holds
+SETTLES = 5.0  # seconds in which watches that were cut come back
 QUIET = 45.0  # seconds without a write, a relist among them
 
 
@@ -171,6 +172,7 @@ def decide(world: World) -> None:
 
 async def _rest(world: World) -> None:
     """Nothing is written any more, though everything is listed and read once more (I8)."""
+    await asyncio.sleep(SETTLES)
     writes, asks = world.oracle.writes, world.oracle.asks
     await asyncio.sleep(QUIET / 2)
     for server in world.servers.values():

@@ -93,7 +93,8 @@ class Server(memory.Store):
             process, pending = self.batches[asyncio.current_task()]  # type: ignore[index]
             pending[:] = [one for one in pending if one is not change]
             if self.writes > writes:
-                self.since.pop((change.service, change.id), None)
+                if not change.forget:
+                    self.since.pop((change.service, change.id), None)
                 if change.after is not None:
                     self.rightful.setdefault(change.service, {})[change.id] = change.after
                 elif not change.forget:
