@@ -23,7 +23,7 @@ PREFIX = "/microservices/"
 LEDGER = "/isthmus/ledger/"
 LOCKS = "/isthmus/lock/"
 
-METHODS = {
+METHODS: dict[str, tuple[str, Any]] = {
     "range": ("KV/Range", pb.RangeResponse),
     "txn": ("KV/Txn", pb.TxnResponse),
     "put": ("KV/Put", pb.PutResponse),

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar, cast
 
 import yaml
@@ -136,17 +137,19 @@ class Bridge:
 
     # -- the daemon
 
-    async def start(self, *options: str, ready: bool = True, **environment: str) -> None:
+    async def start(
+        self, *options: str, ready: bool = True, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Starts the daemon; returns when it has told its supervisor that it is ready, or (`ready` False) at once."""
         self._hear()
         self.notes.clear()
         command = [sys.executable, "-m", "bridge.cli", "run", str(self.file), *options]
-        environment = {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(self._notify), **environment}
 
         async def is_ready() -> bool:
             return not ready or "READY=1" in self._hear()
 
-        await self.process.start(command, is_ready, **environment)
+        told = {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(self._notify), **environment}
+        await self.process.start(command, is_ready, **told)
 
     async def stop(self) -> int:
         """SIGTERM; the exit code."""

@@ -84,7 +84,7 @@ async def test_a_set_that_has_grown_since_it_was_shown_is_refused(pair: Pair) ->
 
 
 async def _held(pair: Pair, count: int) -> bool:
-    return sum(hold["instances"] for hold in await pair.bridge.holds()) == count
+    return bool(sum(hold["instances"] for hold in await pair.bridge.holds()) == count)
 
 
 async def test_an_approval_is_used_once_also_over_a_restart(pair: Pair) -> None:

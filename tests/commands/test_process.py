@@ -116,7 +116,7 @@ async def test_the_state_folder_and_the_socket_are_the_users_alone(pair: Pair) -
 
 async def test_the_supervisor_is_told(pair: Pair) -> None:
     bridge = pair.bridge
-    await bridge.start(WATCHDOG_USEC="3000000")
+    await bridge.start(environment={"WATCHDOG_USEC": "3000000"})
     await until(lambda: "WATCHDOG=1" in bridge.heard(), "the watchdog is fed")
     await until(lambda: any(note.startswith("STATUS=") for note in bridge.heard()), "it has a status line")
     await bridge.hup_as_it_is()

@@ -224,7 +224,8 @@ async def fill(store: Natives) -> list[bytes]:
         try:
             await store.call("put", pb.PutRequest(key=f"filler{len(keys)}".encode(), value=b"x" * 500_000))
         except grpc.aio.AioRpcError as error:
-            assert "space exceeded" in str(error.details())
+            if "space exceeded" not in str(error.details()):
+                raise
             return keys
         keys.append(f"filler{len(keys)}".encode())
 
@@ -299,7 +300,7 @@ async def test_fault_20_a_source_restored_from_an_older_backup_is_not_believed(
 
 
 async def test_fault_21_a_lease_of_many_that_ends_is_a_real_loss(folder: Path, etcd: Etcd, etcd34: Etcd) -> None:
-    async with world(folder, etcd, etcd34) as made:
+    async with world(folder, etcd, etcd34, start=False) as made:
         await made.found(services=60, instances=25)
         mortal = await made.source.lease(600)
         gone = []
@@ -308,6 +309,7 @@ async def test_fault_21_a_lease_of_many_that_ends_is_a_real_loss(folder: Path, e
             value = record(f"pay-{number % 60}", f"mortal{number}", "192.0.2.1", 30_000 + number)
             await made.source.put(where, value, mortal)
             gone.append(where)
+        await made.bridge.start()
         await made.in_step(within=60.0)
         await made.source.revoke(mortal, *gone)
         await until(lambda: made.bridge.holds(), "a loss of that size is held at first")

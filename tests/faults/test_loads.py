@@ -67,7 +67,7 @@ async def test_fault_42_a_flapping_instance_is_damped_and_delays_nobody(folder: 
                 delays.append(time.monotonic() - at)
         took = time.monotonic() - began
         writes = [event for event in made.history if event.key == flapping]
-        assert len(writes) <= 12 + took
+        assert len(writes) <= 2 * (6 + took)  # a few are free, then it comes and goes once a second
         assert max(delays) < 2.0
         await made.in_step()
 
@@ -237,7 +237,7 @@ async def test_fault_45_certificates_are_rotated_without_a_restart_and_without_a
 
 async def _adds(bridge: Bridge, count: int) -> bool:
     lines = (await bridge.isthmus("log", "-o", "json")).json
-    return sum(line["kind"] == "add" for line in lines) == count
+    return len([line for line in lines if line["kind"] == "add"]) == count
 
 
 async def test_a_two_way_link_and_a_ring_of_daemons_echo_nothing(

@@ -100,7 +100,7 @@ async def test_fault_09_a_daemon_that_was_stopped_looks_before_it_writes(
 
 
 async def _is_gone(made: World, lock: object) -> bool:
-    return await made.target.lock() != lock
+    return bool(await made.target.lock() != lock)
 
 
 async def test_fault_10_a_clock_that_jumps_expires_nothing(folder: Path, etcd: Etcd, etcd34: Etcd) -> None:
@@ -110,7 +110,7 @@ async def test_fault_10_a_clock_that_jumps_expires_nothing(folder: Path, etcd: E
         faked = environment(offset)
     async with world(folder, etcd, etcd34, start=False) as made:
         await made.found()
-        await made.bridge.start(**faked)
+        await made.bridge.start(environment=faked)
         await made.in_step()
         for jump in ("+3600", "-3600", "+86400", "+0"):
             offset.write_text(jump)
