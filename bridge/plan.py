@@ -97,8 +97,7 @@ def make_plan(
         view = _view(views, links, wanted.mark)
         if view is not None and not view.heard(wanted.mark.service, wanted.mark.instance):
             # What the disk remembers may be older than what another process wrote since.
-            if key in ours:
-                kept[key] = f"what is known of it is old, {view!r} has not told it anew: {view.reason or 'unreadable'}"
+            kept[key] = f"what is known of it is old, {view!r} has not told it anew: {view.reason or 'unreadable'}"
             continue
         change = Change(name, key, entry, wanted.instance, wanted.mark, ttl=_ttl(links, wanted.mark))
         if entry is not None and entry.instance.serving and not wanted.instance.serving:
