@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from bridge.adapter import Cause, Change, Entry
 from bridge.link import Link, Policy
 from bridge.model import Instance, Mark, ServiceName
 from bridge.route import Desired, Wanted
 from bridge.store import EVERY_ID, View
 
+MOMENTARY = (Cause.REPLACED, Cause.SHADOWED)  # nothing is lost by these, as long as they are true
 Scope = tuple[str, str]  # (identity, scope): the part of the world that an entry came from
 
 
@@ -255,7 +258,7 @@ def _spare_the_last(
 
 def _removal(name: ServiceName, key: str, entry: Entry, gone: Gone, links: Mapping[str, Link]) -> Removal:
     change = Change(name, key, entry, None, entry.mark, gone.cause)
-    loses = entry.instance.serving and gone.cause not in (Cause.REPLACED, Cause.SHADOWED)
+    loses = entry.instance.serving and gone.cause not in MOMENTARY
     return Removal(change, gone.cause, gone.scope, loses, gone.doubt)
 
 
@@ -285,8 +288,26 @@ def settled_causes(plan: Plan, known: Mapping[str, Wanted], causes: Mapping[str,
     found = {}
     for removal in plan.removals:
         key = removal.change.id
+        if removal.cause in MOMENTARY:
+            if key in causes:
+                found[key] = causes[key]
+            continue
         cause = causes.get(key, removal.cause)
         if key not in causes and cause is Cause.CONFIG and key in known:
             cause = Cause.EVENT
         found[key] = cause
     return found
+
+
+def with_causes(plan: Plan, causes: Mapping[str, Cause]) -> Plan:
+    """The plan by the causes that stand; what is true of the target at this moment alone stands by itself."""
+    return plan._replace(
+        removals=[
+            one
+            if one.cause in MOMENTARY or one.cause is causes[one.change.id]
+            else one._replace(
+                cause=causes[one.change.id], change=msgspec.structs.replace(one.change, cause=causes[one.change.id])
+            )
+            for one in plan.removals
+        ]
+    )
