@@ -13,7 +13,7 @@ from bridge.holds import HeldRemoval, Holds
 from bridge.link import Guard, Link, Policy
 from bridge.model import Instance, ServiceName
 from bridge.pace import Flaps, Herds
-from bridge.plan import Plan, Removal, Scope, make_plan, settled_causes
+from bridge.plan import Plan, Removal, Scope, make_plan, settled_causes, with_causes
 from bridge.route import Desired, Supply, Wanted, desired, target_of
 from bridge.store import Seen, Store
 
@@ -262,9 +262,7 @@ class Desk:
         if plan.removals:
             causes = settled_causes(plan, known, self._causes.get(name, {}))
             self._causes[name] = causes
-            plan = plan._replace(
-                removals=[one._replace(cause=causes.get(one.change.id, one.cause)) for one in plan.removals]
-            )
+            plan = with_causes(plan, causes)
         else:
             self._causes.pop(name, None)
         return goal, plan
