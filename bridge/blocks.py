@@ -17,6 +17,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Globs = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 OneOrMore = Annotated[tuple[str, ...], msgspec.Meta(min_length=1, extra_json_schema={ALSO: "string", "minLength": 1})]
 Last = Literal["hold", "pass"]
+ForeignSync = Literal["ignore", "follow"]
 LIMITS = link.Guard()
 
 
@@ -95,16 +96,21 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
-    """One registry's block: `options` is the Config of the adapter of that kind, secrets included."""
+    """One registry's block: `options` is the Config of the adapter of that kind, secrets included.
+
+    `foreign_sync`: whether what other synchronisers wrote there is sent anywhere.
+    """
 
     name: str
     kind: str
     options: Any
+    foreign_sync: ForeignSync = "ignore"
 
     @property
     def digest(self) -> str:
         """12 hex digits over the whole block: what tells two of them apart without telling secrets."""
-        return hashlib.sha256(msgspec.json.encode((self.kind, self.options))).hexdigest()[:12]
+        block = (self.kind, self.options, self.foreign_sync)
+        return hashlib.sha256(msgspec.json.encode(block)).hexdigest()[:12]
 
     def __repr__(self) -> str:
         return f"Registry(name={self.name!r}, kind={self.kind!r})"  # never the options: they may hold secrets

@@ -170,6 +170,7 @@ def check(file: Path, output: str) -> int:
                 "services",
                 "ignored",
                 "left_out",
+                "foreign",
                 "identity",
                 "notes",
             ),

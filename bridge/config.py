@@ -14,13 +14,14 @@ from typing import Any, cast
 
 import msgspec
 
-from bridge.blocks import Bridge, Configuration, Link, Name, Registry
+from bridge.blocks import Bridge, Configuration, ForeignSync, Link, Name, Registry
 from bridge.document import ALSO, Document, Place, nearest
 from bridge.errors import ConfigError
 from bridge.judge import judge_globs, judge_link, judge_pairs
 from bridge.link import Unhealthy
 from bridge.model import Traits
-from mappings import pairs
+from bridge.secrets import Foreign
+from mappings import foreign, pairs
 
 __all__ = ["Bridge", "Configuration", "Registry", "adapter", "load", "parse", "schema"]
 
@@ -31,6 +32,9 @@ KINDS = {
     "zookeeper": "adapters.zookeeper",
 }
 ENTRY_POINTS = "isthmus.adapters"  # kinds that other distributions bring
+
+FOREIGN = Foreign(foreign.KEYS, foreign.foreign_tool, foreign.without_marks)
+FOREIGN_SYNC = {**msgspec.json.schema(ForeignSync), "default": "ignore"}
 
 LOOPBACK = re.compile(r"127(\.\d{1,3}){3}|::1|localhost")
 FILE_KEYS = re.compile(r"path|ca|cert|key|.+_file")
@@ -128,7 +132,7 @@ def _with_kind(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     return {
         **config,
         "title": kind,
-        "properties": {"kind": {"const": kind}, **config["properties"]},
+        "properties": {"kind": {"const": kind}, **config["properties"], "foreign_sync": FOREIGN_SYNC},
         "required": ["kind", *config.get("required", ())],
     }
 
@@ -215,11 +219,16 @@ def _registry(
     before = len(document.faults)
     revealed: dict[str, str] = {}
     given = {
-        key: _settle(document, one, (*place, key), folder, env, revealed) for key, one in block.items() if key != "kind"
+        key: _settle(document, one, (*place, key), folder, env, revealed)
+        for key, one in block.items()
+        if key not in ("kind", "foreign_sync")
     }
     options = document.build(shape, given, place)
+    foreign_sync = document.build(ForeignSync, block.get("foreign_sync", "ignore"), (*place, "foreign_sync"))
     document.faults[before:] = [_hide(fault, revealed) for fault in document.faults[before:]]
-    return Registry(name=name, kind=kind, options=options) if len(document.faults) == before else None
+    if len(document.faults) > before:
+        return None
+    return Registry(name=name, kind=kind, options=options, foreign_sync=foreign_sync)
 
 
 def _settle(

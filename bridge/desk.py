@@ -144,7 +144,8 @@ class Desk:
                 held = view.services.get(service)
                 if held is not None:
                     there = True
-                    found.append(Supply(link, registry, view.scope, view.identity, held))
+                    follows = registry in self._store.follows
+                    found.append(Supply(link, registry, view.scope, view.identity, held, follows))
             if not there:
                 del feeds[link_name, registry, service]
         if not feeds:

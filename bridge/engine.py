@@ -49,7 +49,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.configuration = configuration
-        self.store = Store(clock, Scrub(configuration.bridge.secrets), recorder)
+        self.store = Store(clock, Scrub(configuration.bridge.secrets, config.FOREIGN), recorder)
         self.registries: dict[str, Registry] = {}
         self.feeds: dict[View, Feed] = {}
         self.reconcilers: dict[str, Reconciler] = {}
@@ -89,7 +89,7 @@ class Engine:
     async def reload(self, configuration: Configuration) -> None:
         """Takes a new file over: what is the same in both is not touched."""
         before, self.configuration = self.configuration, configuration
-        self.store.scrub = Scrub(configuration.bridge.secrets)
+        self.store.scrub = Scrub(configuration.bridge.secrets, config.FOREIGN)
         changed = {
             name
             for name, registry in before.registries.items()
@@ -123,6 +123,9 @@ class Engine:
         return links
 
     def _apply(self, configuration: Configuration) -> None:
+        self.store.follows = frozenset(
+            name for name, block in configuration.registries.items() if block.foreign_sync == "follow"
+        )
         for name, block in configuration.registries.items():
             if name not in self.registries:
                 self.registries[name] = config.adapter(block.kind).create(name, block.options, self._state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,7 +19,8 @@ from bridge.holds import HeldRemoval
 from bridge.model import Instance, Service, ServiceName
 from bridge.reconcile import Reconciler
 from bridge.route import target_of
-from bridge.store import Seen
+from bridge.secrets import written_by
+from bridge.store import Seen, View
 
 PATIENCE = 8.0  # seconds without a word after which a registry counts as out of reach
 Row = dict[str, Any]
@@ -77,6 +78,7 @@ async def check(engine: Engine) -> dict[str, list[Row]]:
             "services": sum(len(view.services) for view in views),
             "ignored": len(ignored),
             "left_out": sum(view.left_out for view in views),
+            "foreign": dict(Counter(tool for view in views for tool in _tools(view))),
         }
         if isinstance(answer, Reach):
             row |= {
@@ -99,6 +101,14 @@ async def check(engine: Engine) -> dict[str, list[Row]]:
             names += _meetings(engine, reconciler, link.name)
     parked = [row for row in show.unwritten_rows(engine) if row["state"] == "parked"]
     return {"registries": registries, "links": links, "names": names, "parked": parked}
+
+
+def _tools(view: View) -> Iterator[str]:
+    """The synchroniser of each instance that one wrote."""
+    for service in view.services.values():
+        for instance in service.instances.values():
+            if tool := written_by(instance):
+                yield tool
 
 
 def _sent(engine: Engine, reconciler: Reconciler, link_name: str) -> list[tuple[ServiceName, Service]]:

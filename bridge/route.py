@@ -12,6 +12,7 @@ from bridge.adapter import Cause
 from bridge.errors import Rejected
 from bridge.link import Link, Unhealthy, glob
 from bridge.model import Instance, Mark, Port, Service, ServiceName, Traits
+from bridge.secrets import without_tool, written_by
 
 Canonical = Callable[[ServiceName, Instance], Instance]
 
@@ -36,13 +37,14 @@ class Refusal(NamedTuple):
 
 
 class Supply(NamedTuple):
-    """One scope's word on one service, as it feeds a target name. `doubt` and `synced` as in `bridge.store.View`."""
+    """One scope's word on one service, as it feeds a target name. `follows`: also what other synchronisers wrote."""
 
     link: Link
     registry: str
     scope: str
     identity: str
     service: Service
+    follows: bool = False
 
 
 class Desired(NamedTuple):
@@ -112,7 +114,7 @@ def desired(
                 wanted[old.instance.id] = old
                 continue
             try:
-                form = canonical(name, _one_port(supply.link, entry, traits))
+                form = canonical(name, without_tool(_one_port(supply.link, entry, traits)))
             except Rejected as error:
                 refused[at] = Refusal(str(error), Cause.CONFIG, parked=True)
                 continue
@@ -176,6 +178,8 @@ def _refusal(
     mark = service.marks.get(key)
     if supply.identity == identity or (mark is not None and identity in mark.path):
         return Refusal("it has been in this registry: an echo", Cause.CONFIG)
+    if instance.native and mark is None and not supply.follows and (tool := written_by(instance)):
+        return Refusal(f"{tool} wrote it, and foreign_sync of {supply.registry} is ignore", Cause.CONFIG)
     if link.where:
         for field, pattern in link.where.items():
             if not glob(pattern, instance.metadata.get(field, "")):

@@ -268,6 +268,7 @@ class Store:
     ) -> None:
         self.version = 0
         self.syncs = 0  # times that a scope's word came to count: what waited for it may go on
+        self.follows: frozenset[str] = frozenset()  # registries of which also what other synchronisers wrote is sent
         self.scrub = scrub
         self.recorder = recorder or Recorder()
         self._clock = clock

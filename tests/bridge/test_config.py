@@ -509,7 +509,7 @@ def test_the_schema_knows_every_key_and_the_kinds_of_registries(monkeypatch: pyt
     assert all(ref in schema["$defs"] for ref in re.findall(r'"#/\$defs/([^"]+)"', found))
     memory, vault = schema["properties"]["registries"]["additionalProperties"]["oneOf"]
     assert memory["properties"]["kind"] == {"const": "memory"}
-    assert vault["properties"].keys() == {"kind", *Config.__struct_fields__}
+    assert vault["properties"].keys() == {"kind", "foreign_sync", *Config.__struct_fields__}
     assert vault["required"] == ["kind"]
     assert vault["additionalProperties"] is False
     assert {"from", "to", "policy", "services"} == set(schema["$defs"]["Link"]["required"])
