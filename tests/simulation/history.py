@@ -11,7 +11,7 @@ from tests.simulation import spells
 from tests.simulation.process import Disk, Process
 from tests.simulation.world import Server, World
 
-STEPS = 60  # what happens in one history
+STEPS = 120  # what happens in one history
 PAUSE = 1.5  # seconds between two of these, on average
 SERVICES = tuple(ServiceName(f"s{number}") for number in range(6))
 

@@ -193,7 +193,10 @@ class Oracle:
         for known in (told.services, source.rightful):
             one = known.get(mark.service, {}).get(mark.instance)
             standing = source.mark(mark.service, mark.instance)
-            ends.append(one is None or not takes(link, target, source.identity, mark.service, one, standing))
+            moved = one is not None and not one.sockets() & own
+            ends.append(
+                one is None or moved or not takes(link, target, source.identity, mark.service, one, standing)
+            )
         if any(ends):
             return self._last_of_the_ill(what, process, target, link, change, mark, source)
         now = self._world.loop.time()
@@ -233,6 +236,8 @@ class Oracle:
         now = source.rightful.get(mark.service, {}).get(mark.instance)
         if told is None or now is None or told.serving or now.serving:
             return
+        if self._lied.get(source, 0.0) > self._world.loop.time() or source.another_life:
+            return  # it was said to be gone
         well = msgspec.structs.replace(now, health=Health.HEALTHY)
         if not takes(link, target, source.identity, mark.service, well, source.mark(mark.service, mark.instance)):
             return  # it goes for another reason
