@@ -67,6 +67,7 @@ class Watching:
                     batch = self._whole(response)
                     if batch is not None:
                         await hand_over(batch)
+                        await asyncio.sleep(0)  # whoever takes it goes on before the next is asked for
                 elif response.created:
                     waited.discard(response.watch_id)
                     if not waited:
