@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from bridge import guard
 from bridge.adapter import Cause, Change, Entry, Held, Outcome, Sink
+from bridge.echo import Written
 from bridge.guard import Level, Windows
 from bridge.holds import HeldRemoval, Holds
 from bridge.link import Guard, Link, Policy
@@ -82,6 +83,8 @@ class Desk:
         self.kept: dict[ServiceName, dict[str, str]] = {}
         self.plans: dict[ServiceName, Plan] = {}
         self.settled: set[tuple[str, str, str]] = set()
+        self.written: Written | None = None  # kept where it may come back as an echo
+        self.beyond: dict[str, Written] = {}  # by destination to which this one's entries are carried on
         self.is_frozen = frozen
         self._sink = sink
         self._store = store
@@ -109,6 +112,16 @@ class Desk:
     def links(self) -> Sequence[Link]:
         """The links into this destination."""
         return tuple(self._links.values())
+
+    def keep_written(self, destination: str) -> Written:
+        """What is ours here, from now on to be asked by address."""
+        if self.written is None:
+            self.written = Written(destination, self._clock)
+            for name, entries in self.entries.items():
+                for entry in entries.values():
+                    if entry.mark is not None and entry.mark.owner == self.owner:
+                        self.written.note(name, entry, gone=False)
+        return self.written
 
     @property
     def writes(self) -> bool:
@@ -145,7 +158,8 @@ class Desk:
                 if held is not None:
                     there = True
                     follows = registry in self._store.follows
-                    found.append(Supply(link, registry, view.scope, view.identity, held, follows))
+                    written = tuple(one for to, one in self.beyond.items() if to != registry) if self.beyond else ()
+                    found.append(Supply(link, registry, view.scope, view.identity, held, follows, written))
             if not there:
                 del feeds[link_name, registry, service]
         if not feeds:
@@ -196,6 +210,8 @@ class Desk:
 
     def _count(self, name: ServiceName, entry: Entry, by: int) -> None:
         """One entry is held from now on, or no more."""
+        if self.written is not None and entry.mark is not None and entry.mark.owner == self.owner:
+            self.written.note(name, entry, gone=by < 0)
         if not entry.instance.serving:
             return
         self._serving[name] = self._serving.get(name, 0) + by

@@ -17,6 +17,7 @@ from bridge import config
 from bridge.adapter import Observed, Reach, Registry, Sink, Source
 from bridge.blocks import Configuration
 from bridge.desk import Desk, Ear
+from bridge.echo import ECHO
 from bridge.errors import ConfigError, Denied, Unavailable
 from bridge.feed import Backoff, Feed
 from bridge.link import Link, Policy
@@ -26,6 +27,8 @@ from bridge.secrets import Scrub
 from bridge.store import Recorder, Store, View
 
 log = logging.getLogger("isthmus.engine")
+
+ECHO_LOOK = 60.0  # seconds between two looks at what is parked as an echo
 
 
 class Engine:
@@ -67,6 +70,7 @@ class Engine:
         self._crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._apply(self.configuration)
         self._start("believe", "", self._believe_loop())
+        self._start("echo", "", self._echo_loop())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -154,10 +158,31 @@ class Engine:
                 )
             if ("reconciler", name) not in self._tasks:
                 self._start("reconciler", name, self._run_reconciler(name))
+        self._watch_echoes()
+
+    def _watch_echoes(self) -> None:
+        """Where others might carry what we wrote back to where it came from: it takes three registries."""
+        for name, one in self.reconcilers.items():
+            feeding = {source for link in one.desk.links for source in link.from_}
+            beyond = {link.to for link in self.configuration.links if name in link.from_ and feeding - {link.to}}
+            one.desk.beyond = {to: self.reconcilers[to].desk.keep_written(to) for to in sorted(beyond)}
+        kept = {to for one in self.reconcilers.values() for to in one.desk.beyond}
+        for name in self.reconcilers.keys() - kept:
+            self.reconcilers[name].desk.written = None
+
+    async def _echo_loop(self) -> None:
+        """What is parked as an echo is looked at again: whose address is it now?"""
+        while True:
+            await asyncio.sleep(ECHO_LOOK)
+            for one in self.reconcilers.values():
+                if one.desk.written is not None:
+                    one.desk.written.sweep()
+                if one.desk.beyond:
+                    one.poke([name for (name, _), reason in one.desk.parked.items() if reason.startswith(ECHO)])
 
     async def _stop(self, keys: list[tuple[str, str]]) -> None:
         # Reconcilers first: what they write goes through registries that must still be open.
-        for kind in ("believe", "reconciler", "registry"):
+        for kind in ("believe", "echo", "reconciler", "registry"):
             tasks = [self._tasks.pop(key) for key in keys if key[0] == kind and key in self._tasks]
             for task in tasks:
                 task.cancel()

@@ -167,7 +167,8 @@ def _evidence(
         if refusal is not None and refusal.parked:
             return f"parked: {refusal.reason}"
         cause = refusal.cause if refusal is not None else Cause.CONFIG
-        return Gone(causes.get(key, cause), scope, view.doubt)
+        # It is there, so whatever ended it before is undone; only what the file says is told from what its source says.
+        return Gone(causes.get(key, cause) if cause is Cause.CONFIG else cause, scope, view.doubt)
     unreadable = view.unreadable.get(mark.service, ())
     if mark.instance in unreadable or EVERY_ID in unreadable:
         return f"its record in {view!r} cannot be read"
@@ -292,7 +293,7 @@ def settled_causes(plan: Plan, known: Mapping[str, Wanted], causes: Mapping[str,
             if key in causes:
                 found[key] = causes[key]
             continue
-        cause = causes.get(key, removal.cause)
+        cause = removal.cause if removal.cause is Cause.HEALTH else causes.get(key, removal.cause)
         if key not in causes and cause is Cause.CONFIG and key in known:
             cause = Cause.EVENT
         found[key] = cause

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from bridge.adapter import Cause
+from bridge.echo import ECHO, Written
 from bridge.errors import Rejected
 from bridge.link import Link, Unhealthy, glob
 from bridge.model import Instance, Mark, Port, Service, ServiceName, Traits
@@ -37,7 +38,10 @@ class Refusal(NamedTuple):
 
 
 class Supply(NamedTuple):
-    """One scope's word on one service, as it feeds a target name. `follows`: also what other synchronisers wrote."""
+    """One scope's word on one service, as it feeds a target name.
+
+    `follows`: also what other synchronisers wrote. `written`: where this bridge carries on what the target holds.
+    """
 
     link: Link
     registry: str
@@ -45,6 +49,7 @@ class Supply(NamedTuple):
     identity: str
     service: Service
     follows: bool = False
+    written: tuple[Written, ...] = ()
 
 
 class Desired(NamedTuple):
@@ -180,6 +185,10 @@ def _refusal(
         return Refusal("it has been in this registry: an echo", Cause.CONFIG)
     if instance.native and mark is None and not supply.follows and (tool := written_by(instance)):
         return Refusal(f"{tool} wrote it, and foreign_sync of {supply.registry} is ignore", Cause.CONFIG)
+    if mark is None:
+        for written in supply.written:
+            if place := written.echo(instance, identity):
+                return Refusal(f"{ECHO}{place}; {supply.registry} has it unmarked", Cause.CONFIG, parked=True)
     if link.where:
         for field, pattern in link.where.items():
             if not glob(pattern, instance.metadata.get(field, "")):

@@ -1,0 +1,58 @@
+"""Echoes: what another tool carries on from where this bridge wrote it, unmarked, back to where it came from.
+
+Written there, it would come back for ever: its native goes, our copy goes, and the tool's copy brings both back. So an
+address that this bridge wrote counts as its own for a while after it is gone: tools are slow to follow. A native that
+has the address in its own right is sent when that time is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bridge.adapter import Entry
+from bridge.model import Instance, ServiceName
+
+LASTS = 600.0  # seconds
+ECHO = "echo: "  # the beginning of the reason
+
+
+class _Place(NamedTuple):
+    service: ServiceName
+    id: str
+    path: tuple[str, ...]
+    gone: float | None = None  # since when, in monotonic seconds
+
+
+class Written:
+    """The addresses that this bridge holds, or held a short time ago, at one destination."""
+
+    def __init__(self, destination: str, clock: Callable[[], float]) -> None:
+        self._destination = destination
+        self._clock = clock
+        self._places: dict[tuple[str, int], _Place] = {}
+
+    def note(self, name: ServiceName, entry: Entry, *, gone: bool) -> None:
+        """An entry of ours stands there from now on, or no more."""
+        path = entry.mark.path if entry.mark is not None else ()
+        place = _Place(name, entry.instance.id, path, self._clock() if gone else None)
+        for socket in entry.instance.sockets():
+            known = self._places.get(socket)
+            if not (gone and known is not None and (known.service, known.id) != (name, entry.instance.id)):
+                self._places[socket] = place
+
+    def echo(self, instance: Instance, identity: str) -> str:
+        """Where this bridge wrote what came through the registry with that identity; "": nowhere."""
+        for socket in instance.sockets():
+            place = self._places.get(socket)
+            if place is not None and identity in place.path and not self._is_over(place):
+                what = "has" if place.gone is None else "had lately"
+                return f"{self._destination} {what} it as {place.service}/{place.id}, written by this bridge"
+        return ""
+
+    def sweep(self) -> None:
+        """Forgets what is over."""
+        self._places = {socket: place for socket, place in self._places.items() if not self._is_over(place)}
+
+    def _is_over(self, place: _Place) -> bool:
+        return place.gone is not None and self._clock() - place.gone >= LASTS
