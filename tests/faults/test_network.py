@@ -111,12 +111,12 @@ async def test_fault_06_a_flapping_link_is_not_listed_over_and_over(folder: Path
     async with world(folder, etcd, etcd34) as made:
         before = made.bridge.log.count('"synced"')
         began = time.monotonic()
-        for number in range(24):
+        for number in range(18):
             await made.up.refuse()
             await asyncio.sleep(0.3)
             await made.up.heal()
-            await asyncio.sleep(0.2)
-            if number % 8 == 0:
+            await asyncio.sleep(0.7)  # long enough for a list, if anybody were so impolite
+            if number % 6 == 0:
                 await made.change(3)
         took = time.monotonic() - began
         assert made.bridge.log.count('"synced"') - before <= 3 + took / 10
