@@ -4,16 +4,57 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from bridge.adapter import Registry, Sink, Source
-from tests.conformance.lab import BRIDGE, OTHER, Kind, Lab, source_of
+from tests.conformance.lab import BRIDGE, OTHER, Kind, Lab, need, source_of, speaking
 from tests.conformance.labs import KINDS
+from tests.conftest import provided
+from tests.servers import etcd, zookeeper
+from tests.servers.etcd import Etcd
+from tests.servers.zookeeper import ZooKeeper
 
 
-@pytest.fixture(params=list(KINDS))
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Etcd]]:
+    with provided():
+        async with etcd.cluster(tmp_path_factory.mktemp("cluster")) as members:
+            yield members
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_ensemble(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[ZooKeeper]]:
+    with provided():
+        async with zookeeper.ensemble(tmp_path_factory.mktemp("ensemble")) as nodes:
+            yield nodes
+
+
+@pytest_asyncio.fixture
+async def etcd_cluster(shared_cluster: list[Etcd]) -> Etcd:
+    """A member of three, emptied."""
+    await shared_cluster[0].wipe()
+    return shared_cluster[0]
+
+
+@pytest_asyncio.fixture
+async def zookeeper_ensemble(shared_ensemble: list[ZooKeeper]) -> ZooKeeper:
+    """A node of three, emptied; whoever leads."""
+    await shared_ensemble[0].wipe()
+    return shared_ensemble[0]
+
+
+def _marked(name: str) -> Any:
+    """Three servers are for those who have time."""
+    return pytest.param(name, marks=pytest.mark.soak) if KINDS[name].server in _OF_THREE else name
+
+
+_OF_THREE = ("etcd_cluster", "zookeeper_ensemble")
+
+
+@pytest.fixture(params=[_marked(name) for name in KINDS])
 def kind(request: pytest.FixtureRequest) -> tuple[Kind, object]:
     """A kind of registry, and its server where it has one."""
     chosen = KINDS[request.param]
@@ -24,7 +65,8 @@ def kind(request: pytest.FixtureRequest) -> tuple[Kind, object]:
 async def lab(kind: tuple[Kind, object], tmp_path: Path) -> AsyncIterator[Lab]:
     chosen, server = kind
     async with chosen.open(server, tmp_path) as lab:
-        yield lab
+        with speaking(lab.form):
+            yield lab
 
 
 @pytest_asyncio.fixture
@@ -39,8 +81,9 @@ async def source(registry: Registry) -> Source:
 
 
 @pytest_asyncio.fixture
-async def sink(registry: Registry) -> AsyncIterator[Sink]:
+async def sink(lab: Lab, registry: Registry) -> AsyncIterator[Sink]:
     """The destination side, and the lock held."""
+    need(lab, "write")
     sink = registry.sink(BRIDGE)
     async with sink.writer():
         yield sink

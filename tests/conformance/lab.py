@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import pytest
-from msgspec.structs import replace
 
 from bridge.adapter import Change, Entry, Held, Listing, Observed, Outcome, Registry, Sink, Source, Synced
 from bridge.errors import IsthmusError
@@ -22,17 +21,24 @@ OTHER = "bridge-b"
 PAY = ServiceName("pay")
 CART = ServiceName("cart")
 
-Can = Literal["spoil", "cut", "erase", "steal", "lease", "adopt"]
+Can = Literal["change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt"]
+
+
+Form = Callable[[ServiceName, Instance], Instance]
 
 
 class Lab(Protocol):
     """One registry, empty at first. `can` declares what there is a way to do; what it lacks skips the promise.
 
-    erase: a native deletes what a bridge wrote, and leaves its ledger entry. lease: entries can die with their writer.
+    change: a record says more than its key does, and may be another one under the same key.
+    write: it is no registry that is only read. lease: entries can die with their writer.
+    erase: a native deletes what a bridge wrote, and leaves its ledger entry.
     adopt: a bridge may take over what somebody else wrote.
+    `form`: what the registry makes of an instance; see `instance`.
     """
 
     can: frozenset[Can]
+    form: Form
 
     def registry(self) -> Registry:
         """Another client of the same store; the caller enters it."""
@@ -90,9 +96,36 @@ def need(lab: Lab, what: Can) -> None:
         pytest.skip(f"{type(lab).__name__} cannot {what}")
 
 
-def instance(number: int, **metadata: str) -> Instance:
-    """One of some instances that every convention can carry as they are."""
-    return Instance(f"i{number}", f"192.0.2.{number}", (Port(9000 + number, "grpc", "grpc"),), metadata=metadata)
+def as_it_is(service: ServiceName, instance: Instance) -> Instance:
+    """The form of a registry that carries all."""
+    return instance
+
+
+_forms: list[Form] = [as_it_is]  # the last one is in force
+
+
+@contextmanager
+def speaking(form: Form) -> Iterator[None]:
+    """Inside, every `instance` has this form."""
+    _forms.append(form)
+    try:
+        yield
+    finally:
+        _forms.pop()
+
+
+def instance(number: int, service: ServiceName = PAY, /, **metadata: str) -> Instance:
+    """One of some instances, in the form that the registry of this test carries as it is.
+
+    Most keep it as it is; of some the id is the address, and some have no metadata to change.
+    """
+    port = Port(9000 + number, "grpc", "grpc")
+    return _forms[-1](service, Instance(f"i{number}", f"192.0.2.{number}", (port,), metadata=metadata))
+
+
+def i(number: int, service: ServiceName = PAY) -> str:
+    """The id of that instance, without metadata."""
+    return instance(number, service).id
 
 
 def at(*instances: Instance) -> dict[str, tuple[str, int]]:
@@ -237,8 +270,3 @@ async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(DEADLINE):
         while not await check():
             await asyncio.sleep(0.02)
-
-
-def altered(what: Instance, **metadata: str) -> Instance:
-    """The same instance with other metadata."""
-    return replace(what, metadata=metadata)

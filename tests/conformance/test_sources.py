@@ -16,11 +16,11 @@ from tests.conformance.lab import (
     PAY,
     Lab,
     Watching,
-    altered,
     at,
     change,
     create,
     eventually,
+    i,
     instance,
     need,
     source_of,
@@ -34,12 +34,12 @@ SILENCE = (Unavailable, Denied, Expired)
 async def test_a_watch_says_who_it_is_then_everything_there_is_then_synced(lab: Lab, source: Source) -> None:
     await lab.register(PAY, instance(1))
     await lab.register(PAY, instance(2))
-    await lab.register(CART, instance(3))
+    await lab.register(CART, instance(3, CART))
     async with watching(source) as watch:
         await watch.until(lambda: watch.synced)
         assert [type(word) for word in watch.said] == [Listing, Observed, Observed, Synced]
         assert watch.service(PAY).instances == {each.id: each for each in (instance(1), instance(2))}
-        assert watch.service(CART).instances == {"i3": instance(3)}
+        assert watch.service(CART).instances == {i(3, CART): instance(3, CART)}
         assert not watch.service(PAY).marks
 
 
@@ -63,7 +63,7 @@ async def test_nothing_is_missed_between_the_listing_and_the_watch(lab: Lab, sou
                 del there[name]
                 await lab.deregister(name, gone.id)
             else:
-                there[name] = instance(1, turn=str(number))
+                there[name] = instance(1, name, turn=str(number))
                 await lab.register(name, there[name])
             if number == len(services) - 1:
                 started.set()
@@ -78,7 +78,7 @@ async def test_nothing_is_missed_between_the_listing_and_the_watch(lab: Lab, sou
         return watch
 
     def known(name: ServiceName) -> dict[str, Instance]:
-        return {"i1": there[name]} if name in there else {}
+        return {there[name].id: there[name]} if name in there else {}
 
     writing = asyncio.create_task(storm())
     looks = [asyncio.create_task(look())]
@@ -100,17 +100,17 @@ async def test_every_observation_is_the_whole_service(lab: Lab, source: Source) 
         await lab.register(PAY, instance(2))
         await watch.until(lambda: len(watch.service(PAY).instances) == 2)
         await lab.register(PAY, instance(2, colour="blue"))
-        await watch.until(lambda: watch.service(PAY).instances["i2"] == instance(2, colour="blue"))
-        await lab.deregister(PAY, "i2")
+        await watch.until(lambda: watch.service(PAY).instances[i(2)] == instance(2, colour="blue"))
+        await lab.deregister(PAY, i(2))
         await watch.until(lambda: watch.picture(PAY) == at(instance(1)))
-        assert all("i1" in observed.service.instances for observed in watch.observations(PAY))
+        assert all(i(1) in observed.service.instances for observed in watch.observations(PAY))
 
 
 async def test_a_service_whose_last_instance_went_is_observed_without_instances(lab: Lab, source: Source) -> None:
     await lab.register(PAY, instance(1))
     async with watching(source) as watch:
         await watch.until(lambda: watch.synced)
-        await lab.deregister(PAY, "i1")
+        await lab.deregister(PAY, i(1))
         await watch.until(lambda: watch.observed[PAY].service.instances == {})
         assert not watch.observed[PAY].unreadable
         await lab.register(PAY, instance(2))
@@ -123,15 +123,15 @@ async def test_a_record_that_makes_no_sense_is_named_and_its_siblings_flow(lab: 
     await lab.register(PAY, instance(2))
     async with watching(source) as watch:
         await watch.until(lambda: watch.synced)
-        await lab.spoil(PAY, "i1")
-        await watch.until(lambda: watch.observed[PAY].unreadable == {"i1"})
+        await lab.spoil(PAY, i(1))
+        await watch.until(lambda: watch.observed[PAY].unreadable == {i(1)})
         await lab.register(PAY, instance(3))
-        await watch.until(lambda: "i3" in watch.service(PAY).instances)
-        assert watch.service(PAY).instances["i2"] == instance(2)
+        await watch.until(lambda: i(3) in watch.service(PAY).instances)
+        assert watch.service(PAY).instances[i(2)] == instance(2)
         assert any("pay" in place and why for place, why in source.ignored.items())
     async with watching(source) as later:
         await later.until(lambda: later.synced)
-        assert later.observed[PAY].unreadable == {"i1"}
+        assert later.observed[PAY].unreadable == {i(1)}
         assert later.picture(PAY) == at(instance(2), instance(3))
         await lab.register(PAY, instance(1))
         await later.until(lambda: not later.observed[PAY].unreadable and len(later.picture(PAY)) == 3)
@@ -142,19 +142,19 @@ async def test_a_record_that_makes_no_sense_is_named_and_its_siblings_flow(lab: 
 async def test_a_service_of_which_nothing_can_be_read_is_not_gone(lab: Lab, source: Source) -> None:
     need(lab, "spoil")
     await lab.register(PAY, instance(1))
-    await lab.spoil(PAY, "i1")
+    await lab.spoil(PAY, i(1))
     async with watching(source) as watch:
         await watch.until(lambda: watch.synced)
-        assert watch.observed[PAY].unreadable == {"i1"}
-    assert (await source.read(PAY)).unreadable == {"i1"}
+        assert watch.observed[PAY].unreadable == {i(1)}
+    assert (await source.read(PAY)).unreadable == {i(1)}
 
 
 async def test_a_second_opinion_agrees_with_the_truth(lab: Lab, source: Source) -> None:
     await lab.register(PAY, instance(1))
     await lab.register(PAY, instance(2, team="pay"))
-    await lab.register(CART, instance(3))
-    assert (await source.read(PAY)).service.instances == {"i1": instance(1), "i2": instance(2, team="pay")}
-    await lab.deregister(PAY, "i1")
+    await lab.register(CART, instance(3, CART))
+    assert (await source.read(PAY)).service.instances == {i(1): instance(1), i(2): instance(2, team="pay")}
+    await lab.deregister(PAY, i(1))
     assert at(*(await source.read(PAY)).service.instances.values()) == await lab.truth(PAY) == at(instance(2))
     assert (await source.read(ServiceName("nobody"))).service.instances == {}
 
@@ -213,13 +213,15 @@ async def test_every_client_knows_the_registry_by_the_same_name(lab: Lab, regist
         for each in (registry, second):
             async with watching(await source_of(each)) as watch:
                 await watch.until(lambda w=watch: w.synced)  # type: ignore[misc]
-                listings.append(watch.said[0])
+                listing = watch.said[0]
+                assert isinstance(listing, Listing)
+                listings.append((listing.identity, listing.incarnation))
         assert listings[0] == listings[1]
-        assert isinstance(listings[0], Listing)
-        assert (await sink.held()).identity == (await second.reach()).identity == listings[0].identity
+        assert (await sink.held()).identity == (await second.reach()).identity == listings[0][0]
 
 
 async def test_becoming_a_destination_is_not_another_life(lab: Lab, registry: Registry, source: Source) -> None:
+    need(lab, "write")
     async with watching(source) as before:
         await before.until(lambda: before.synced)
     sink = registry.sink(BRIDGE)
@@ -240,7 +242,8 @@ async def test_what_a_bridge_wrote_is_never_seen_without_its_mark(lab: Lab, regi
     async def storm() -> None:
         for turn in range(25):
             first, second = await write(sink, create(PAY, instance(1)), create(PAY, instance(2, turn=str(turn))))
-            (first,) = await write(sink, change(PAY, first, instance(1, turn=str(turn))))
+            if "change" in lab.can:
+                (first,) = await write(sink, change(PAY, first, instance(1, turn=str(turn))))
             await write(sink, change(PAY, first, None), change(PAY, second, None))
         await write(sink, create(PAY, instance(3)))
 
@@ -261,7 +264,7 @@ async def test_what_a_bridge_wrote_is_never_seen_without_its_mark(lab: Lab, regi
         await asyncio.gather(looking, return_exceptions=True)
         assert looking.cancelled(), looking.exception()
     observations = [observed for each in seen for observed in each.observations(PAY)]
-    assert len(observations) > 5
+    assert len(observations) > 2
     for observed in observations:
         assert observed.service.instances.keys() == observed.service.marks.keys()
         assert not observed.unreadable
@@ -272,9 +275,9 @@ async def test_what_a_native_wrote_over_is_a_natives_again(lab: Lab, source: Sou
     await write(sink, create(PAY, instance(1)), create(PAY, instance(2)))
     async with watching(source) as watch:
         await watch.until(lambda: watch.synced)
-        assert watch.service(PAY).marks.keys() == {"i1", "i2"}
+        assert watch.service(PAY).marks.keys() == {i(1), i(2)}
         await lab.register(PAY, instance(1))
-        await watch.until(lambda: watch.service(PAY).marks.keys() == {"i2"})
+        await watch.until(lambda: watch.service(PAY).marks.keys() == {i(2)})
         assert watch.service(PAY).instances == {each.id: each for each in (instance(1), instance(2))}
 
 
@@ -315,9 +318,9 @@ async def test_positions_never_go_back_in_one_watch(lab: Lab, source: Source) ->
 
 async def test_the_records_can_be_shown_as_they_stand(lab: Lab, registry: Registry, sink: Sink) -> None:
     await lab.register(PAY, instance(1))
-    await write(sink, create(PAY, altered(instance(2), team="pay")))
+    await write(sink, create(PAY, instance(2, team="pay")))
     records = await registry.raw(PAY)
-    text = "\n".join(records.values())
+    text = "\n".join([*records, *records.values()])
     assert "192.0.2.1" in text
     assert "192.0.2.2" in text
     assert await registry.raw(ServiceName("nobody")) == {}

@@ -14,49 +14,43 @@ from typing import Any
 from adapters.etcd import Config, create
 from bridge.adapter import Registry
 from bridge.model import Instance, ServiceName
-from tests.conformance.lab import Can, Kind, Lab
+from mappings.pairs import LAYOUTS
+from tests.conformance.lab import Kind, Lab
+from tests.conformance.labs import layouts
 from tests.proxy import Proxy
 from tests.servers.etcd import Etcd
 
-
-def _grpc(service: ServiceName, instance: Instance) -> object:
-    address = f"{instance.address}:{instance.ports[0].number}"
-    return {"Op": 0, "Addr": address, "Metadata": dict(instance.metadata) or None}
-
-
-def _kratos(service: ServiceName, instance: Instance) -> object:
-    return {
-        "id": instance.id,
-        "name": service.name,
-        "version": instance.version,
-        "metadata": dict(instance.metadata) or None,
-        "endpoints": [f"grpc://{instance.address}:{instance.ports[0].number}"],
-    }
-
-
-RECORDS: dict[str, tuple[str, Callable[[ServiceName, Instance], object]]] = {
-    "grpc": ("", _grpc),
-    "kratos": ("/microservices/", _kratos),
+_DIALED: dict[str, Callable[[bytes], str]] = {  # what a stock client of the layout calls
+    "grpc": lambda value: str(json.loads(value)["Addr"]),
+    "kratos": lambda value: str(json.loads(value)["endpoints"][0]).partition("://")[2],
+    "kitex": lambda value: str(json.loads(value)["address"]),
+    "go-zero": lambda value: value.decode(),
+    "go-micro": lambda value: str(json.loads(value)["nodes"][0]["address"]),
 }
 
 
 class EtcdLab:
     """The bridge comes through a proxy, natives do not."""
 
-    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease", "adopt"})
-
     def __init__(self, server: Etcd, proxy: Proxy, layout: str) -> None:
+        self.can = layouts.can(layout)
+        self.form = layouts.form(layout)
         self._server = server
         self._proxy = proxy
         self._layout = layout
-        self._prefix, self._record = RECORDS[layout]
+        self._prefix = LAYOUTS[layout].PREFIX
 
     def registry(self) -> Registry:
-        config = {"endpoints": [f"http://{self._proxy.address}"], "layout": self._layout}
-        return create("lab", Config(**config), None)  # type: ignore[arg-type]
+        config = Config(
+            endpoints=[f"http://{self._proxy.address}"],
+            layout=self._layout,  # type: ignore[arg-type]
+            protocol=layouts.PROTOCOL,
+        )
+        return create("lab", config, None)
 
     async def register(self, service: ServiceName, instance: Instance) -> None:
-        await self._put(service, instance.id, json.dumps(self._record(service, instance)))
+        key, value = layouts.record(self._layout, service, instance)
+        await self._put(self._prefix + key, value)
 
     async def deregister(self, service: ServiceName, id: str) -> None:
         await self._ask("kv/deleterange", key=_base64(self._key(service, id)))
@@ -64,8 +58,7 @@ class EtcdLab:
     async def truth(self, service: ServiceName) -> Mapping[str, tuple[str, int]]:
         found = {}
         for kv in await self._below(self._key(service, "")):
-            record = json.loads(base64.b64decode(kv["value"]))
-            address, _, port = (record.get("Addr") or record["endpoints"][0].partition("://")[2]).rpartition(":")
+            address, _, port = _DIALED[self._layout](base64.b64decode(kv["value"])).rpartition(":")
             found[base64.b64decode(kv["key"]).decode().rpartition("/")[2]] = (address, int(port))
         return found
 
@@ -74,7 +67,7 @@ class EtcdLab:
         return answer["header"]["revision"]
 
     async def spoil(self, service: ServiceName, id: str) -> None:
-        await self._put(service, id, "{")
+        await self._put(self._key(service, id), b"{")
 
     async def erase(self, service: ServiceName, id: str) -> None:
         await self.deregister(service, id)
@@ -97,8 +90,8 @@ class EtcdLab:
     def _key(self, service: ServiceName, id: str) -> str:
         return f"{self._prefix}{service.name}/{id}"
 
-    async def _put(self, service: ServiceName, id: str, value: str) -> None:
-        await self._ask("kv/put", key=_base64(self._key(service, id)), value=_base64(value))
+    async def _put(self, key: str, value: bytes) -> None:
+        await self._ask("kv/put", key=_base64(key), value=base64.b64encode(value).decode())
 
     async def _below(self, prefix: str) -> list[dict[str, str]]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
@@ -136,5 +129,6 @@ def _kind(fixture: str, layout: str) -> Kind:
 KINDS = {
     f"etcd-{version}-{layout}": _kind(fixture, layout)
     for version, fixture in (("3.6", "etcd"), ("3.4", "etcd34"))
-    for layout in RECORDS
-}
+    for layout in _DIALED
+    if version == "3.6" or layout in ("grpc", "kratos")
+} | {"etcd-3.6-cluster": _kind("etcd_cluster", "kratos")}

@@ -13,15 +13,16 @@ import yaml
 from adapters.file import Config, create
 from bridge.adapter import Registry
 from bridge.model import Instance, ServiceName
-from tests.conformance.lab import Can, Kind, Lab
+from tests.conformance.lab import Can, Form, Kind, Lab, as_it_is
 
 
 class FileLab:
     """`folder` is the registry; what people wrote is kept here, too, as the text of a record by id."""
 
-    can: frozenset[Can] = frozenset({"spoil", "cut", "steal"})
+    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "steal"})
 
     def __init__(self, folder: Path) -> None:
+        self.form: Form = as_it_is
         self.folder = folder
         self._records: dict[ServiceName, dict[str, str]] = {}
 

@@ -10,15 +10,16 @@ from adapters.memory import Config, Memory, Store
 from bridge.adapter import Registry
 from bridge.errors import Unavailable
 from bridge.model import Instance, ServiceName
-from tests.conformance.lab import Can, Kind, Lab, at
+from tests.conformance.lab import Can, Form, Kind, Lab, as_it_is, at
 
 
 class MemoryLab:
     """Pokes the store itself."""
 
-    can: frozenset[Can] = frozenset({"spoil", "cut", "erase", "steal", "lease", "adopt"})
+    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt"})
 
     def __init__(self, config: Config) -> None:
+        self.form: Form = as_it_is
         self.store = Store()
         self._config = config
 
