@@ -84,7 +84,7 @@ class Desk:
         self.plans: dict[ServiceName, Plan] = {}
         self.settled: set[tuple[str, str, str]] = set()
         self.written: Written | None = None  # kept where it may come back as an echo
-        self.beyond: dict[str, Written] = {}  # by destination to which this one's entries are carried on
+        self.beyond: dict[str, tuple[Written, ...]] = {}  # what may come back as an echo, by the registry it comes from
         self.is_frozen = frozen
         self._sink = sink
         self._store = store
@@ -158,7 +158,7 @@ class Desk:
                 if held is not None:
                     there = True
                     follows = registry in self._store.follows
-                    written = tuple(one for to, one in self.beyond.items() if to != registry) if self.beyond else ()
+                    written = self.beyond.get(registry, ())
                     found.append(Supply(link, registry, view.scope, view.identity, held, follows, written))
             if not there:
                 del feeds[link_name, registry, service]

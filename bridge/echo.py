@@ -1,8 +1,8 @@
 """Echoes: what another tool carries on from where this bridge wrote it, unmarked, back to where it came from.
 
 Written there, it would come back for ever: its native goes, our copy goes, and the tool's copy brings both back. So an
-address that this bridge wrote counts as its own for a while after it is gone: tools are slow to follow. A native that
-has the address in its own right is sent when that time is over.
+address that this bridge wrote counts as its own for a while after it is gone: tools are slow to follow. Nothing tells
+such a copy from a native that moved there and kept its address, which therefore has to wait as long, and no longer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from bridge.adapter import Entry
 from bridge.model import Instance, ServiceName
 
-LASTS = 600.0  # seconds
+LASTS = 60.0  # seconds: twice the period of the slowest synchroniser that is known (consul-k8s)
 ECHO = "echo: "  # the beginning of the reason
 
 
@@ -41,11 +41,16 @@ class Written:
             if not (gone and known is not None and (known.service, known.id) != (name, entry.instance.id)):
                 self._places[socket] = place
 
-    def echo(self, instance: Instance, identity: str) -> str:
-        """Where this bridge wrote what came through the registry with that identity; "": nowhere."""
+    def echo(self, instance: Instance, target: str, source: str) -> str:
+        """Where this bridge wrote what has been in the target, and not in the source that has it now; "": nowhere.
+
+        Both by identity. What has been in the source, too, is on its way from there.
+        """
         for socket in instance.sockets():
             place = self._places.get(socket)
-            if place is not None and identity in place.path and not self._is_over(place):
+            if place is None or target not in place.path or source in place.path:
+                continue
+            if not self._is_over(place):
                 what = "has" if place.gone is None else "had lately"
                 return f"{self._destination} {what} it as {place.service}/{place.id}, written by this bridge"
         return ""

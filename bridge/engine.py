@@ -28,7 +28,7 @@ from bridge.store import Recorder, Store, View
 
 log = logging.getLogger("isthmus.engine")
 
-ECHO_LOOK = 60.0  # seconds between two looks at what is parked as an echo
+ECHO_LOOK = 10.0  # seconds between two looks at what is parked as an echo
 
 
 class Engine:
@@ -161,12 +161,17 @@ class Engine:
         self._watch_echoes()
 
     def _watch_echoes(self) -> None:
-        """Where others might carry what we wrote back to where it came from: it takes three registries."""
+        """Where others might carry what we wrote back to where it came from, by way of a registry that we only read.
+
+        One that we write has our own copies, and a native there is one in its own right.
+        """
+        kept: set[str] = set()
         for name, one in self.reconcilers.items():
-            feeding = {source for link in one.desk.links for source in link.from_}
-            beyond = {link.to for link in self.configuration.links if name in link.from_ and feeding - {link.to}}
-            one.desk.beyond = {to: self.reconcilers[to].desk.keep_written(to) for to in sorted(beyond)}
-        kept = {to for one in self.reconcilers.values() for to in one.desk.beyond}
+            only_read = {source for link in one.desk.links for source in link.from_} - self.reconcilers.keys()
+            beyond = sorted({link.to for link in self.configuration.links if name in link.from_ and only_read})
+            kept.update(beyond)
+            written = tuple(self.reconcilers[to].desk.keep_written(to) for to in beyond)
+            one.desk.beyond = dict.fromkeys(only_read, written) if written else {}
         for name in self.reconcilers.keys() - kept:
             self.reconcilers[name].desk.written = None
 

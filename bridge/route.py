@@ -192,7 +192,7 @@ def _refusal(
     if instance.native and mark is None and not supply.follows and (tool := written_by(instance)):
         return Refusal(f"{tool} wrote it, and foreign_sync of {supply.registry} is ignore", Cause.CONFIG)
     if mark is None:
-        for written in ():  # XX
+        for written in supply.written:
             if place := written.echo(instance, identity, supply.identity):
                 return Refusal(f"{ECHO}{place}; {supply.registry} has it unmarked", Cause.CONFIG, parked=True)
     if link.where:
