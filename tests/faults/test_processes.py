@@ -39,12 +39,14 @@ async def test_fault_07_a_daemon_killed_amid_its_writes_leaves_no_half_of_them(
         await made.in_step()
 
 
-def torn(state: Path, rng: random.Random) -> None:
+def torn(state: Path, rng: random.Random, halved: bool) -> None:
     """What a power cut leaves: every file of the folder cut short or garbled, and drafts that were never renamed."""
     for path in sorted(state.rglob("*")):
         if path.is_file() and path.name not in ("bridge.json", "lock"):
             content = path.read_bytes()
-            if rng.random() < 0.5:
+            if halved:
+                path.write_bytes(content[: len(content) // 2])
+            elif rng.random() < 0.5:
                 path.write_bytes(content[: rng.randrange(len(content) + 1)])
             else:
                 at = rng.randrange(len(content) + 1)
@@ -58,10 +60,10 @@ async def test_fault_08_torn_state_files_cost_no_entry(
 ) -> None:
     rng = random.Random(seed)
     async with world(folder, etcd, etcd34) as made:
-        for _ in range(3):
+        for halved in (True, False, False):
             await made.change(5)
             await made.bridge.kill()
-            torn(made.bridge.state, rng)
+            torn(made.bridge.state, rng, halved)
             await made.target.expire_lock()
             if dark:  # not even the source can say what there was
                 await made.up.refuse()
@@ -147,6 +149,28 @@ async def test_fault_38_natives_edit_delete_and_stand_in_the_way(folder: Path, e
         del made.foreign[taken]
         made.history[:] = [event for event in made.history if event.key != taken]
         await made.in_step()
+
+
+async def test_fault_38_a_write_that_is_under_way_spares_the_native_who_came_before_it(
+    folder: Path, etcd: Etcd, etcd34: Etcd
+) -> None:
+    async with world(folder, etcd, etcd34) as made:
+        made.down.drop("down")  # the daemon is heard, and hears nothing
+        taken = await made.target.register("pay-3", "i1", "192.0.2.99")
+        removed = await made.target.register("pay-3", "i2", "192.0.2.98")
+        before = {kv.key.decode(): (kv.value, kv.mod_revision) for kv in await made.target.below()}
+        await made.put("pay-3", "i1")
+        await made.source.delete(key("pay-3", "i2"))
+        await made.put("pay-4", "i1")
+        await until(lambda: _same(made, "pay-4", "i1"), "what it wrote blindly has arrived")
+        await made.down.heal()
+        await made.down.cut()
+        made.foreign |= {where: before[where] for where in (taken, removed)}
+
+        async def rest() -> bool:
+            return bool((await made.bridge.link())["shadowed"] == 1)
+
+        await until(rest, "it has seen who is there")
 
 
 async def _same(made: World, service: str, id: str) -> bool:
