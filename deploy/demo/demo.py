@@ -1,4 +1,4 @@
-"""The main job, shown from real runs of the real commands: two folders, one link, and everything that must not go wrong.
+"""The main job, shown from real runs of the real commands: two folders, one link, and what must not go wrong.
 
 Ends with exit code 0 only if every step did what it says. Pauses between steps on a terminal, never in a pipe.
 """
@@ -86,7 +86,8 @@ class Demo:
         lines = ["instances:"]
         for id, address in instances:
             health = ", health: DRAINING" if id == draining else ""
-            lines.append(f"  - {{id: {id}, address: {address}, ports: [{{name: grpc, number: 9000, protocol: grpc}}]{health}}}")
+            ports = "[{name: grpc, number: 9000, protocol: grpc}]"
+            lines.append(f"  - {{id: {id}, address: {address}, ports: {ports}{health}}}")
         fresh = self.folder / "inventory" / f".{service}.new"
         fresh.write_text("\n".join(lines) + "\n")
         fresh.rename(self.folder / "inventory" / f"{service}.yaml")
@@ -180,7 +181,8 @@ class Demo:
 
     def _health(self, instance: str) -> str:
         rows = self.json("explain", f"pay-api/{instance}")
-        return next((row["decoded"].get("health", "") for row in rows if row["at"] == "cluster" and row.get("decoded")), "")
+        there = [row["decoded"] for row in rows if row["at"] == "cluster" and row.get("decoded")]
+        return str(there[0].get("health", "")) if there else ""
 
 
 def main() -> int:

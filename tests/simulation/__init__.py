@@ -1,4 +1,4 @@
-"""The whole core in virtual time: seeded random histories with faults, the promises that must hold in them, and mutants.
+"""The whole core in virtual time: seeded histories with faults, the promises that must hold in them, and mutants.
 
 A *history* is what happens to a few registries in memory: natives come, go, change, drain and are deployed anew, while
 sources fall silent, lie, fail, are restored or swapped, answers get lost, and bridge processes die, freeze and come

@@ -18,7 +18,8 @@ def main() -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="tell the story")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of names must have one order, or no seed replays
-        os.execve(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]], os.environ | {"PYTHONHASHSEED": "0"})
+        command = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})
     first, before = (options.seed, options.seed + 1) if options.seed is not None else map(int, options.seeds.split(":"))
     failed = 0
     began = time.process_time()

@@ -82,6 +82,7 @@ class SourceLine:
 
     def __init__(self, process: Process, registry: str, scope: str) -> None:
         self.scope = scope
+        self.ignored: dict[str, str] = {}
         self._process = process
         self._at = (registry, scope)
 
@@ -133,6 +134,8 @@ class SinkLine:
     def __init__(self, process: Process, server: Server, inner: MemorySink) -> None:
         self.traits = inner.traits
         self.canonical = inner.canonical
+        self.recall = inner.recall
+        self.note = inner.note
         self._process = process
         self._server = server
         self._inner = inner

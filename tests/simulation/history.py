@@ -169,7 +169,7 @@ def update(world: World) -> None:
                 fields["metadata"] = {"team": rng.choice(("pay", "shop"))}
             case 3:
                 fields["address"] = f"10.9.0.{world.number() % 250}"
-        world.alter(*some, **fields)
+        world.alter(*some, **fields)  # type: ignore[arg-type]
 
 
 async def restart(world: World) -> None:

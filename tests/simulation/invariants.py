@@ -68,7 +68,7 @@ class Oracle:
         self._pardoned: set[Key] = set()
         self._wrong: dict[int, tuple[Change, str, str]] = {}  # changes that must not be made, by id
         self._small: dict[int, Change] = {}  # removals that only a small lie excuses, by id
-        self._deltas: dict[tuple[Process, str, object], list[tuple[float, int]]] = {}
+        self._deltas: dict[tuple[object, str, object], list[tuple[float, int]]] = {}  # by process, and by bridge
         self._down: dict[tuple[Process, str], float] = {}
         self._asked_lately: dict[tuple[Process, ServiceName, str], list[float]] = {}
 
@@ -124,9 +124,9 @@ class Oracle:
                 self.breaks("policy", f"{what}: link {link.name} may not write")
             if change.after is not None and change.mark is not None:
                 self._upsert(what, process, target, links, change, change.after, change.mark)
-            if before is not None and (change.mark is None or change.after is None):
-                self._removal(what, process, target, links.get(before.link), change, before)
-            elif before is not None and change.mark is not None and source_of(before) != source_of(change.mark):
+            if before is not None and (
+                change.mark is None or change.after is None or source_of(before) != source_of(change.mark)
+            ):
                 self._removal(what, process, target, links.get(before.link), change, before)
 
     def _must_not(self, change: Change, promise: str, text: str) -> None:
@@ -141,7 +141,14 @@ class Oracle:
             self.breaks("I6", f"{process} asks more than 6 times a second for {change.service}/{change.id}")
 
     def _upsert(
-        self, what: str, process: Process, target: Server, links: dict[str, Link], change: Change, after: Instance, mark: Mark
+        self,
+        what: str,
+        process: Process,
+        target: Server,
+        links: dict[str, Link],
+        change: Change,
+        after: Instance,
+        mark: Mark,
     ) -> None:
         if mark.link not in links:
             self._must_not(change, "I2", f"{what}: written for a link that is not there: {mark.link}")
@@ -188,15 +195,14 @@ class Oracle:
         source = self._world.at(mark.path[-1], mark.scope)
         told = process.told.get((mark.path[-1], mark.scope))
         if source is None or told is None or not told.listed:
-            return self._must_not(change, "rule 2", f"{what}: its source {mark.path[-1]} has not been heard in this process")
+            text = f"{what}: its source {mark.path[-1]} has not been heard in this process"
+            return self._must_not(change, "rule 2", text)
         ends = []
         for known in (told.services, source.rightful):
             one = known.get(mark.service, {}).get(mark.instance)
             standing = source.mark(mark.service, mark.instance)
             moved = one is not None and not one.sockets() & own
-            ends.append(
-                one is None or moved or not takes(link, target, source.identity, mark.service, one, standing)
-            )
+            ends.append(one is None or moved or not takes(link, target, source.identity, mark.service, one, standing))
         if any(ends):
             return self._last_of_the_ill(what, process, target, link, change, mark, source)
         now = self._world.loop.time()
@@ -292,7 +298,8 @@ class Oracle:
         assert mark is not None
         if delta and change.cause is not Cause.SHADOWED:  # a native serves in its place
             for key in (change.service, (mark.path[-1], mark.scope)):
-                self._deltas.setdefault((process, target.registry, key), []).append((now, delta))
+                for who in (process, process.owner):
+                    self._deltas.setdefault((who, target.registry, key), []).append((now, delta))
         if self._small.pop(id(change), None) is None or delta >= 0:
             return
         link = next((one for one in self._world.links[process.owner] if one.name == mark.link), None)
@@ -313,7 +320,11 @@ class Oracle:
 
     def _net(self, process: Process, target: Server, key: object, window: float) -> int:
         since = self._world.loop.time() - window + 1.5  # the guard counts by the second
-        return sum(delta for at, delta in self._deltas.get((process, target.registry, key), ()) if at > since)
+        # A process may know what others of its bridge wrote, or not: what either would allow is allowed.
+        return max(
+            sum(delta for at, delta in self._deltas.get((who, target.registry, key), ()) if at > since)
+            for who in (process, process.owner)
+        )
 
     def _owned(self, process: Process, target: Server, scope: tuple[str, str]) -> int:
         found = 0
@@ -335,7 +346,8 @@ class Oracle:
             for view in process.engine.store.views():
                 server = self._world.behind[view.registry, view.scope]
                 trouble = server.trouble_since
-                if trouble is not None and now - max(trouble, process.began, process.woke) > 8.0 and (view.up or not view.reason):
+                noticed = trouble is not None and now - max(trouble, process.began, process.woke) > 8.0
+                if noticed and (view.up or not view.reason):
                     self.breaks("I7", f"{process}: {view!r} seems well, {server!r} has been in trouble since {trouble}")
             for one in process.reconcilers.values():
                 if len(one._busy) > 16 * 60:

@@ -76,7 +76,7 @@ def _no_compare(real: Any) -> Any:
         if not change.forget and change.before is not None and record is not None:
             before = msgspec.structs.replace(change.before, version=record.revision)
             change = msgspec.structs.replace(change, before=before)
-            with mock.patch.object(self, "mark", lambda *_: change.before.mark if change.before else None):
+            with mock.patch.object(self, "mark", return_value=before.mark):
                 return real(self, bridge, tenure, change)
         return real(self, bridge, tenure, change)
 

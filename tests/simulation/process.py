@@ -16,7 +16,7 @@ from bridge.engine import Engine
 from bridge.holds import HeldRemoval, Hold
 from bridge.link import Link
 from bridge.model import Service, ServiceName
-from bridge.store import Seen, Recorder, View
+from bridge.store import Recorder, Seen, Store, View
 from tests.simulation.faults import Line, Told
 from tests.simulation.world import SESSION, Server, World
 

@@ -51,7 +51,7 @@ def play(seed: int, scenario: Scenario | None = None) -> Report:
     loop = Loop()
     world = World(loop, seed)
     try:
-        with _listening(world), mock.patch.object(time, "time", lambda: loop.time() + world.jumped):
+        with _listening(world), mock.patch.object(time, "time", new=_wall(world)):
             agreed = loop.run_until_complete(_live(world, scenario))
     except Stuck as stuck:
         world.oracle.breaks("I6", str(stuck))
@@ -62,6 +62,11 @@ def play(seed: int, scenario: Scenario | None = None) -> Report:
         loop.close()
     holds = sum(len(process.ear.holds) for process in world.processes)
     return Report(world.oracle.broken, world.story, agreed, world.oracle.writes, holds)
+
+
+def _wall(world: World) -> Callable[[], float]:
+    """The wall clock, which may jump."""
+    return lambda: world.loop.time() + world.jumped
 
 
 @contextlib.contextmanager
@@ -182,7 +187,8 @@ async def _rest(world: World) -> None:
             reconciler.poke()
     await asyncio.sleep(QUIET / 2)
     if (world.oracle.writes, world.oracle.asks) != (writes, asks):
-        world.oracle.breaks("I8", f"{world.oracle.writes - writes} writes, {world.oracle.asks - asks} asked for at rest")
+        asked = f"{world.oracle.writes - writes} writes, {world.oracle.asks - asks} asked for at rest"
+        world.oracle.breaks("I8", asked)
     for text in world.oracle.differences():
         world.oracle.breaks("I2", f"after agreement: {text}")
     world.oracle.resting()

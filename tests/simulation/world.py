@@ -141,7 +141,7 @@ class Server(memory.Store):
                     memory.Store.deregister(self, service, id)
         for service, instances in list(self.rightful.items()):
             for id, instance in list(instances.items()):
-                if id in self.since and self.instances(service).get(id) != instance:
+                if (service, id) in self.since and self.instances(service).get(id) != instance:
                     memory.Store.register(self, service, instance)
                 elif id not in self.instances(service):
                     self._end(service, id)
@@ -273,7 +273,6 @@ class World:
     def links_to(self, server: Server) -> list[tuple[str, Link]]:
         """Every link into a registry, with its bridge."""
         return [(owner, link) for owner, links in self.links.items() for link in links if link.to == server.registry]
-
 
 
 async def _ended(tasks: dict[asyncio.Task[Any], None]) -> None:
