@@ -77,6 +77,24 @@ async def test_fault_08_torn_state_files_cost_no_entry(
         assert ran.code == 0
 
 
+async def test_fault_08_what_the_disk_had_not_heard_of_stays_while_the_source_is_dark(
+    folder: Path, etcd: Etcd, etcd34: Etcd
+) -> None:
+    async with world(folder, etcd, etcd34) as made:
+        await until(lambda: list(made.bridge.state.glob("known/*")), "what was copied first is on the disk")
+        for number in range(3):
+            await made.put("pay-9", f"late{number}")
+            await until(lambda n=number: _same(made, "pay-9", f"late{n}"), "it is copied")  # type: ignore[misc]
+            await made.bridge.kill()  # what is known is written once a second
+            await made.target.expire_lock()
+            await made.up.refuse()
+            await made.bridge.start()
+            await until(made.bridge.writes, "it has the lock")
+            await steady(made.target.versions, 1.0)
+            await made.up.heal()
+            await made.in_step()
+
+
 async def test_fault_09_a_daemon_that_was_stopped_looks_before_it_writes(
     folder: Path, etcd: Etcd, etcd34: Etcd
 ) -> None:
