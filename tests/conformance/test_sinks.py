@@ -506,17 +506,18 @@ async def test_what_another_bridge_wrote_is_taken_over_in_place_if_it_is_as_it_w
 ) -> None:
     need(lab, "adopt")
     need(lab, "change")
-    (one, two) = await write(other, create(PAY, instance(1), OTHER), create(PAY, instance(2), OTHER))
-    await write(other, change(PAY, two, instance(2, turn="2"), OTHER))
-    assert await refusals(sink, *(adopt(PAY, each, each.instance) for each in (one, two))) == [None, Conflict]
-    assert owners(await sink.held()) == {i(1): BRIDGE, i(2): OTHER}
+    (one, two, three) = await write(other, *(create(PAY, instance(number), OTHER) for number in (1, 2, 3)))
+    await write(other, change(PAY, two, instance(2, turn="2"), OTHER), release(PAY, three))
+    taken = await refusals(sink, *(adopt(PAY, each, each.instance) for each in (one, two, three)))
+    assert taken == [None, Conflict, Conflict]
+    assert owners(await sink.held()) == {i(1): BRIDGE, i(2): OTHER, i(3): ""}
     held = await other.held()
     assert not held.loose
     assert (
         await refusals(other, change(PAY, one, None, OTHER), change(PAY, held.services[PAY][i(1)], None, OTHER))
         == [Conflict] * 2
     )
-    assert await lab.truth(PAY) == at(instance(1), instance(2))
+    assert await lab.truth(PAY) == at(instance(1), instance(2), instance(3))
 
 
 async def test_what_somebody_else_keeps_is_not_taken_over_where_it_must_not_be(lab: Lab, sink: Sink) -> None:
