@@ -24,7 +24,7 @@ text = lru_cache(maxsize=8192)(str)
 def strings(raw: bytes) -> dict[str, str]:
     """A JSON object of texts, or null. Raises ValueError where any value is something else."""
     found = _STRINGS.decode(raw)
-    return {text(key): text(value) for key, value in found.items()} if found else EMPTY
+    return {key: text(value) for key, value in found.items()} if found else EMPTY  # msgspec shares keys itself
 
 
 def load(instance: Instance, convention: str, decoder: msgspec.json.Decoder[_KEPT], default: _KEPT) -> _KEPT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -251,37 +251,47 @@ class Client:
 
     async def pages(
         self, areas: Iterable[Range], keys_only: bool = False, limit: int = PAGE
-    ) -> AsyncIterator[tuple[Range, pb.RangeResponse]]:
+    ) -> AsyncGenerator[tuple[Range, pb.RangeResponse]]:
         """All of some ranges, each in key order, every page as of the revision of the first one.
 
+        While one page is looked at, the next is on its way: whoever stops early closes the generator (`aclosing`).
         Raises Expired where the revision is compacted meanwhile, or another cluster answers.
         """
         first = pb.Header()
-        for area in areas:
-            async for page in self._pages(area, first.revision, keys_only, limit):
+        waiting = iter(areas)
+        area = next(waiting)
+        asking = asyncio.create_task(self._page(area.start, area.end, 0, keys_only, limit))
+        try:
+            while True:
+                page, limit = await asking
                 first = first if first.revision else page.header
                 if page.header.cluster_id != first.cluster_id:
                     raise Expired(f"another cluster answers: {page.header.cluster_id:x}, not {first.cluster_id:x}")
+                following = area if page.more else next(waiting, None)
+                if following is not None:
+                    start = page.kvs[-1].key + b"\0" if page.more else following.start
+                    again = self._page(start, following.end, first.revision, keys_only, limit)
+                    asking = asyncio.create_task(again)
                 yield area, page
+                if following is None:
+                    return
+                area = following
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
-    async def _pages(self, area: Range, revision: int, keys_only: bool, limit: int) -> AsyncIterator[pb.RangeResponse]:
-        start = area.start
+    async def _page(
+        self, start: bytes, end: bytes, revision: int, keys_only: bool, limit: int
+    ) -> tuple[pb.RangeResponse, int]:
+        """One page, and the limit with which it was not too large."""
         while True:
-            request = pb.RangeRequest(
-                key=start, range_end=area.end, limit=limit, revision=revision, keys_only=keys_only
-            )
+            request = pb.RangeRequest(key=start, range_end=end, limit=limit, revision=revision, keys_only=keys_only)
             try:
-                page = await self.call(RANGE, request, PAGE_TIME)
+                return await self.call(RANGE, request, PAGE_TIME), limit
             except TooLarge:
                 if limit == 1:
                     raise
                 limit = max(1, limit // 8)
-                continue
-            yield page
-            if not page.more:
-                return
-            revision = revision or page.header.revision
-            start = page.kvs[-1].key + b"\0"
 
     @contextlib.asynccontextmanager
     async def fresh(self) -> AsyncIterator[Client]:

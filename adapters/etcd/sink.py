@@ -172,12 +172,13 @@ class EtcdSink:
         said: dict[bytes, Word] = {}
         found: list[pb.KeyValue] = []
         header = pb.Header()
-        async for area, page in self._client.pages([*words, *entries]):
-            header = page.header
-            if area in words:
-                self._note(said, page)
-            else:
-                found.extend(page.kvs)
+        async with contextlib.aclosing(self._client.pages([*words, *entries])) as pages:
+            async for area, page in pages:
+                header = page.header
+                if area in words:
+                    self._note(said, page)
+                else:
+                    found.extend(page.kvs)
         return said, found, header
 
     async def _services(self, names: Collection[ServiceName]) -> tuple[dict[bytes, Word], list[pb.KeyValue], pb.Header]:

@@ -95,14 +95,15 @@ class EtcdSource:
     async def _list(self, copy: Copy, client: Client, words: Range, entries: Sequence[Range]) -> pb.Header:
         """Fills the copy with what is there as of one revision; the header says which."""
         header = pb.Header()
-        async for area, page in client.pages([words, *entries]):
-            header = header if header.revision else page.header
-            if area is words:
-                copy.load_words(page.kvs)
-            else:
-                for begin in range(0, len(page.kvs), SLICE):
-                    copy.load(page.kvs[begin : begin + SLICE])
-                    await asyncio.sleep(0)  # others have waited
+        async with contextlib.aclosing(client.pages([words, *entries])) as pages:
+            async for area, page in pages:
+                header = header if header.revision else page.header
+                if area is words:
+                    copy.load_words(page.kvs)
+                else:
+                    for begin in range(0, len(page.kvs), SLICE):
+                        copy.load(page.kvs[begin : begin + SLICE])
+                        await asyncio.sleep(0)  # others have waited
         return header
 
     async def _look(self, keys: Sequence[bytes], hand_over: Callable[[list[Looked]], Awaitable[None]]) -> None:
@@ -126,9 +127,10 @@ class EtcdSource:
             audit = copy.audit()
             revision = 0
             try:
-                async for _, page in self._client.pages(self._space.entries, keys_only=True, limit=AUDIT_PAGE):
-                    revision = revision or page.header.revision
-                    audit.page(page.kvs)
+                async with contextlib.aclosing(self._client.pages(self._space.entries, True, AUDIT_PAGE)) as pages:
+                    async for _, page in pages:
+                        revision = revision or page.header.revision
+                        audit.page(page.kvs)
             except (Unavailable, Expired):
                 continue  # a list that fails says nothing about a watch that runs
             audit.end(revision)

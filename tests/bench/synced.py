@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sys
 import time
@@ -18,6 +19,8 @@ from tests.bench.sides import kind
 
 async def main(name: str, address: str, prefix: str, folder: str, count: str) -> None:
     """Says `done SECONDS` once the store has everything; last known good is recorded beside it, as in the daemon."""
+    gc.freeze()  # as in the daemon
+    gc.set_threshold(50_000, 20, 100)
     block = kind(name).block(address, prefix)
     adapter = config.adapter(block.pop("kind"))
     registry = adapter.create("source", msgspec.convert(block, adapter.Config), None)
