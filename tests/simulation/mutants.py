@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 from unittest import mock
@@ -18,10 +18,8 @@ import bridge.reconcile
 import bridge.route
 import bridge.store
 from adapters import memory
-from bridge.adapter import Cause, Change, Outcome, Synced
-from bridge.errors import Unavailable
+from bridge.adapter import Cause, Change, Observed, Synced
 from bridge.guard import GO
-from bridge.plan import Gone
 
 
 class Mutant(NamedTuple):
@@ -70,6 +68,13 @@ def _sweep_at_once(real: Any) -> Any:
     return begin
 
 
+def _blind(real: Any) -> Any:
+    def observe(self: Any, observed: Observed) -> None:
+        real(self, Observed(observed.service, revision=observed.revision))
+
+    return observe
+
+
 def _no_compare(real: Any) -> Any:
     def commit(self: Any, bridge: str, tenure: Any, change: Change) -> Any:
         record = self._records.get(change.service, {}).get(change.id)
@@ -89,23 +94,6 @@ def _no_lock(real: Any) -> Any:
         return real(self, bridge, queue[0] if queue else tenure, change)
 
     return commit
-
-
-def _trust_the_lost(real: Any) -> Any:
-    def settle(self: Any, outcome: Outcome, *about: Any) -> Any:
-        if isinstance(outcome.error, Unavailable):
-            outcome = Outcome(outcome.change, version=0)
-        return real(self, outcome, *about)
-
-    return settle
-
-
-def _remove_orphans(real: Any) -> Any:
-    def evidence(name: Any, key: str, mark: Any, goal: Any, links: Mapping[str, Any], *more: Any) -> Any:
-        found = real(name, key, mark, goal, links, *more)
-        return Gone(Cause.EVENT, (mark.path[-1], mark.scope)) if mark.link not in links else found
-
-    return evidence
 
 
 def _grown(real: Any) -> Any:
@@ -180,20 +168,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "believed-at-once": Mutant("a new life is believed as soon as it answers", View, "begin", _believe_all),
     "absence-is-an-event": Mutant("what is missing counts as deleted", View, "ended", _instead(True)),
-    "unreadable-is-gone": Mutant(
-        "a record that cannot be read is gone", View, "_kept", lambda _: lambda self, observed: observed.service
-    ),
+    "unreadable-is-gone": Mutant("a record that cannot be read is gone", View, "observe", _blind),
     "ledger-compare-dropped": Mutant("writes compare nothing", memory.Store, "commit", _no_compare),
     "lock-not-compared": Mutant("writes do not compare the lock", memory.Store, "commit", _no_lock),
     "stale-read-trusted": Mutant("every second opinion agrees", bridge.reconcile, "_agrees", _instead(True)),
-    "lost-answer-is-success": Mutant("what was not answered was done", Reconciler, "_settle", _trust_the_lost),
-    "no-doubt-after-failure": Mutant(
-        "nothing is read again after a failed write", Reconciler, "_doubt", _instead(None)
-    ),
     "drift-ignored": Mutant("nobody hears what others write at the target", Reconciler, "_follow_drift", _deaf),
     "removal-before-add": Mutant("a replacement counts before it stands", Plan, "_standing", _all_stand),
     "shadowing-off": Mutant("natives' addresses are written over", Plan, "_foreign", _instead({})),
-    "orphan-removed": Mutant("what no link leads to is removed", Plan, "_evidence", _remove_orphans),
     "upsert-only-removes": Mutant("upsert-only is no policy", Plan, "_upsert_only", _instead(False)),
     "the-last-for-its-health": Mutant("the last one is withdrawn", Plan, "_spare_the_last", _instead(None)),
     "path-ignored": Mutant("what has been here comes back", bridge.route, "_refusal", _no_echo),
