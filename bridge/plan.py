@@ -15,6 +15,7 @@ from bridge.store import EVERY_ID, View
 
 MOMENTARY = (Cause.REPLACED, Cause.SHADOWED)  # nothing is lost by these, as long as they are true
 Scope = tuple[str, str]  # (identity, scope): the part of the world that an entry came from
+Source = tuple[str, str, ServiceName, str]  # that, with the service and the instance there
 
 
 class Removal(NamedTuple):
@@ -55,6 +56,20 @@ class Gone(NamedTuple):
     doubt: str = ""
 
 
+class Ground(NamedTuple):
+    """What a plan is made from: what is desired under a name, what is held there, and who may say what became of it."""
+
+    name: ServiceName
+    goal: Desired
+    entries: Mapping[str, Entry]
+    ours: dict[str, Entry]
+    owner: str
+    foreign: dict[tuple[str, int], str]  # addresses that others hold
+    links: Mapping[str, Link]
+    views: list[View]
+    causes: Mapping[str, Cause]
+
+
 def make_plan(
     name: ServiceName,
     goal: Desired,
@@ -71,70 +86,101 @@ def make_plan(
     """
     ours = {key: entry for key, entry in entries.items() if entry.mark is not None and entry.mark.owner == owner}
     serving = sum(1 for entry in entries.values() if entry.instance.serving)
+    plan = Plan(name, [], [], {}, {}, goal.parked, serving)
     if goal.parked:
-        return Plan(name, [], [], {}, dict.fromkeys(ours, goal.parked), goal.parked, serving)
-    upserts: list[Change] = []
-    removals: list[Removal] = []
-    shadowed: dict[str, str] = {}
-    kept: dict[str, str] = {}
-    displaced: set[str] = set()
-    views = list(views)
+        plan.kept.update(dict.fromkeys(ours, goal.parked))
+        return plan
     foreign = _foreign(entries, owner) if len(ours) < len(entries) else {}
-    for key, wanted in goal.wanted.items():
+    ground = Ground(name, goal, entries, ours, owner, foreign, links, list(views), causes)
+    displaced = _bring(ground, plan)
+    plan.upserts.extend(
+        Change(name, key, Entry(Instance(key, ""), None, version), forget=True) for key, version in loose.items()
+    )
+    if displaced or len(ours) > len(goal.wanted.keys() & ours.keys()):
+        _take_away(ground, plan, displaced)
+    _spare_the_last(name, entries, plan.removals, plan.kept)
+    return plan
+
+
+def _bring(ground: Ground, plan: Plan) -> set[str]:
+    """Plans what is wanted; returns the ids at which another copy of ours stands, which must go first."""
+    name, entries, foreign, links, views = ground.name, ground.entries, ground.foreign, ground.links, ground.views
+    displaced: set[str] = set()
+    for key, wanted in ground.goal.wanted.items():
         entry = entries.get(key)
         if entry is not None and entry.instance is wanted.instance and entry.mark is wanted.mark and not foreign:
             continue
-        native = foreign and _native(foreign, entries, key, wanted.instance, owner)
+        another = entry is not None and entry.mark is not None and _is_another(entry, entry.mark, wanted)
+        native = foreign and _native(foreign, entries, key, wanted.instance, ground.owner)
         if native:
-            shadowed[key] = native
-            if entry is not None and entry.mark is not None and _is_another(entry, entry.mark, wanted):
+            plan.shadowed[key] = native
+            if another:
                 displaced.add(key)
-            elif key in ours:
-                removals.append(_removal(name, key, ours[key], _yields(ours[key], foreign, wanted, links, views), links))
+            elif key in ground.ours:
+                gone = _yields(ground.ours[key], foreign, wanted, links, views)
+                plan.removals.append(_removal(name, key, ground.ours[key], gone, links))
             continue
         if entry is not None and entry.instance == wanted.instance and entry.mark == wanted.mark:
             continue
-        if entry is not None and entry.mark is not None and _is_another(entry, entry.mark, wanted):
+        if another:
             displaced.add(key)  # another instance has the id: it goes as every other, or stays
             continue
         view = _view(views, links, wanted.mark)
         if view is not None and not view.heard(wanted.mark.service, wanted.mark.instance):
             # What the disk remembers may be older than what another process wrote since.
-            kept[key] = f"what is known of it is old, {view!r} has not told it anew: {view.reason or 'unreadable'}"
+            plan.kept[key] = f"what is known of it is old, {view!r} has not told it anew: {view.reason or 'unreadable'}"
             continue
         change = Change(name, key, entry, wanted.instance, wanted.mark, ttl=_ttl(links, wanted.mark))
         if entry is not None and entry.instance.serving and not wanted.instance.serving:
             doubt = view.doubt if view is not None else ""
-            removals.append(Removal(change, Cause.HEALTH, _scope(wanted.mark), loses=True, doubt=doubt))
+            plan.removals.append(Removal(change, Cause.HEALTH, _scope(wanted.mark), loses=True, doubt=doubt))
         else:
-            upserts.append(change)
-    upserts.extend(
-        Change(name, key, Entry(Instance(key, ""), None, version), forget=True) for key, version in loose.items()
-    )
-    if displaced or len(ours) > len(goal.wanted.keys() & ours.keys()):
-        sockets, sources = _standing(goal.wanted, entries)
-        coming = {_source(wanted.mark): key for key, wanted in goal.wanted.items()}
-        for key, entry in ours.items():
-            if entry.mark is None or (key in goal.wanted and key not in displaced):
-                continue
-            gone = _evidence(name, key, entry.mark, goal, links, views, causes)
-            own, source = entry.instance.sockets(), _source(entry.mark)
-            if entry.mark.link in links and ((own and own <= sockets) or source in sources):
-                gone = Gone(Cause.REPLACED, _scope(entry.mark))
-            elif source in coming:
-                gone = f"stands until it is written as {coming[source]}"
-            elif isinstance(gone, Gone) and gone.cause is Cause.REPLACED:
-                gone = "stands until what replaces it is written"
-            elif isinstance(gone, Gone) and _upsert_only(links, entry.mark):
-                gone = "upsert-only: the link removes nothing"
-            if isinstance(gone, str) and entry.mark.link in links and not own.isdisjoint(foreign):
-                gone = Gone(Cause.SHADOWED, _scope(entry.mark))
-            if isinstance(gone, str):
-                kept[key] = gone
-            else:
-                removals.append(_removal(name, key, entry, gone, links))
-    _spare_the_last(name, entries, removals, kept)
-    return Plan(name, upserts, removals, shadowed, kept, "", serving)
+            plan.upserts.append(change)
+    return displaced
+
+
+def _take_away(ground: Ground, plan: Plan, displaced: set[str]) -> None:
+    """Plans the removal of what is ours and wanted no more, or says why it stays."""
+    wanted, links = ground.goal.wanted, ground.links
+    standing = _standing(wanted, ground.entries)
+    coming = {_source(one.mark): key for key, one in wanted.items()}
+    for key, entry in ground.ours.items():
+        if entry.mark is None or (key in wanted and key not in displaced):
+            continue
+        gone = _gone(ground, key, entry, entry.mark, standing, coming)
+        if (
+            isinstance(gone, str)
+            and entry.mark.link in links
+            and not entry.instance.sockets().isdisjoint(ground.foreign)
+        ):
+            gone = Gone(Cause.SHADOWED, _scope(entry.mark))
+        if isinstance(gone, str):
+            plan.kept[key] = gone
+        else:
+            plan.removals.append(_removal(ground.name, key, entry, gone, links))
+
+
+def _gone(
+    ground: Ground,
+    key: str,
+    entry: Entry,
+    mark: Mark,
+    standing: tuple[set[tuple[str, int]], set[Source]],
+    coming: Mapping[Source, str],
+) -> Gone | str:
+    """Why an entry goes, or why it stays: first what replaces it, then what its source says, then what its link may."""
+    own, source = entry.instance.sockets(), _source(mark)
+    sockets, sources = standing
+    if mark.link in ground.links and ((own and own <= sockets) or source in sources):
+        return Gone(Cause.REPLACED, _scope(mark))
+    if source in coming:
+        return f"stands until it is written as {coming[source]}"
+    gone = _evidence(ground.name, key, mark, ground.goal, ground.links, ground.views, ground.causes)
+    if isinstance(gone, Gone) and gone.cause is Cause.REPLACED:
+        return "stands until what replaces it is written"
+    if isinstance(gone, Gone) and _upsert_only(ground.links, mark):
+        return "upsert-only: the link removes nothing"
+    return gone
 
 
 def _evidence(
@@ -206,12 +252,10 @@ def _yields(
     return Gone(Cause.EVENT, _scope(wanted.mark), view.doubt if view is not None else "")
 
 
-def _standing(
-    wanted: Mapping[str, Wanted], entries: Mapping[str, Entry]
-) -> tuple[set[tuple[str, int]], set[tuple[str, str, ServiceName, str]]]:
+def _standing(wanted: Mapping[str, Wanted], entries: Mapping[str, Entry]) -> tuple[set[tuple[str, int]], set[Source]]:
     """The addresses and the sources of all that is wanted and stands there already: their other entries may go."""
     sockets: set[tuple[str, int]] = set()
-    sources: set[tuple[str, str, ServiceName, str]] = set()
+    sources: set[Source] = set()
     for key, one in wanted.items():
         entry = entries.get(key)
         if entry is not None and entry.mark is not None and _source(entry.mark) == _source(one.mark):
@@ -267,7 +311,7 @@ def _scope(mark: Mark) -> Scope:
     return mark.path[-1], mark.scope
 
 
-def _source(mark: Mark) -> tuple[str, str, ServiceName, str]:
+def _source(mark: Mark) -> Source:
     return mark.path[-1], mark.scope, mark.service, mark.instance
 
 
