@@ -84,7 +84,7 @@ async def test_fault_08_what_the_disk_had_not_heard_of_stays_while_the_source_is
         await until(lambda: list(made.bridge.state.glob("known/*")), "what was copied first is on the disk")
         for number in range(3):
             await made.put("pay-9", f"late{number}")
-            await until(lambda n=number: _same(made, "pay-9", f"late{n}"), "it is copied")  # type: ignore[misc]
+            await until(lambda n=number: _same(made, "pay-9", f"late{n}"), "it is copied")
             await made.bridge.kill()  # what is known is written once a second
             await made.target.expire_lock()
             await made.up.refuse()
@@ -175,15 +175,18 @@ async def test_fault_38_a_write_that_is_under_way_spares_the_native_who_came_bef
     async with world(folder, etcd, etcd34) as made:
         made.down.drop("down")  # the daemon is heard, and hears nothing
         taken = await made.target.register("pay-3", "i1", "192.0.2.99")
-        removed = await made.target.register("pay-3", "i2", "192.0.2.98")
+        kept = await made.target.register("pay-2", "i2", "192.0.2.98")
         before = {kv.key.decode(): (kv.value, kv.mod_revision) for kv in await made.target.below()}
+        said = made.down.pipes["up"].bytes
         await made.put("pay-3", "i1")
-        await made.source.delete(key("pay-3", "i2"))
-        await made.put("pay-4", "i1")
-        await until(lambda: _same(made, "pay-4", "i1"), "what it wrote blindly has arrived")
+        await until(lambda: made.down.pipes["up"].bytes > said + 300, "a transaction is on its way")
+        said = made.down.pipes["up"].bytes
+        await made.source.delete(key("pay-2", "i2"))
+        await until(lambda: made.down.pipes["up"].bytes > said + 150, "and the other one")
+        await steady(made.target.versions, 0.5)
         await made.down.heal()
         await made.down.cut()
-        made.foreign |= {where: before[where] for where in (taken, removed)}
+        made.foreign |= {where: before[where] for where in (taken, kept)}
 
         async def rest() -> bool:
             return bool((await made.bridge.link())["shadowed"] == 1)
