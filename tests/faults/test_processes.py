@@ -189,9 +189,9 @@ async def test_fault_38_a_write_that_is_under_way_spares_the_native_who_came_bef
         made.foreign |= {where: before[where] for where in (taken, kept)}
 
         async def rest() -> bool:
-            return bool((await made.bridge.link())["shadowed"] == 1)
+            return bool((await made.bridge.link())["shadowed"] == 1) and await made.target.halves() == []
 
-        await until(rest, "it has seen who is there")
+        await until(rest, "it has seen who is there, and taken back what its ledger said of them")
 
 
 async def _same(made: World, service: str, id: str) -> bool:
