@@ -177,6 +177,10 @@ class Holds:
         """How many removals are held, of one link or of all."""
         return sum(1 for held in self._held.values() for one in held.values() if link is None or one.item[0] == link)
 
+    def asked(self) -> int:
+        """How many serving instances are asked to go in all, held ones included."""
+        return sum(self._losses.values())
+
     def names(self) -> Collection[ServiceName]:
         """The names under which something is held."""
         return self._held.keys()
