@@ -412,8 +412,12 @@ class Reconciler:
 
     async def _confirm_loop(self) -> None:
         limit = asyncio.Semaphore(OPINIONS)
+        loss = 0
         while True:
             await asyncio.sleep(1.0)
+            before, loss = loss, self.desk.holds.asked()
+            if loss < before:
+                self.poke(list(self.desk.holds.names()))  # what is left may be a loss that needs nobody's word
             if not self._writing:
                 continue
             asked: dict[tuple[str, str, ServiceName], list[HeldRemoval]] = {}
