@@ -1,19 +1,18 @@
-"""`python -m tests.simulation`: plays histories by seed, by name, or under a mutant."""
+"""`python -m tests.simulation`: plays histories by seed or by name, as they are or under a mutant."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from itertools import chain
 
-from tests.simulation.mutants import MUTANTS
-from tests.simulation.run import Report, Scenario, play
+from tests.simulation.mutants import MUTANTS, applied, hunt
+from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
 
-HUNT = 120  # histories in which a mutant must be found
+CHANCES = 3  # seeds for each scenario
 
 
 def main() -> int:
@@ -21,62 +20,60 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="play this history alone")
     parser.add_argument("--seeds", default="0:200", help="FIRST:BEFORE, e.g. 0:200")
-    parser.add_argument("--scenario", choices=SCENARIOS, help="play this one, which is written by hand")
-    parser.add_argument("--mutant", choices=MUTANTS, help="break the core in this way")
+    parser.add_argument("--scenario", choices=SCENARIOS, help="play this one instead, with the seed's chances")
+    parser.add_argument("--scenarios", action="store_true", help="play all that are written by hand")
+    parser.add_argument("--mutant", choices=MUTANTS, help="break the core in this way until a history finds it")
     parser.add_argument("--mutants", action="store_true", help="break it in every way, one after the other")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell the story")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of names must have one order, or no seed replays
         command = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
         os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})
-    if options.mutants or options.mutant:
-        return sum([survives(name, options) for name in ([options.mutant] if options.mutant else MUTANTS)])
-    return 1 if played(histories(options), options) else 0
+    if options.mutants:
+        return sum([survives(name, options) for name in MUTANTS])
+    if options.mutant and options.seed is None:
+        return survives(options.mutant, options)
+    return 1 if broken(options) else 0
 
 
-def histories(options: argparse.Namespace) -> Iterator[tuple[str, int, Scenario | None]]:
-    """What to play: how it is asked for, the seed, and the scenario if it is one."""
-    if options.scenario:
-        yield f"--scenario {options.scenario}", options.seed or 1, SCENARIOS[options.scenario]
-        return
-    first, before = (options.seed, options.seed + 1) if options.seed is not None else map(int, options.seeds.split(":"))
-    for seed in range(first, before):
-        yield f"--seed {seed}", seed, None
+def histories(options: argparse.Namespace) -> list[tuple[str, int]]:
+    """What to play: a scenario or "", and the seed."""
+    if options.scenarios:
+        return [(name, seed) for name in SCENARIOS for seed in range(CHANCES)]
+    if options.seed is not None or options.scenario:
+        return [(options.scenario or "", options.seed or 0)]
+    first, before = map(int, options.seeds.split(":"))
+    return [("", seed) for seed in range(first, before)]
 
 
-def played(which: Iterable[tuple[str, int, Scenario | None]], options: argparse.Namespace) -> int:
-    """How many were broken."""
-    failed, reports = 0, 0
+def broken(options: argparse.Namespace) -> int:
+    """Plays them; how many broke a promise."""
+    failed = 0
     began = time.process_time()
-    for asked, seed, scenario in which:
-        reports += 1
-        report = play(seed, scenario)
-        failed += bool(report.broken)
-        tell(asked, report, verbose=options.verbose)
-    print(f"{reports} histories, {failed} broken, {time.process_time() - began:.1f} s of CPU")
+    played = histories(options)
+    with applied(options.mutant) if options.mutant else contextlib.nullcontext():
+        for scenario, seed in played:
+            report = play(seed, SCENARIOS.get(scenario))
+            failed += bool(report.broken)
+            words = (f"--mutant {options.mutant}" if options.mutant else "", f"--seed {seed}")
+            tell(" ".join(filter(None, (*words, scenario and f"--scenario {scenario}"))), report, options)
+    print(f"{len(played)} histories, {failed} broken, {time.process_time() - began:.1f} s of CPU")
     return failed
 
 
 def survives(name: str, options: argparse.Namespace) -> bool:
-    """Plays until some history finds the mutant; whether none did. With --seed or --scenario, only that one."""
-    if options.seed is not None or options.scenario:
-        which = histories(options)
+    """Whether no history finds the mutant."""
+    found = hunt(name)
+    if found is None:
+        print(f"SURVIVES {name}: {MUTANTS[name].breaks}")
     else:
-        by_hand = ((f"--scenario {one}", 1, scenario) for one, scenario in SCENARIOS.items())
-        which = chain(by_hand, ((f"--seed {seed}", seed, None) for seed in range(HUNT)))
-    with MUTANTS[name].at_work():
-        for asked, seed, scenario in which:
-            report = play(seed, scenario)
-            if any(not text.startswith("bug") for text in report.broken):  # a mutant that only crashes proves nothing
-                tell(f"{asked} --mutant {name}", report, verbose=options.verbose)
-                return False
-    print(f"SURVIVES {name}: {MUTANTS[name].breaks}")
-    return True
+        tell(*found, options)
+    return found is None
 
 
-def tell(what: str, report: Report, *, verbose: bool) -> None:
+def tell(what: str, report: Report, options: argparse.Namespace) -> None:
     """The end of one history, and its story if it is asked for."""
-    if verbose:
+    if options.verbose:
         print("\n".join(report.story))
     if report.broken:
         print(f"BROKEN python -m tests.simulation {what}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,13 @@ from bridge.model import Health, Instance, Mark, ServiceName
 
 if TYPE_CHECKING:
     from adapters.memory import Record
+    from bridge.store import View
     from tests.simulation.process import Process
     from tests.simulation.world import Server, World
 
+TOGETHER = 2.0  # seconds
 GRACE = 12.0  # seconds in which a bridge may not know yet that a native took a place at its target
+LISTS = 12  # of one source in a minute: not more, however it flaps
 EXCUSED = 60.0  # seconds for which small lies of a source excuse small losses
 
 Key = tuple[str, str, ServiceName, str]  # identity, scope, service, instance: one instance at its source
@@ -68,8 +72,8 @@ class Oracle:
         self._pardoned: set[Key] = set()
         self._wrong: dict[int, tuple[Change, str, str]] = {}  # changes that must not be made, by id
         self._small: dict[int, Change] = {}  # removals that only a small lie excuses, by id
-        self._deltas: dict[tuple[object, str, object], list[tuple[float, int]]] = {}  # by process, and by bridge
-        self._down: dict[tuple[Process, str], float] = {}
+        self._deltas: dict[tuple[object, str, object], list[tuple[float, int, Cause | None]]] = {}  # by process, and by bridge
+        self._lists: dict[View, deque[int]] = {}
         self._asked_lately: dict[tuple[Process, ServiceName, str], list[float]] = {}
 
     def breaks(self, promise: str, text: str) -> None:
@@ -184,7 +188,7 @@ class Oracle:
         others = {id: one for id, one in target.instances(change.service).items() if id != change.id}
         if change.after is not None:
             others[change.id] = change.after
-        if link is not None and self._stands(target, change.service, mark, own, others):
+        if link is not None and self._stands(target, change, mark, own, others):
             return
         if (process, target.registry, item) in self._approved:
             return
@@ -202,7 +206,12 @@ class Oracle:
             one = known.get(mark.service, {}).get(mark.instance)
             standing = source.mark(mark.service, mark.instance)
             moved = one is not None and not one.sockets() & own
-            ends.append(one is None or moved or not takes(link, target, source.identity, mark.service, one, standing))
+            takers = (link, *self._world.former.get(link.name, ()))  # what the file takes away, nothing but it ends
+            ends.append(
+                one is None
+                or moved
+                or not any(takes(each, target, source.identity, mark.service, one, standing) for each in takers)
+            )
         if any(ends):
             return self._last_of_the_ill(what, process, target, link, change, mark, source)
         now = self._world.loop.time()
@@ -217,19 +226,19 @@ class Oracle:
     def _stands(
         self,
         target: Server,
-        service: ServiceName,
+        change: Change,
         mark: Mark,
         own: frozenset[tuple[str, int]],
         others: dict[str, Instance],
     ) -> bool:
         """Whether its address, or the same instance, stands at the target under another entry."""
         now = self._world.loop.time()
-        if any(now - target.left.get((service, socket), -GRACE) < GRACE for socket in own):
+        if any(now - target.left.get((change.service, socket), -GRACE) < GRACE for socket in own):
             return True  # it stood there a moment ago, and the bridge cannot know yet that it went
         for id, one in others.items():
             if own & one.sockets():
                 return True
-            whose = target.mark(service, id)
+            whose = change.mark if id == change.id else target.mark(change.service, id)
             if whose is not None and source_of(whose) == source_of(mark):
                 return True
         return False
@@ -296,10 +305,13 @@ class Oracle:
         now = self._world.loop.time()
         mark = change.mark or (change.before.mark if change.before else None)
         assert mark is not None
-        if delta and change.cause is not Cause.SHADOWED:  # a native serves in its place
-            for key in (change.service, (mark.path[-1], mark.scope)):
+        scope = (mark.path[-1], mark.scope)
+        first_copy = delta > 0 and (target.identity, *scope) not in process.settled
+        came_or_went = change.before is None or change.after is None  # the guard counts health by itself
+        if delta and came_or_went and change.cause is not Cause.SHADOWED and not first_copy:
+            for key in (change.service, scope):
                 for who in (process, process.owner):
-                    self._deltas.setdefault((who, target.registry, key), []).append((now, delta))
+                    self._deltas.setdefault((who, target.registry, key), []).append((now, delta, change.cause))
         if self._small.pop(id(change), None) is None or delta >= 0:
             return
         link = next((one for one in self._world.links[process.owner] if one.name == mark.link), None)
@@ -307,22 +319,26 @@ class Oracle:
             return  # what a backup brought back is not counted
         limits = link.limits(change.service)
         serving = target.serving(change.service)
-        start = serving - self._net(process, target, change.service, limits.window)
+        start = serving - self._net(process, target, change, change.service, limits.window)
         if serving < 1 or (start > 1 and serving < limits.service_share * start):
             self.breaks("guard", f"{what}: {serving} of {start} serve, and its source lied")
-        scope = (mark.path[-1], mark.scope)
-        lost = -self._net(process, target, scope, limits.window)
+        lost = -self._net(process, target, change, scope, limits.window)
         owned = self._owned(process, target, scope) + lost
         if (lost >= 2 and lost > limits.hard_share * owned) or (
             lost > limits.source_count and lost > limits.source_share * owned
         ):
             self.breaks("guard", f"{what}: {lost} of {owned} of {scope[0]} lost, and it lied")
 
-    def _net(self, process: Process, target: Server, key: object, window: float) -> int:
-        since = self._world.loop.time() - window + 1.5  # the guard counts by the second
+    def _net(self, process: Process, target: Server, change: Change, key: object, window: float) -> int:
+        now = self._world.loop.time()
+        since = now - window + 1.5  # the guard counts by the second, and what goes together by its cause
         # A process may know what others of its bridge wrote, or not: what either would allow is allowed.
         return max(
-            sum(delta for at, delta in self._deltas.get((who, target.registry, key), ()) if at > since)
+            sum(
+                delta
+                for at, delta, cause in self._deltas.get((who, target.registry, key), ())
+                if at > since and (delta > 0 or cause is change.cause or at < now - TOGETHER)
+            )
             for who in (process, process.owner)
         )
 
@@ -344,6 +360,10 @@ class Oracle:
             if process.stopped:
                 continue
             for view in process.engine.store.views():
+                lists = self._lists.setdefault(view, deque(maxlen=60))
+                lists.append(view.lists)
+                if lists[-1] - lists[0] > LISTS:
+                    self.breaks("I6", f"{process}: {view!r} was listed {lists[-1] - lists[0]} times in a minute")
                 server = self._world.behind[view.registry, view.scope]
                 trouble = server.trouble_since
                 noticed = trouble is not None and now - max(trouble, process.began, process.woke) > 8.0

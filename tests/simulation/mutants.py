@@ -1,182 +1,362 @@
-"""Deliberate breakages of the core, each of which some history must find."""
+"""Deliberate breakages of the core and of the registry in memory: every one must be found by some history.
+
+A mutant is applied by replacing functions of the core while a history is played. `found_by` names the scenarios that
+are played first; seeds of random histories follow.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 from unittest import mock
 
 import msgspec
 
-import bridge.desk
-import bridge.guard
-import bridge.holds
-import bridge.plan
-import bridge.reconcile
-import bridge.route
-import bridge.store
 from adapters import memory
-from bridge.adapter import Cause, Change, Observed, Synced
-from bridge.guard import GO
+from bridge import desk, feed, guard, holds, pace, plan, reconcile, route, store
+from bridge.adapter import Cause, Change, Listing, Observed
+from bridge.errors import Conflict, Unavailable
+from bridge.model import Service
+from tests.simulation.run import Report, play
+from tests.simulation.scenarios import SCENARIOS
+
+SEEDS = 3  # of each scenario
+HISTORIES = 40  # random ones, where no scenario finds it
+
+Replacements = Sequence[tuple[Any, str, Any]]
 
 
 class Mutant(NamedTuple):
-    """What is broken, and how: `target.name` becomes `make(the real one)`."""
+    """What is replaced (owner, attribute, by what), what that breaks, and which scenarios should find it."""
 
     breaks: str
-    target: Any
-    name: str
-    make: Callable[[Any], Any]
-
-    def at_work(self) -> AbstractContextManager[object]:
-        """While inside, the core is broken."""
-        return mock.patch.object(self.target, self.name, self.make(getattr(self.target, self.name)))
+    found_by: tuple[str, ...]
+    replaced: Callable[[], Replacements]
 
 
-def _instead(value: Any) -> Callable[[Any], Any]:
-    return lambda _: lambda *args, **kwargs: value
+def _always(value: object) -> Callable[..., Any]:
+    return lambda *_, **__: value
 
 
-def _judging(change: Callable[..., dict[str, Any]]) -> Callable[[Any], Any]:
-    """The guard, asked another question."""
-
-    def make(real: Any) -> Any:
-        def judge(limits: Any, cause: Cause, doubt: str, loses: bool, service: Any, scope: Any) -> Any:
-            asked = {
-                "limits": limits,
-                "cause": cause,
-                "doubt": doubt,
-                "loses": loses,
-                "service": service,
-                "scope": scope,
-            }
-            return real(**(asked | change(**asked)))
-
-        return judge
-
-    return make
+# -- the guard ---------------------------------------------------------------------------------------------------------
 
 
-def _sweep_at_once(real: Any) -> Any:
-    def begin(self: Any, listing: Any) -> None:
-        real(self, listing)
-        self.sync(Synced())
-        self._listing = {}
-
-    return begin
+def _guard_off() -> Replacements:
+    return [(guard, "judge", _always(guard.GO))]
 
 
-def _blind(real: Any) -> Any:
-    def observe(self: Any, observed: Observed) -> None:
-        real(self, Observed(observed.service, revision=observed.revision))
-
-    return observe
+def _share_per_plan() -> Replacements:
+    return [(guard.Windows, "start", lambda self, key, serving, now, window: serving)]
 
 
-def _no_compare(real: Any) -> Any:
-    def commit(self: Any, bridge: str, tenure: Any, change: Change) -> Any:
-        record = self._records.get(change.service, {}).get(change.id)
-        if not change.forget and change.before is not None and record is not None:
-            before = msgspec.structs.replace(change.before, version=record.revision)
-            change = msgspec.structs.replace(change, before=before)
-            with mock.patch.object(self, "mark", return_value=before.mark):
-                return real(self, bridge, tenure, change)
-        return real(self, bridge, tenure, change)
+def _hard_share_off() -> Replacements:
+    real = guard.judge
 
-    return commit
+    def judge(limits: Any, cause: Cause, doubt: str, loses: bool, service: Any, scope: Any) -> Any:
+        return real(msgspec.structs.replace(limits, hard_share=1.0), cause, doubt, loses, service, scope)
+
+    return [(guard, "judge", judge)]
 
 
-def _no_lock(real: Any) -> Any:
-    def commit(self: Any, bridge: str, tenure: Any, change: Change) -> Any:
-        queue = self._locks.get(bridge)
-        return real(self, bridge, queue[0] if queue else tenure, change)
+def _doubt_ignored() -> Replacements:
+    real = guard.judge
 
-    return commit
+    def judge(limits: Any, cause: Cause, doubt: str, *rest: Any) -> Any:
+        return real(limits, cause, "", *rest)
 
-
-def _grown(real: Any) -> Any:
-    def approve(self: Any, hold: str, now: float) -> Any:
-        items = tuple(one.item for held in self._held.values() for one in held.values())
-        self.free(items)
-        return items
-
-    return approve
+    return [(guard, "judge", judge)]
 
 
-def _no_echo(real: Any) -> Any:
-    def refusal(supply: Any, service: Any, key: str, instance: Any, identity: str, *more: Any) -> Any:
-        return real(supply._replace(identity="elsewhere"), service, key, instance, "nowhere", *more)
+def _config_not_held() -> Replacements:
+    real = guard.judge
 
-    return refusal
+    def judge(limits: Any, cause: Cause, *rest: Any) -> Any:
+        return real(limits, Cause.REPLACED if cause is Cause.CONFIG else cause, *rest)
 
-
-def _all_stand(real: Any) -> Any:
-    def standing(wanted: Any, entries: Any) -> Any:
-        sources = {bridge.plan._source(one.mark) for one in wanted.values()}
-        return {socket for one in wanted.values() for socket in one.instance.sockets()}, sources
-
-    return standing
+    return [(guard, "judge", judge)]
 
 
-def _deaf(_: Any) -> Any:
-    async def follow(self: Any) -> None:
-        await asyncio.Event().wait()
-
-    return follow
+def _stale_read_trusted() -> Replacements:
+    return [(reconcile, "_agrees", _always(True))]
 
 
-def _believe_all(real: Any) -> Any:
-    def begin(self: Any, listing: Any) -> None:
+def _approves_what_has_grown() -> Replacements:
+    def approve(self: holds.Holds, hold: str, now: float) -> tuple[holds.Item, ...]:
+        standing = tuple(one.item for held in self._held.values() for one in held.values())
+        self.free(standing)
+        return standing
+
+    return [(holds.Holds, "approve", approve)]
+
+
+def _free_for_ever() -> Replacements:
+    real = holds.Holds.settle
+
+    def settle(self: holds.Holds, *about: Any) -> Any:
+        freed = {name: dict(items) for name, items in self._freed.items()}
+        found = real(self, *about)
+        self._freed = freed
+        return found
+
+    return [(holds.Holds, "settle", settle)]
+
+
+def _last_ill_withdrawn() -> Replacements:
+    return [(plan, "_spare_the_last", _always(None))]
+
+
+# -- what is believed --------------------------------------------------------------------------------------------------
+
+
+def _incarnation_ignored() -> Replacements:
+    return [(store, "_new_life", _always(""))]
+
+
+def _believed_at_once() -> Replacements:
+    real = store.View.begin
+
+    def begin(self: store.View, listing: Listing) -> None:
         real(self, listing)
         if self.doubt:
             self.believe()
 
-    return begin
+    return [(store.View, "begin", begin)]
 
 
-def _as_events(real: Any) -> Any:
-    def judge(limits: Any, cause: Cause, *rest: Any) -> Any:
-        return GO if cause is Cause.CONFIG else real(limits, cause, *rest)
+def _swept_before_synced() -> Replacements:
+    real = store.View.begin
 
-    return judge
+    def begin(self: store.View, listing: Listing) -> None:
+        real(self, listing)
+        for name in list(self.services):
+            self._replace(name, Service(name), ended=False)
+
+    return [(store.View, "begin", begin)]
 
 
-View, Plan, Reconciler = bridge.store.View, bridge.plan, bridge.reconcile.Reconciler
+def _unsynced_trusted() -> Replacements:
+    real = store.View.begin
+
+    def begin(self: store.View, listing: Listing) -> None:
+        real(self, listing)
+        self.synced = True
+
+    return [(store.View, "begin", begin)]
+
+
+def _unreadable_is_gone() -> Replacements:
+    return [
+        (store.View, "_kept", lambda self, observed: observed.service),
+        (store.View, "_note_unreadable", _always(None)),
+    ]
+
+
+def _old_words_believed() -> Replacements:
+    real = store.View.observe
+
+    def observe(self: store.View, observed: Observed) -> None:
+        self._newest.clear()
+        real(self, observed)
+
+    return [(store.View, "observe", observe)]
+
+
+def _disk_believed() -> Replacements:
+    return [(store.View, "heard", _always(True))]
+
+
+def _never_listed_anew() -> Replacements:
+    return [(feed.Feed, "relist", _always(None))]
+
+
+# -- what is planned ---------------------------------------------------------------------------------------------------
+
+
+def _shadowing_off() -> Replacements:
+    return [(plan, "_native", _always("")), (plan, "_foreign", _always({}))]
+
+
+def _owned_by_name() -> Replacements:
+    real = plan.make_plan
+
+    def make_plan(name: Any, goal: Any, entries: Any, loose: Any, owner: str, links: Any, *rest: Any) -> Any:
+        link = next(iter(links), "")
+        taken = {
+            id: entry
+            if entry.mark is not None and entry.mark.owner == owner
+            else msgspec.structs.replace(entry, mark=plan.Mark(owner, link, ("mem:a",), "", name, id))
+            for id, entry in entries.items()
+        }
+        return real(name, goal, taken, loose, owner, links, *rest)
+
+    return [(desk, "make_plan", make_plan)]
+
+
+def _path_ignored() -> Replacements:
+    real = route._refusal
+
+    def refusal(supply: Any, service: Service, *rest: Any) -> Any:
+        return real(supply, Service(service.name, service.instances), *rest)
+
+    return [(route, "_refusal", refusal)]
+
+
+def _id_taken_over() -> Replacements:
+    return [(plan, "_is_another", _always(False))]
+
+
+def _replaced_by_what_is_to_come() -> Replacements:
+    def standing(wanted: Any, entries: Any) -> Any:
+        sources = {plan._source(one.mark) for one in wanted.values()}
+        return {socket for one in wanted.values() for socket in one.instance.sockets()}, sources
+
+    return [(plan, "_standing", standing)]
+
+
+def _orphan_removed() -> Replacements:
+    real = plan._evidence
+
+    def evidence(name: Any, key: Any, mark: Any, goal: Any, links: Any, *rest: Any) -> Any:
+        if mark.link not in links:
+            return plan.Gone(Cause.EVENT, (mark.path[-1], mark.scope))
+        return real(name, key, mark, goal, links, *rest)
+
+    def writable(self: desk.Desk, change: Change) -> bool:
+        return True
+
+    return [(plan, "_evidence", evidence), (desk.Desk, "_writable", writable)]
+
+
+def _upsert_only_removes() -> Replacements:
+    return [(plan, "_upsert_only", _always(False))]
+
+
+def _policy_and_freeze_ignored() -> Replacements:
+    return [(desk.Desk, "_writable", _always(True)), (desk.Desk, "writes", True)]
+
+
+def _momentary_causes_stand() -> Replacements:
+    return [(plan, "MOMENTARY", ())]
+
+
+# -- what is written ---------------------------------------------------------------------------------------------------
+
+
+def _removal_before_add() -> Replacements:
+    real = memory._turn
+    return [(memory, "_turn", lambda change: -real(change))]
+
+
+def _lost_answer_taken_for_success() -> Replacements:
+    real = reconcile.Reconciler._settle
+
+    def settle(self: reconcile.Reconciler, outcome: Any, *about: Any) -> float:
+        if isinstance(outcome.error, Unavailable):
+            outcome = msgspec.structs.replace(outcome, error=None)
+        return real(self, outcome, *about)
+
+    return [(reconcile.Reconciler, "_settle", settle)]
+
+
+def _drift_ignored() -> Replacements:
+    async def follow(self: reconcile.Reconciler) -> None:
+        await reconcile.asyncio.Event().wait()
+
+    return [(reconcile.Reconciler, "_follow_drift", follow)]
+
+
+def _ledger_not_compared() -> Replacements:
+    real = memory.Store.commit
+
+    def commit(self: memory.Store, bridge: str, tenure: Any, change: Change) -> int | None:
+        try:
+            return real(self, bridge, tenure, change)
+        except Conflict:
+            if change.before is None or change.after is None:
+                raise
+            self.writes += 1
+            return self._put(change.service, change.id, change.after, change.mark, bridge)
+
+    return [(memory.Store, "commit", commit)]
+
+
+def _lock_not_compared() -> Replacements:
+    real = memory.Store.commit
+
+    def commit(self: memory.Store, bridge: str, tenure: Any, change: Change) -> int | None:
+        queue = self._locks.get(bridge)
+        return real(self, bridge, queue[0] if queue else tenure, change)
+
+    return [(memory.Store, "commit", commit)]
+
+
+def _hammered() -> Replacements:
+    return [(feed.Feed, "_room", _always(0.0)), (feed.Backoff, "delay", _always(0.01))]
+
+
+def _flaps_and_herds_off() -> Replacements:
+    return [(pace.Flaps, "wait", _always(0.0)), (pace.Herds, "wait", _always(0.0))]
+
+
 MUTANTS: dict[str, Mutant] = {
-    "guard-off": Mutant("the deletion guard lets everything go", bridge.guard, "judge", _instead(GO)),
-    "share-per-plan": Mutant(
-        "losses are counted a plan and not over the window",
-        bridge.guard.Windows,
-        "start",
-        lambda _: lambda self, key, serving, *more: serving,
+    "guard-off": Mutant("every removal goes at once", ("some_is_not_listed",), _guard_off),
+    "share-per-plan": Mutant("losses are counted from one plan to the next only", ("erosion",), _share_per_plan),
+    "hard-share-off": Mutant("a second opinion frees what only the operator may", ("little_is_listed",), _hard_share_off),
+    "doubt-ignored": Mutant("a doubted life takes away what it lacks", ("restored",), _doubt_ignored),
+    "config-not-held": Mutant("what the file takes away goes at once", ("excluded",), _config_not_held),
+    "stale-read-trusted": Mutant("the second opinion always agrees", ("some_is_not_listed",), _stale_read_trusted),
+    "grown-set-approved": Mutant(
+        "approving a set frees what was not shown", ("grown_after_it_was_shown",), _approves_what_has_grown
     ),
-    "hard-share-off": Mutant(
-        "the hard share is no limit",
-        bridge.guard,
-        "judge",
-        _judging(lambda limits, **_: {"limits": msgspec.structs.replace(limits, hard_share=1.0)}),
+    "free-for-ever": Mutant("what was let go once is never held again", ("approved_once",), _free_for_ever),
+    "last-ill-withdrawn": Mutant("the last instances are withdrawn for their health", ("ill",), _last_ill_withdrawn),
+    "incarnation-ignored": Mutant("another life of a store is believed", ("restored",), _incarnation_ignored),
+    "believed-at-once": Mutant("a new life is believed as soon as it answers", ("restored",), _believed_at_once),
+    "swept-before-synced": Mutant("a listing removes what it has not told yet", ("listed_slowly",), _swept_before_synced),
+    "unsynced-trusted": Mutant("half a listing counts as a whole one", ("first_listing_breaks",), _unsynced_trusted),
+    "unreadable-is-gone": Mutant("what cannot be read is removed", ("unreadable",), _unreadable_is_gone),
+    "old-words-believed": Mutant("a watch may go back in time", ("garbled",), _old_words_believed),
+    "disk-believed": Mutant("what the disk remembers is written", ("old_memory",), _disk_believed),
+    "shadowing-off": Mutant("a native's address is written a second time", ("address_taken",), _shadowing_off),
+    "owned-by-name": Mutant("whatever has our names is ours", ("neighbours",), _owned_by_name),
+    "path-ignored": Mutant("what came from a registry goes back to it", ("two_ways",), _path_ignored),
+    "id-taken-over": Mutant("who has an id now overwrites who had it", ("merged",), _id_taken_over),
+    "replaced-by-what-is-to-come": Mutant(
+        "what is replaced goes before its replacement stands", ("renumbered",), _replaced_by_what_is_to_come
     ),
-    "doubt-ignored": Mutant(
-        "what a doubted store says counts", bridge.guard, "judge", _judging(lambda **_: {"doubt": ""})
+    "orphan-removed": Mutant("what no link accounts for is removed", ("orphaned",), _orphan_removed),
+    "upsert-only-removes": Mutant("upsert-only removes", ("upsert_only",), _upsert_only_removes),
+    "policy-ignored": Mutant("observe and freeze are ignored", ("paused", "observed"), _policy_and_freeze_ignored),
+    "momentary-causes-stand": Mutant("what was shadowed once goes unguarded", ("shadowed_once",), _momentary_causes_stand),
+    "removal-before-add": Mutant("removals come before their replacements", ("rolled_over",), _removal_before_add),
+    "lost-answer-is-success": Mutant(
+        "a write without an answer counts as made", ("failing_target",), _lost_answer_taken_for_success
     ),
-    "config-not-held": Mutant("a changed file takes away at once", bridge.guard, "judge", _as_events),
-    "sweep-before-synced": Mutant("what a listing has not told yet is swept", View, "begin", _sweep_at_once),
-    "incarnation-ignored": Mutant(
-        "any store that answers is the one that was known", bridge.store, "_new_life", _instead("")
-    ),
-    "believed-at-once": Mutant("a new life is believed as soon as it answers", View, "begin", _believe_all),
-    "absence-is-an-event": Mutant("what is missing counts as deleted", View, "ended", _instead(True)),
-    "unreadable-is-gone": Mutant("a record that cannot be read is gone", View, "observe", _blind),
-    "ledger-compare-dropped": Mutant("writes compare nothing", memory.Store, "commit", _no_compare),
-    "lock-not-compared": Mutant("writes do not compare the lock", memory.Store, "commit", _no_lock),
-    "stale-read-trusted": Mutant("every second opinion agrees", bridge.reconcile, "_agrees", _instead(True)),
-    "drift-ignored": Mutant("nobody hears what others write at the target", Reconciler, "_follow_drift", _deaf),
-    "removal-before-add": Mutant("a replacement counts before it stands", Plan, "_standing", _all_stand),
-    "shadowing-off": Mutant("natives' addresses are written over", Plan, "_foreign", _instead({})),
-    "upsert-only-removes": Mutant("upsert-only is no policy", Plan, "_upsert_only", _instead(False)),
-    "the-last-for-its-health": Mutant("the last one is withdrawn", Plan, "_spare_the_last", _instead(None)),
-    "path-ignored": Mutant("what has been here comes back", bridge.route, "_refusal", _no_echo),
-    "grown-set-approved": Mutant("an approval frees whatever is held", bridge.holds.Holds, "approve", _grown),
+    "drift-ignored": Mutant("what others do at the target is not seen", ("meddling",), _drift_ignored),
+    "ledger-not-compared": Mutant("a native's new value is overwritten", ("written_over",), _ledger_not_compared),
+    "lock-not-compared": Mutant("two processes write", ("stopped_while_it_writes",), _lock_not_compared),
+    "hammered": Mutant("a flapping source is listed over and over", ("flapping",), _hammered),
 }
+
+
+@contextlib.contextmanager
+def applied(name: str) -> Iterator[None]:
+    """The core is broken in this way, inside."""
+    with ExitStack() as stack:
+        for owner, attribute, value in MUTANTS[name].replaced():
+            stack.enter_context(mock.patch.object(owner, attribute, value))
+        yield
+
+
+def hunt(name: str) -> tuple[str, Report] | None:
+    """The first history that finds a mutant, as the arguments that replay it; None: it survives."""
+    mutant = MUTANTS[name]
+    tries = [(scenario, seed) for scenario in mutant.found_by for seed in range(SEEDS)]
+    for scenario, seed in [*tries, *(("", seed) for seed in range(HISTORIES))]:
+        with applied(name):
+            report = play(seed, SCENARIOS.get(scenario))
+        if any(not text.startswith("bug") for text in report.broken):  # a mutant that only crashes proves nothing
+            return f"--mutant {name} --seed {seed}" + (f" --scenario {scenario}" if scenario else ""), report
+    return None

@@ -85,6 +85,8 @@ class Ear:
 
     def event(self, kind: str, **about: object) -> None:
         """Anything else."""
+        if kind == "settled":
+            self._process.settled.add((str(about["destination"]), str(about["source"]), str(about["scope"])))
         self._process.note(f"{kind} {about}")
 
 
@@ -98,6 +100,7 @@ class Process:
         self.disk = Disk()
         self.told: dict[tuple[str, str], Told] = {}
         self.sessions: dict[Server, tuple[asyncio.Task[Any], asyncio.Future[Tenure]]] = {}
+        self.settled: set[tuple[str, str, str]] = set()  # targets and scopes whose first copy is done
         self.ear = Ear(self)
         self.ending = False
         self.dead = False  # nothing more is heard of it

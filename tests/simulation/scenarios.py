@@ -1,109 +1,488 @@
-"""Histories written by hand, one for each promise that chance finds too seldom."""
+"""Histories written by hand: one for each promise that chance finds too seldom; what a mutant breaks, one of them finds."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
-from bridge.errors import Expired
-from bridge.link import Services, Unhealthy
+import msgspec
+
+from bridge.errors import Unavailable
+from bridge.link import Link, Policy, Services, Unhealthy
 from bridge.model import Health, ServiceName
+from tests.simulation import history, spells
 from tests.simulation.faults import Weather
 from tests.simulation.history import link
 from tests.simulation.process import Process
-from tests.simulation.run import Scenario
 from tests.simulation.world import Server, World
 
-S0 = ServiceName("s0")
-SETTLED = 6.0  # seconds in which everything is copied
-HELD = 15.0  # seconds in which a hold that only the operator frees must not end
+Scenario = Callable[[World], Awaitable[None]]
+
+ONE, TWO = ServiceName("s1"), ServiceName("s2")
+LONG = 30.0  # seconds: longer than every second opinion waits
 
 
-async def _joined(world: World, services: int, instances: int, **fields: object) -> tuple[Server, Server]:
+async def _one_way(
+    world: World, services: int = 8, instances: int = 3, natives: int = 0, **fields: object
+) -> tuple[Server, Server]:
+    """Registry a is copied to registry b, and has been; so many natives serve under each name at b."""
+    source, target = world.server("a"), world.server("b")
     world.links["x"] = [link("b", "a", **fields)]
-    source, target = world.server("a"), world.server("b", health="unhealthy" in fields)
     world.fill(source, services, instances)
-    Process(world, "x")
-    await asyncio.sleep(SETTLED)
+    world.fill(target, services, natives)
+    await _begin(world)
     return source, target
 
 
-async def _reloaded(world: World, **fields: object) -> None:
-    world.note(f"the file changes: {fields}")
-    world.links["x"] = [link("b", "a", **fields)]
-    for process in world.alive():
-        await process.reload()
-    await asyncio.sleep(HELD)
+async def _begin(world: World) -> None:
+    for owner in world.links:
+        Process(world, owner)
+    await asyncio.sleep(5.0)
 
 
-def _count(target: Server) -> int:
-    return sum(len(service.instances) for service in target.contents().values())
+async def _reload(world: World, *links: Link) -> None:
+    """The file changes; the removals that it causes are not the sources' doing."""
+    for one in world.links["x"]:
+        world.former.setdefault(one.name, []).append(one)
+    world.links["x"] = list(links)
+    await world.alive()[0].reload()
 
 
-def _stands(world: World, target: Server, entries: int, promise: str) -> None:
-    """Nothing went that should have waited for the operator, or that is alive."""
-    if _count(target) < entries:
-        world.oracle.breaks(promise, f"{_count(target)} of {entries} entries are left at {target!r}")
+def _operator(world: World, seconds: float) -> None:
+    """An operator approves whatever is held, some time from now."""
+    world.loop.call_later(seconds, lambda: [one.approve(*held) for one in world.alive() for held in one.holds()])
 
 
-async def narrowed(world: World) -> None:
-    """A changed file takes services away, and is taken back before anybody approves."""
-    _, target = await _joined(world, 5, 3)
-    await _reloaded(world, services=Services(include=("s0",)))
-    _stands(world, target, 15, "config")
-    await _reloaded(world)
+# -- sources that lie ------------------------------------------------------------------------------------------------
 
 
-async def renamed(world: World) -> None:
-    """A link disappears from the file: what it wrote is nobody's, until the link is there again."""
-    _, target = await _joined(world, 4, 3)
-    await _reloaded(world, name="another", services=Services(include=("s0",)))
-    _stands(world, target, 12, "orphans")
-    await _reloaded(world)
+async def nothing_is_listed(world: World) -> None:
+    """For long, the source lists nothing at all, and fresh reads agree."""
+    source, _ = await _one_way(world)
+    source.weather = Weather(hidden=lambda *_: True, reads_too=True)
+    source.cut()
+    await asyncio.sleep(LONG)
+
+
+async def little_is_listed(world: World) -> None:
+    """For long, the source lists a third of what there is, and fresh reads agree."""
+    source, _ = await _one_way(world, services=9)
+    source.weather = Weather(hidden=lambda name, _: name.name not in ("s0", "s1", "s2"), reads_too=True)
+    source.cut()
+    await asyncio.sleep(LONG)
+
+
+async def some_is_not_listed(world: World) -> None:
+    """A third of the services is missing from a listing; fresh reads have them."""
+    source, _ = await _one_way(world, services=9)
+    source.weather = Weather(hidden=lambda name, _: name.name in ("s0", "s1", "s2"))
+    source.cut()
+    await asyncio.sleep(LONG)
+
+
+async def erosion(world: World) -> None:
+    """One instance after another is said to be deleted, each far below every limit."""
+    source, _ = await _one_way(world, services=4, instances=8)
+    world.oracle.excuse(source, [ONE])
+    gone: set[str] = set()
+    source.weather = Weather(hidden=lambda name, id: name == ONE and id in gone)
+    for id in list(source.rightful[ONE]):
+        gone.add(id)
+        source.announce([ONE])
+        await asyncio.sleep(2.5)
+
+
+async def listed_slowly(world: World) -> None:
+    """A listing takes long, and is broken off the first time; there is so little in it that no limit protects it."""
+    source, _ = await _one_way(world, services=1, instances=1, natives=2)
+    source.latency = 1.0
+    source.cut()
+    await asyncio.sleep(3.0)
+    source.cut(Unavailable("reset"))
+    await asyncio.sleep(LONG)
+
+
+async def most_come_back(world: World) -> None:
+    """More than half is deleted in one moment, and held; most of it comes back, and the rest needs no operator."""
+    source, target = await _one_way(world, services=20, instances=1, natives=1)
+    gone = {(name, id): source.rightful[name][id] for name, id in world.natives(source)[:12]}
+    for name, id in gone:
+        world.stop(source, name, id)
+    await asyncio.sleep(2.5)
+    for (name, _), one in list(gone.items())[2:]:
+        world.put(source, name, one)
+    await asyncio.sleep(LONG)
+    if any(id in target.instances(name) for name, id in list(gone)[:2]):
+        world.oracle.breaks("I5", "two of twenty are held, as if they were twelve")
+
+
+async def first_listing_breaks(world: World) -> None:
+    """A process that remembers nothing hears the most of a listing, and then nothing any more."""
+    source, _ = await _one_way(world, services=20, instances=1, natives=1)
+    await world.alive()[0].end()
+    source.latency = 0.6
+    told = Process(world, "x").told
+    while (heard := told.get((source.identity, ""))) is None or len(heard.services) < 18:
+        await asyncio.sleep(0.1)
+    source.fail_with(Unavailable("503"))
+    await asyncio.sleep(LONG)
+
+
+async def restored(world: World) -> None:
+    """A backup takes the source back to before some few instances, under the same name."""
+    source, _ = await _one_way(world)
+    saved = source.save()
+    for service in (ONE, TWO):
+        world.start(source, service)
+    await asyncio.sleep(2.0)
+    source.restore(saved, world.rng.choice((None, "another")))
+    await asyncio.sleep(LONG)
+
+
+async def swapped(world: World) -> None:
+    """Another cluster answers under the source's name; it has most of the names that the source has."""
+    source, _ = await _one_way(world)
+    await spells.under(world, source, spells.swapped, LONG)
+
+
+async def unreadable(world: World) -> None:
+    """Some few records cannot be read for a while; a process that remembers nothing starts meanwhile."""
+    source, _ = await _one_way(world)
+    few = frozenset((name, next(iter(source.rightful[name]))) for name in (ONE, TWO))
+    source.weather = Weather(unreadable=few)
+    source.announce([ONE, TWO])
+    await asyncio.sleep(5.0)
+    await world.alive()[0].kill()
+    Process(world, "x")
+    await asyncio.sleep(LONG)
 
 
 async def spoiled(world: World) -> None:
-    """Records turn into nonsense for a while, seen by the watch and by a new listing."""
-    source, target = await _joined(world, 3, 4)
-    before = {(name, id): one for name, found in source.rightful.items() for id, one in found.items()}
-    for name, id in list(before)[::3]:
+    """Records turn into bytes that nobody can read, and are written anew."""
+    source, _ = await _one_way(world)
+    before = {(name, id): source.rightful[name][id] for name, id in world.natives(source)[::5]}
+    for name, id in before:
         source.spoil(name, id)
-    await asyncio.sleep(SETTLED)
-    source.cut(Expired("compacted"))
-    await asyncio.sleep(HELD)
-    _stands(world, target, 12, "unreadable")
+    await asyncio.sleep(5.0)
+    source.cut()
+    await asyncio.sleep(LONG)
     for (name, _), one in before.items():
         world.put(source, name, one)
 
 
-async def dwindling(world: World) -> None:
-    """A watch tells of one deletion after the other that never happened: each is small, and together they are not."""
-    source, target = await _joined(world, 6, 10)
-    hidden: set[str] = set()
-    world.oracle.lies(source)
-    source.weather = Weather(hidden=lambda name, id: name == S0 and id in hidden)
-    for id in list(source.rightful[S0])[:8]:
-        world.oracle.excuse(source, [S0])
-        hidden.add(id)
-        source.announce([S0])
-        await asyncio.sleep(2.5)
-    _stands(world, target, 55, "window")
-    source.weather = Weather()
+async def garbled(world: World) -> None:
+    """Words come late and twice while instances change, go and come back."""
+    source, _ = await _one_way(world)
+    source.weather = Weather(late=0.4, repeated=0.4)
+    for _ in range(20):
+        id = world.rng.choice(list(source.rightful[ONE]))
+        before = world.alter(source, ONE, id)
+        await asyncio.sleep(0.2)
+        world.stop(source, ONE, id)
+        await asyncio.sleep(0.2)
+        world.put(source, ONE, before)
+        await asyncio.sleep(0.5)
+
+
+async def flapping(world: World) -> None:
+    """The source's connection breaks twice a second for a minute."""
+    source, _ = await _one_way(world)
+    for _ in range(120):
+        source.cut(Unavailable("reset"))
+        await asyncio.sleep(0.5)
+
+
+# -- what belongs to others ------------------------------------------------------------------------------------------
+
+
+async def written_over(world: World) -> None:
+    """Natives write over our entries at the very moment in which their sources change."""
+    source, target = await _one_way(world)
+    for id in list(source.rightful[ONE]):
+        world.alter(source, ONE, id)
+        await asyncio.sleep(world.rng.random() * 0.04)
+        world.start(target, ONE, id=id)
+        await asyncio.sleep(3.0)
+
+
+async def address_taken(world: World) -> None:
+    """A native has had an address at the target for long when a source registers it."""
+    source, target = await _one_way(world)
+    native = world.start(target, ONE)
+    await asyncio.sleep(15.0)
+    world.start(source, ONE, address=native.address)
+    await asyncio.sleep(5.0)
+    world.stop(target, ONE, native.id)
+    await asyncio.sleep(5.0)
+    world.start(target, ONE, address=native.address)
+
+
+async def shadowed_once(world: World) -> None:
+    """While writes are stopped, a native comes and goes with an address of ours, and the source's listing lacks it."""
+    source, target = await _one_way(world)
+    world.frozen.add("a-to-b")
+    id, ours = next(iter(target.instances(ONE).items()))
+    native = world.start(target, ONE, address=ours.address)
+    await asyncio.sleep(2.0)
+    source.weather = Weather(hidden=lambda name, one: name == ONE and one == id)
+    source.restore(source.save(), "another")
+    await asyncio.sleep(2.0)
+    world.stop(target, ONE, native.id)
+    await asyncio.sleep(20.0)
+    history.thaw(world, "a-to-b")
+    await asyncio.sleep(10.0)
+
+
+async def neighbours(world: World) -> None:
+    """Natives and another bridge live under the same names at the target."""
+    source, target = world.server("a"), world.server("b")
+    world.links |= {"x": [link("b", "a")], "y": [link("b", "c")]}
+    world.fill(source, 4, 3)
+    world.fill(target, 4, 2)
+    world.fill(world.server("c"), 4, 2)
+    await _begin(world)
+    world.alter(source, ONE, next(iter(source.rightful[ONE])))
+    await asyncio.sleep(5.0)
+
+
+async def two_ways(world: World) -> None:
+    """What ends at its origin ends everywhere, and comes back from nowhere."""
+    a, b = world.server("a"), world.server("b")
+    world.links["x"] = [link("b", "a"), link("a", "b")]
+    world.fill(a, 3, 4)
+    world.fill(b, 3, 4)
+    await _begin(world)
+    for server in (a, b):
+        for service in (ONE, TWO):
+            world.stop(server, service, world.natives(server)[-1][1] if service == TWO else _native(world, server))
+            await asyncio.sleep(1.0)
+
+
+def _native(world: World, server: Server) -> str:
+    return next(id for name, id in world.natives(server) if name == ONE)
+
+
+async def meddling(world: World) -> None:
+    """Somebody deletes what we wrote."""
+    _, target = await _one_way(world)
+    for id in list(target.instances(ONE)):
+        world.stop(target, ONE, id)
+
+
+# -- the file and the operator -----------------------------------------------------------------------------------------
+
+
+async def excluded(world: World) -> None:
+    """The file leaves a service out for a while."""
+    await _one_way(world)
+    before = world.links["x"][0]
+    fewer = Services(include=("*",), exclude=("s1",))
+    await _reload(world, msgspec.structs.replace(before, services=fewer))
+    await asyncio.sleep(LONG)
+
+
+async def orphaned(world: World) -> None:
+    """A link is renamed in the file, and its source ends some instances."""
+    source, _ = await _one_way(world)
+    await _reload(world, link("b", "a", name="another", services=Services(include=("s1",))))
+    for name, id in world.natives(source)[::4]:
+        world.stop(source, name, id)
+    await asyncio.sleep(LONG)
+
+
+async def upsert_only(world: World) -> None:
+    """The link may remove nothing."""
+    source, _ = await _one_way(world, policy=Policy.UPSERT_ONLY)
+    for name, id in world.natives(source)[::4]:
+        world.stop(source, name, id)
+        await asyncio.sleep(2.0)
+
+
+async def observed(world: World) -> None:
+    """The link may write nothing."""
+    source, _ = await _one_way(world, policy=Policy.OBSERVE)
+    world.stop(source, *world.natives(source)[0])
+    await asyncio.sleep(5.0)
+
+
+async def paused(world: World) -> None:
+    """An operator stops the writes for a while."""
+    source, _ = await _one_way(world)
+    world.frozen.add("a-to-b")
+    world.start(source, ONE)
+    world.stop(source, *world.natives(source)[0])
+    await asyncio.sleep(10.0)
+    history.thaw(world, "a-to-b")
+
+
+async def grown_after_it_was_shown(world: World) -> None:
+    """What is held grows between the moment in which it was shown and that in which it is approved."""
+    source, _ = await _one_way(world, services=10)
+    hidden = {"s0", "s1", "s2", "s3", "s4", "s5"}
+    source.weather = Weather(hidden=lambda name, _: name.name in hidden, reads_too=True)
     source.cut()
+    await asyncio.sleep(5.0)
+    process = world.alive()[0]
+    shown = process.holds()
+    hidden.update({"s6", "s7"})
+    source.cut()
+    await asyncio.sleep(5.0)
+    process.holds()
+    for reconciler, hold in shown:
+        process.approve(reconciler, hold)
+    await asyncio.sleep(10.0)
+
+
+async def approved_once(world: World) -> None:
+    """What was approved and went comes back; the approval was for once."""
+    source, _ = await _one_way(world)
+    only = world.start(source, ServiceName("only"))
+    await asyncio.sleep(3.0)
+    for _ in range(2):
+        world.stop(source, ServiceName("only"), only.id)
+        _operator(world, 1.0)
+        await asyncio.sleep(50.0)
+        world.put(source, ServiceName("only"), only)
+        await asyncio.sleep(50.0)
+    source.weather = Weather(hidden=lambda name, _: name.name == "only")
+    source.cut()
+    await asyncio.sleep(10.0)
+
+
+# -- processes, writes and stores ----------------------------------------------------------------------------------------
+
+
+async def stopped_while_it_writes(world: World) -> None:
+    """The writer is stopped in the middle of many slow writes; a standby takes over, and it wakes again."""
+    source, target = await _one_way(world)
+    Process(world, "x")
+    await asyncio.sleep(2.0)
+    target.latency = 1.0
+    world.fill(source, 4, 8)
+    await asyncio.sleep(3.0)
+    writer = world.alive()[0]
+    writer.freeze()
+    await asyncio.sleep(12.0)
+    writer.resume()
+    await asyncio.sleep(10.0)
+    target.latency = 0.02
+
+
+async def old_memory(world: World) -> None:
+    """A process comes back with an old memory while its source is silent; another has written newer values since."""
+    source, _ = await _one_way(world)
+    first = world.alive()[0]
+    await first.end()
+    second = Process(world, "x")
+    await asyncio.sleep(5.0)
+    for id in list(source.rightful[ONE])[:2]:
+        world.alter(source, ONE, id)
+    await asyncio.sleep(5.0)
+    source.silence()
+    await second.end()
+    Process(world, "x", first.disk)
+    await asyncio.sleep(LONG)
+
+
+async def failing_target(world: World) -> None:
+    """Some writes fail, some are made and their answers get lost."""
+    source, target = await _one_way(world)
+    for _ in range(5):
+        target.refused = {ONE: Unavailable("503")}
+        world.start(source, ONE)
+        world.alter(source, ONE, next(iter(source.rightful[ONE])))
+        await asyncio.sleep(0.5)
+        target.refused = {}
+        target.lost_answers = 2
+        world.start(source, TWO)
+        world.alter(source, TWO, next(iter(source.rightful[TWO])))
+        await asyncio.sleep(2.0)
+
+
+async def merged(world: World) -> None:
+    """Two registries with equal ids are merged; the first is not heard by a process that remembers nothing."""
+    a, b, _ = world.server("a"), world.server("b"), world.server("c")
+    world.links["x"] = [link("c", "a", "b")]
+    world.fill(a, 6, 3)
+    for name, instances in a.rightful.items():
+        for id in instances:
+            world.start(b, name, id=id)
+    await _begin(world)
+    await world.alive()[0].kill()
+    a.silence()
+    Process(world, "x")
+    await asyncio.sleep(LONG)
+
+
+async def renumbered(world: World) -> None:
+    """Instances register anew under other ids, at a target that refuses the new ones for a while."""
+    source, target = await _one_way(world)
+    target.refused = {ONE: Unavailable("503")}
+    for id, one in list(source.rightful[ONE].items()):
+        world.start(source, ONE, address=one.address)
+        world.stop(source, ONE, id)
+    await asyncio.sleep(2.0)
+    target.refused = {}
+    for id, one in list(source.rightful[TWO].items()):
+        target.lost_answers = 1
+        world.start(source, TWO, address=one.address)
+        world.stop(source, TWO, id)
+        await asyncio.sleep(2.0)
+
+
+async def rolled_over(world: World) -> None:
+    """Services are rolled over, one instance at a time, the new one in the very moment in which the old one goes."""
+    source, _ = await _one_way(world, services=4, instances=4)
+    for service in (ONE, TWO):
+        for id in list(source.rightful[service]):
+            world.stop(source, service, id)
+            world.start(source, service)
+            await asyncio.sleep(2.0)
 
 
 async def ill(world: World) -> None:
-    """One after the other falls ill, and the last of a service stays all the same."""
-    source, _ = await _joined(world, 3, 2, unhealthy=Unhealthy.WITHDRAW)
-    for id in list(source.rightful[S0]):
-        world.alter(source, S0, id, health=Health.UNHEALTHY)
-        await asyncio.sleep(SETTLED)
-    await asyncio.sleep(HELD)
+    """All instances of a service may receive no traffic any more, one after another."""
+    source, _ = await _one_way(world, services=6, instances=2, unhealthy=Unhealthy.WITHDRAW)
+    for id in list(source.rightful[ONE]):
+        world.alter(source, ONE, id, health=Health.UNHEALTHY)
+        await asyncio.sleep(15.0)
 
 
 SCENARIOS: dict[str, Scenario] = {
-    "narrowed": narrowed,
-    "renamed": renamed,
-    "spoiled": spoiled,
-    "dwindling": dwindling,
-    "ill": ill,
+    one.__name__: one
+    for one in (
+        nothing_is_listed,
+        little_is_listed,
+        some_is_not_listed,
+        erosion,
+        listed_slowly,
+        most_come_back,
+        first_listing_breaks,
+        restored,
+        swapped,
+        unreadable,
+        spoiled,
+        garbled,
+        flapping,
+        written_over,
+        address_taken,
+        shadowed_once,
+        neighbours,
+        two_ways,
+        meddling,
+        excluded,
+        orphaned,
+        upsert_only,
+        observed,
+        paused,
+        grown_after_it_was_shown,
+        approved_once,
+        stopped_while_it_writes,
+        old_memory,
+        failing_target,
+        merged,
+        renumbered,
+        rolled_over,
+        ill,
+    )
 }

@@ -205,9 +205,10 @@ def relieve(world: World, server: Server) -> None:
         world.behind[server.registry, server.scope] = server
         other.fail_with(Unavailable("this address answers no more"))
     server.heal()
+    lied = server.weather != Weather()
     if server.another_life:
         server.mend()
-    if server.weather != Weather():
+    if lied:
         server.weather = Weather()
         server.cut()
     world.under_spell.discard(server)

@@ -42,7 +42,7 @@ class Server(memory.Store):
         self.weather = Weather()
         self.latency = LATENCY
         self.trouble_since: float | None = None  # since when nothing is answered, or nothing but errors
-        self.well_since = world.loop.time()
+        self.well_since = float("-inf")  # since when it answers, and in this life
         self.another_life = False  # what it holds was replaced as a whole
         self.batches: dict[asyncio.Task[Any], tuple[Process, list[Change]]] = {}  # writes under way
         self._world = world
@@ -169,6 +169,7 @@ class World:
         self.behind: dict[tuple[str, str], Server] = {}  # who answers to that name now
         self.others: list[Server] = []  # clusters that have no business here
         self.links: dict[str, list[Link]] = {}
+        self.former: dict[str, list[Link]] = {}  # what the file said before, by link
         self.processes: list[Process] = []
         self.frozen: set[str] = set()  # links that the operator has stopped
         self.oracle = Oracle(self)
