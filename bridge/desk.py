@@ -14,7 +14,7 @@ from bridge.holds import HeldRemoval, Holds
 from bridge.link import Guard, Link, Policy
 from bridge.model import Instance, ServiceName
 from bridge.pace import Flaps, Herds
-from bridge.plan import Plan, Removal, Scope, make_plan, settled_causes, with_causes
+from bridge.plan import Plan, Removal, Scope, make_plan, settled_causes, source_of, with_causes
 from bridge.route import Desired, Supply, Wanted, desired, target_of
 from bridge.store import Seen, Store
 
@@ -456,9 +456,22 @@ class Desk:
             if won < 0 or (self.identity, *scope) in self.settled:
                 counted = won
                 self.windows.add(name, now, won)
-                self.windows.add(scope, now, won)
+                # What replaces may come from another scope: the one that is left has lost nothing by it.
+                if change.cause is not Cause.REPLACED and not self._replaces(change):
+                    self.windows.add(scope, now, won)
         kind = "add" if change.before is None else "remove" if change.after is None else "update"
         self._ear.written(outcome, kind, change.cause, seen, (was + won - counted, was + won))
+
+    def _replaces(self, change: Change) -> bool:
+        """Whether a new entry stands beside another of ours for the same running copy, which goes next."""
+        if change.before is not None or change.after is None or change.mark is None:
+            return False
+        sockets, source = change.after.sockets(), source_of(change.mark)
+        return any(
+            (source_of(entry.mark) == source or not sockets.isdisjoint(entry.instance.sockets()))
+            for key, entry in self.entries[change.service].items()
+            if key != change.id and entry.mark is not None and entry.mark.owner == self.owner
+        )
 
     def _forget_loose(self, name: ServiceName, id: str) -> None:
         loose = self.loose.get(name)

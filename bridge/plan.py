@@ -143,7 +143,7 @@ def _take_away(ground: Ground, plan: Plan, displaced: set[str]) -> None:
     """Plans the removal of what is ours and wanted no more, or says why it stays."""
     wanted, links = ground.goal.wanted, ground.links
     standing = _standing(wanted, ground.entries)
-    coming = {_source(one.mark): key for key, one in wanted.items()}
+    coming = {source_of(one.mark): key for key, one in wanted.items()}
     for key, entry in ground.ours.items():
         if entry.mark is None or (key in wanted and key not in displaced):
             continue
@@ -169,7 +169,7 @@ def _gone(
     coming: Mapping[Source, str],
 ) -> Gone | str:
     """Why an entry goes, or why it stays: first what replaces it, then what its source says, then what its link may."""
-    own, source = entry.instance.sockets(), _source(mark)
+    own, source = entry.instance.sockets(), source_of(mark)
     sockets, sources = standing
     if mark.link in ground.links and ((own and own <= sockets) or source in sources):
         return Gone(Cause.REPLACED, _scope(mark))
@@ -226,7 +226,7 @@ def _evidence(
 
 def _is_another(entry: Entry, mark: Mark, wanted: Wanted) -> bool:
     """Whether the entry is another running copy; the same copy by another source's word is an update (merging)."""
-    return _source(mark) != _source(wanted.mark) and not entry.instance.sockets() & wanted.instance.sockets()
+    return source_of(mark) != source_of(wanted.mark) and not entry.instance.sockets() & wanted.instance.sockets()
 
 
 def _view(views: Iterable[View], links: Mapping[str, Link], mark: Mark) -> View | None:
@@ -258,9 +258,9 @@ def _standing(wanted: Mapping[str, Wanted], entries: Mapping[str, Entry]) -> tup
     sources: set[Source] = set()
     for key, one in wanted.items():
         entry = entries.get(key)
-        if entry is not None and entry.mark is not None and _source(entry.mark) == _source(one.mark):
+        if entry is not None and entry.mark is not None and source_of(entry.mark) == source_of(one.mark):
             sockets |= entry.instance.sockets() & one.instance.sockets()
-            sources.add(_source(one.mark))
+            sources.add(source_of(one.mark))
     return sockets, sources
 
 
@@ -311,7 +311,8 @@ def _scope(mark: Mark) -> Scope:
     return mark.path[-1], mark.scope
 
 
-def _source(mark: Mark) -> Source:
+def source_of(mark: Mark) -> Source:
+    """Which instance of which registry an entry is a copy of."""
     return mark.path[-1], mark.scope, mark.service, mark.instance
 
 

@@ -211,3 +211,18 @@ async def test_another_winner_of_a_merge_is_an_update() -> None:
         first.deregister(PAY, "i1")
         await until(lambda: target.instances(PAY)["i1"].version == "v2")
         assert core.ear.count("remove") == core.ear.count("hold") == 0
+
+
+async def test_what_comes_by_another_way_is_no_loss_of_the_way_that_it_came_by() -> None:
+    first, second, target = Server("a"), Server("b"), Server("c")
+    for number in range(1, 5):
+        first.register(PAY, instance(f"x{number}", f"192.0.2.{number}"))
+    links = [link("target", "second", "first")]
+    async with Core({"first": first, "second": second, "target": target}, links).running() as core:
+        await core.idle()
+        for number in range(1, 4):
+            second.register(PAY, instance(f"y{number}", f"192.0.2.{number}"))
+        await until(lambda: target.instances(PAY).keys() == {"y1", "y2", "y3", "x4"})
+        first.deregister(PAY, "x4")
+        await until(lambda: target.instances(PAY).keys() == {"y1", "y2", "y3"})
+        assert core.ear.count("hold") == 0
