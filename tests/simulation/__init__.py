@@ -8,17 +8,21 @@ One seed is one history: it replays event for event.
     python -m tests.simulation                         200 histories
     python -m tests.simulation --seed 17 -v            one, told line by line
     python -m tests.simulation --scenario swapped -v   one that is written by hand
+    python -m tests.simulation --scenarios             all of those
     python -m tests.simulation --mutants               every deliberate breakage; one that survives is an error
     python -m tests.simulation --mutant guard-off -v   one of them, and the promise that it breaks
+    python -m tests.simulation --holds                 false holds in days without a fault
 
 | module | is |
 |---|---|
 | `loop` | an event loop in virtual time; a process can be stopped in it as by SIGSTOP |
 | `world` | registries with their ground truth, the natives, the operator |
-| `process` | one process of a bridge, with its disk and its lines to the registries |
-| `faults` | what goes wrong on a line: lies, lost, repeated and reordered words, slow answers; and the spells of it |
+| `process` | one process of a bridge (the real engine), its disk, and what it has truly been told |
+| `faults` | the lines between a process and a registry, and the weather on them: lies, lost, late and repeated words |
+| `spells` | spells of bad weather: silence, errors, other lives of a store, slow and lost answers ... |
 | `history` | what a seed makes happen |
 | `scenarios` | histories written by hand, one for each promise that chance finds too seldom |
+| `deploys` | days without a fault, in which holds are false |
 | `invariants` | the promises, checked against the ground truth at every write, every second and at the end |
 | `mutants` | deliberate breakages of the core, each of which some history must find |
 | `run` | plays a history: sets up, lets it happen, heals everything, waits for agreement and then for silence |

@@ -8,11 +8,13 @@ import os
 import sys
 import time
 
+from tests.simulation.deploys import DAYS, count
 from tests.simulation.mutants import MUTANTS, applied, hunt
 from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
 
 CHANCES = 3  # seeds for each scenario
+FALSE_HOLDS = 40  # days of each kind
 
 
 def main() -> int:
@@ -20,15 +22,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="play this history alone")
     parser.add_argument("--seeds", default="0:200", help="FIRST:BEFORE, e.g. 0:200")
-    parser.add_argument("--scenario", choices=SCENARIOS, help="play this one instead, with the seed's chances")
+    parser.add_argument("--scenario", choices=SCENARIOS | DAYS, help="play this one instead, with the seed's chances")
     parser.add_argument("--scenarios", action="store_true", help="play all that are written by hand")
     parser.add_argument("--mutant", choices=MUTANTS, help="break the core in this way until a history finds it")
     parser.add_argument("--mutants", action="store_true", help="break it in every way, one after the other")
+    parser.add_argument("--holds", action="store_true", help="count false holds in days without a fault")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell the story")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of names must have one order, or no seed replays
         command = [sys.executable, "-m", "tests.simulation", *sys.argv[1:]]
         os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})
+    if options.holds:
+        return false_holds()
     if options.mutants:
         return sum([survives(name, options) for name in MUTANTS])
     if options.mutant and options.seed is None:
@@ -53,12 +58,23 @@ def broken(options: argparse.Namespace) -> int:
     played = histories(options)
     with applied(options.mutant) if options.mutant else contextlib.nullcontext():
         for scenario, seed in played:
-            report = play(seed, SCENARIOS.get(scenario))
+            report = play(seed, (SCENARIOS | DAYS).get(scenario))
             failed += bool(report.broken)
             words = (f"--mutant {options.mutant}" if options.mutant else "", f"--seed {seed}")
             tell(" ".join(filter(None, (*words, scenario and f"--scenario {scenario}"))), report, options)
     print(f"{len(played)} histories, {failed} broken, {time.process_time() - began:.1f} s of CPU")
     return failed
+
+
+def false_holds() -> int:
+    """A table of what was held though it was right; 0: rolling deployments were never held."""
+    broken = []
+    for day in DAYS:
+        removed, held, texts = count(day, range(FALSE_HOLDS))
+        broken += texts
+        print(f"{day:<12} {removed:>5} removals, {held:>4} held though right: {100.0 * held / max(1, removed):.1f} %")
+    print("\n".join(broken))
+    return 1 if broken else 0
 
 
 def survives(name: str, options: argparse.Namespace) -> bool:

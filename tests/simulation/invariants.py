@@ -72,7 +72,9 @@ class Oracle:
         self._pardoned: set[Key] = set()
         self._wrong: dict[int, tuple[Change, str, str]] = {}  # changes that must not be made, by id
         self._small: dict[int, Change] = {}  # removals that only a small lie excuses, by id
-        self._deltas: dict[tuple[object, str, object], list[tuple[float, int, Cause | None]]] = {}  # by process, and by bridge
+        self._deltas: dict[
+            tuple[object, str, object], list[tuple[float, int, Cause | None]]
+        ] = {}  # by process, and by bridge
         self._lists: dict[View, deque[int]] = {}
         self._asked_lately: dict[tuple[Process, ServiceName, str], list[float]] = {}
 
@@ -331,13 +333,14 @@ class Oracle:
 
     def _net(self, process: Process, target: Server, change: Change, key: object, window: float) -> int:
         now = self._world.loop.time()
-        since = now - window + 1.5  # the guard counts by the second, and what goes together by its cause
+        # The guard counts by the second, and what goes together by its cause: at the window's edge, what it may think.
+        since = {True: now - window - 1.5, False: now - window + 1.5}
         # A process may know what others of its bridge wrote, or not: what either would allow is allowed.
         return max(
             sum(
                 delta
                 for at, delta, cause in self._deltas.get((who, target.registry, key), ())
-                if at > since and (delta > 0 or cause is change.cause or at < now - TOGETHER)
+                if at > since[delta > 0] and (delta > 0 or cause is change.cause or at < now - TOGETHER)
             )
             for who in (process, process.owner)
         )

@@ -6,6 +6,7 @@ are played first; seeds of random histories follow.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from adapters import memory
 from bridge import desk, feed, guard, holds, pace, plan, reconcile, route, store
 from bridge.adapter import Cause, Change, Listing, Observed
 from bridge.errors import Conflict, Unavailable
-from bridge.model import Service
+from bridge.model import Mark, Service
 from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
 
@@ -186,7 +187,7 @@ def _owned_by_name() -> Replacements:
         taken = {
             id: entry
             if entry.mark is not None and entry.mark.owner == owner
-            else msgspec.structs.replace(entry, mark=plan.Mark(owner, link, ("mem:a",), "", name, id))
+            else msgspec.structs.replace(entry, mark=Mark(owner, link, ("mem:a",), "", name, id))
             for id, entry in entries.items()
         }
         return real(name, goal, taken, loose, owner, links, *rest)
@@ -209,7 +210,7 @@ def _id_taken_over() -> Replacements:
 
 def _replaced_by_what_is_to_come() -> Replacements:
     def standing(wanted: Any, entries: Any) -> Any:
-        sources = {plan._source(one.mark) for one in wanted.values()}
+        sources = {plan.source_of(one.mark) for one in wanted.values()}
         return {socket for one in wanted.values() for socket in one.instance.sockets()}, sources
 
     return [(plan, "_standing", standing)]
@@ -262,7 +263,7 @@ def _lost_answer_taken_for_success() -> Replacements:
 
 def _drift_ignored() -> Replacements:
     async def follow(self: reconcile.Reconciler) -> None:
-        await reconcile.asyncio.Event().wait()
+        await asyncio.Event().wait()
 
     return [(reconcile.Reconciler, "_follow_drift", follow)]
 
@@ -303,7 +304,9 @@ def _flaps_and_herds_off() -> Replacements:
 MUTANTS: dict[str, Mutant] = {
     "guard-off": Mutant("every removal goes at once", ("some_is_not_listed",), _guard_off),
     "share-per-plan": Mutant("losses are counted from one plan to the next only", ("erosion",), _share_per_plan),
-    "hard-share-off": Mutant("a second opinion frees what only the operator may", ("little_is_listed",), _hard_share_off),
+    "hard-share-off": Mutant(
+        "a second opinion frees what only the operator may", ("little_is_listed",), _hard_share_off
+    ),
     "doubt-ignored": Mutant("a doubted life takes away what it lacks", ("restored",), _doubt_ignored),
     "config-not-held": Mutant("what the file takes away goes at once", ("excluded",), _config_not_held),
     "stale-read-trusted": Mutant("the second opinion always agrees", ("some_is_not_listed",), _stale_read_trusted),
@@ -314,7 +317,9 @@ MUTANTS: dict[str, Mutant] = {
     "last-ill-withdrawn": Mutant("the last instances are withdrawn for their health", ("ill",), _last_ill_withdrawn),
     "incarnation-ignored": Mutant("another life of a store is believed", ("restored",), _incarnation_ignored),
     "believed-at-once": Mutant("a new life is believed as soon as it answers", ("restored",), _believed_at_once),
-    "swept-before-synced": Mutant("a listing removes what it has not told yet", ("listed_slowly",), _swept_before_synced),
+    "swept-before-synced": Mutant(
+        "a listing removes what it has not told yet", ("listed_slowly",), _swept_before_synced
+    ),
     "unsynced-trusted": Mutant("half a listing counts as a whole one", ("first_listing_breaks",), _unsynced_trusted),
     "unreadable-is-gone": Mutant("what cannot be read is removed", ("unreadable",), _unreadable_is_gone),
     "old-words-believed": Mutant("a watch may go back in time", ("garbled",), _old_words_believed),
@@ -329,7 +334,9 @@ MUTANTS: dict[str, Mutant] = {
     "orphan-removed": Mutant("what no link accounts for is removed", ("orphaned",), _orphan_removed),
     "upsert-only-removes": Mutant("upsert-only removes", ("upsert_only",), _upsert_only_removes),
     "policy-ignored": Mutant("observe and freeze are ignored", ("paused", "observed"), _policy_and_freeze_ignored),
-    "momentary-causes-stand": Mutant("what was shadowed once goes unguarded", ("shadowed_once",), _momentary_causes_stand),
+    "momentary-causes-stand": Mutant(
+        "what was shadowed once goes unguarded", ("shadowed_once",), _momentary_causes_stand
+    ),
     "removal-before-add": Mutant("removals come before their replacements", ("rolled_over",), _removal_before_add),
     "lost-answer-is-success": Mutant(
         "a write without an answer counts as made", ("failing_target",), _lost_answer_taken_for_success

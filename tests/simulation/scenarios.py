@@ -1,9 +1,8 @@
-"""Histories written by hand: one for each promise that chance finds too seldom; what a mutant breaks, one of them finds."""
+"""Histories written by hand: one for each promise that chance finds too seldom, and that a mutant breaks."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -14,9 +13,8 @@ from tests.simulation import history, spells
 from tests.simulation.faults import Weather
 from tests.simulation.history import link
 from tests.simulation.process import Process
+from tests.simulation.run import Scenario
 from tests.simulation.world import Server, World
-
-Scenario = Callable[[World], Awaitable[None]]
 
 ONE, TWO = ServiceName("s1"), ServiceName("s2")
 LONG = 30.0  # seconds: longer than every second opinion waits
@@ -50,7 +48,13 @@ async def _reload(world: World, *links: Link) -> None:
 
 def _operator(world: World, seconds: float) -> None:
     """An operator approves whatever is held, some time from now."""
-    world.loop.call_later(seconds, lambda: [one.approve(*held) for one in world.alive() for held in one.holds()])
+
+    def approve() -> None:
+        for process in world.alive():
+            for reconciler, hold in process.holds():
+                process.approve(reconciler, hold)
+
+    world.loop.call_later(seconds, approve)
 
 
 # -- sources that lie ------------------------------------------------------------------------------------------------
@@ -349,7 +353,7 @@ async def approved_once(world: World) -> None:
     await asyncio.sleep(10.0)
 
 
-# -- processes, writes and stores ----------------------------------------------------------------------------------------
+# -- processes, writes and stores -------------------------------------------------------------------------------------
 
 
 async def stopped_while_it_writes(world: World) -> None:
