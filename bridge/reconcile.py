@@ -363,7 +363,7 @@ class Reconciler:
             self._doubt(about)
             rests = dict.fromkeys(about, 1.0)
         finally:
-            self._written |= about.keys()
+            self._written.update(about)  # |= with keys would copy it
             tired = {name: rest for name, rest in rests.items() if rest}
             self._free(about.keys() - tired.keys())
             for name, rest in tired.items():

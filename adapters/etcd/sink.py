@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
 
@@ -37,7 +38,7 @@ class EtcdSink:
         self._now = now
         self._term: EtcdTerm | None = None
         self._leases: dict[int, asyncio.Task[None]] = {}  # kept alive while we are the writer
-        self._written: dict[int, None] = {}  # revisions of our transactions, oldest first
+        self._written: OrderedDict[int, None] = OrderedDict()  # revisions of our transactions, oldest first
         self._flying: set[asyncio.Future[None]] = set()
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
@@ -282,7 +283,7 @@ class EtcdSink:
             if answer.succeeded:
                 self._written[answer.header.revision] = None
                 if len(self._written) > REMEMBERED:
-                    del self._written[next(iter(self._written))]
+                    self._written.popitem(last=False)
             return answer
         finally:
             self._flying.discard(landed)

@@ -9,12 +9,13 @@ from typing import Any, Self
 import grpc
 
 from adapters.etcd import etcd_pb2 as pb
-from adapters.etcd.client import GRANT, OPTIONS, PAGE, RANGE, TXN, WATCH, Method
+from adapters.etcd.client import GRANT, PAGE, RANGE, TXN, WATCH, Method
 from adapters.etcd.keys import Range
 from tests.bench.sides import Record
 from tests.servers.etcd import Etcd as Server
 
 PUT = Method("/etcdserverpb.KV/Put", pb.PutRequest, pb.PutResponse)
+OPTIONS = (("grpc.max_receive_message_length", 64 << 20),)
 TTL = 3600  # seconds: no lease of a native ends while something is measured
 
 
@@ -42,7 +43,7 @@ class Etcd:
         self._lease = 0
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address, list(OPTIONS))
+        self._channel = grpc.aio.insecure_channel(self._address, OPTIONS)
         self._put, self._range, self._txn, self._grant = (self._unary(each) for each in (PUT, RANGE, TXN, GRANT))
         return self
 
