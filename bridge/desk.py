@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from bridge import guard
@@ -12,7 +12,7 @@ from bridge.echo import Written
 from bridge.guard import Level, Windows
 from bridge.holds import HeldRemoval, Holds
 from bridge.link import Guard, Link, Policy
-from bridge.model import Instance, ServiceName
+from bridge.model import Instance, Mark, ServiceName
 from bridge.pace import Flaps, Herds
 from bridge.plan import Plan, Removal, Scope, make_plan, settled_causes, source_of, with_causes
 from bridge.route import Desired, Supply, Wanted, desired, target_of
@@ -234,12 +234,22 @@ class Desk:
             scope = (newest.mark.path[-1], newest.mark.scope)
             counted = won if won < 0 or (self.identity, *scope) in self.settled else 0
             if counted:
-                self.windows.add(name, self._clock(), won)
-                self.windows.add(scope, self._clock(), won)
+                self._count_noticed(name, newest.mark, won)
+                self._count_noticed(scope, newest.mark, won)
             kind = "add" if was is None else "remove" if now is None else "update"
             change = Change(name, key, was, now.instance if now is not None else None, newest.mark)
             self._ear.noticed(change, kind, (serving + won - counted, serving + won))
             serving += won
+
+    def _count_noticed(self, key: Hashable, mark: Mark, won: int) -> None:
+        """What another process won may have stood for long: it cancels losses, and pays for none to come."""
+        now = self._clock()
+        if won > 0:
+            link = self._links.get(mark.link)
+            lost = self.windows.start(key, 0, now, (link.guard if link else Guard()).window)
+            won = min(won, max(0, lost))
+        if won:
+            self.windows.add(key, now, won)
 
     def note_settled(self) -> None:
         """Everything that was seen is planned: what has no instance left to be added has had its first copy."""
