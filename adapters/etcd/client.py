@@ -19,7 +19,7 @@ from bridge.errors import Denied, Expired, IsthmusError, Rejected, Unavailable
 
 UNARY_TIME = 5.0  # seconds for one request
 PAGE_TIME = 15.0  # seconds for one page of a list
-PAGE = 10_000  # keys: etcd counts the whole range anew for each page
+PAGE = 5_000  # keys: etcd counts the whole range anew for each page; what a larger one took stays with the process
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", 64 << 20),  # gRPC's own limit of 4 MiB is one batch of a busy watch
     ("grpc.keepalive_time_ms", 10_000),

@@ -9,13 +9,14 @@ from typing import Any, Self
 import grpc
 
 from adapters.etcd import etcd_pb2 as pb
-from adapters.etcd.client import GRANT, PAGE, RANGE, TXN, WATCH, Method
+from adapters.etcd.client import GRANT, RANGE, TXN, WATCH, Method
 from adapters.etcd.keys import Range
 from tests.bench.sides import Record
 from tests.servers.etcd import Etcd as Server
 
 PUT = Method("/etcdserverpb.KV/Put", pb.PutRequest, pb.PutResponse)
 OPTIONS = (("grpc.max_receive_message_length", 64 << 20),)
+PAGE = 10_000  # keys: the quickest way to read a hundred thousand
 TTL = 3600  # seconds: no lease of a native ends while something is measured
 
 
