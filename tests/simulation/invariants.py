@@ -432,6 +432,7 @@ class Oracle:
             foreign = {id for id in there.instances if id not in there.marks or there.marks[id].owner != owner}
             if link.policy is Policy.UPSERT_ONLY:  # what it leaves standing keeps its id
                 foreign = set(there.instances)
+            foreign |= self._echoes(owner, target, name_at(link, source.registry, name))
             for id, one in service.instances.items():
                 if not takes(link, target, source.identity, name, one, service.marks.get(id)):
                     continue
@@ -440,6 +441,16 @@ class Oracle:
                 ):
                     found.append(f"I2 {target!r} {name}/{id}: missing, {source!r} has it")
         return found
+
+    def _echoes(self, owner: str, target: Server, name: ServiceName) -> set[str]:
+        """What waits because its bridge wrote the address elsewhere, and takes it for its own."""
+        return {
+            id
+            for process in self._world.alive()
+            if process.owner == owner
+            for (service, id), why in process.reconcilers[target.registry].desk.parked.items()
+            if service == name and why.startswith("echo: ")
+        }
 
     def _left_over(self, target: Server) -> list[str]:
         """Entries of a bridge that no source accounts for."""
