@@ -78,6 +78,7 @@ class Desk:
         self.windows = Windows()
         self.entries: dict[ServiceName, dict[str, Entry]] = {}
         self.loose: dict[ServiceName, dict[str, Any]] = {}
+        self.unsure: set[ServiceName] = set()  # what became of a write is seen when it is read again
         self.parked: dict[tuple[ServiceName, str], str] = {}
         self.shadowed: dict[ServiceName, dict[str, str]] = {}
         self.kept: dict[ServiceName, dict[str, str]] = {}
@@ -189,13 +190,14 @@ class Desk:
             if entries != self.entries.get(name, {}) or loose != self.loose.get(name, {}):
                 before, serving = self.entries.get(name, {}), self._serving.get(name, 0)
                 self._put(name, entries)
-                if following:
+                if following or name in self.unsure:
                     self._notice(name, before, {key: one for key, one in entries.items() if key not in loose}, serving)
                 if loose:
                     self.loose[name] = loose
                 else:
                     self.loose.pop(name, None)
                 differ.append(name)
+            self.unsure.discard(name)
         return differ
 
     def _put(self, name: ServiceName, entries: dict[str, Entry]) -> None:
