@@ -361,6 +361,7 @@ class Reconciler:
             log.exception("bug destination=%s what=apply", self.destination)
             self._trouble("apply", error)
             self._doubt(about)
+            self.desk.unsure |= about.keys()
             rests = dict.fromkeys(about, 1.0)
         finally:
             self._written.update(about)  # |= with keys would copy it
@@ -402,6 +403,7 @@ class Reconciler:
             # Once is a race, and the reading settles it; again and again, somebody fights or reads are stale.
             times = self._conflicts[change.service] = self._conflicts.get(change.service, 0) + 1
             return min(0.05 * 2.0**times, LONGEST_DELAY) if times > 1 else 0.0
+        self.desk.unsure.add(change.service)
         self._trouble("apply", error)
         if isinstance(error, Denied):
             return DENIED_DELAY
