@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import Server, World
 
+WAKING = 5.0  # seconds
 TOGETHER = 2.0  # seconds
 GRACE = 12.0  # seconds in which a bridge may not know yet that a native took a place at its target
 LISTS = 12  # of one source in a minute: not more, however it flaps
@@ -165,9 +166,12 @@ class Oracle:
             self._must_not(change, "I2", f"{what}: nobody ever registered {after}")
         origin = self.origins.get(after.version)
         if origin is not None and origin not in self._pardoned:
+            now = self._world.loop.time()
             newest, at = self._newest.get((mark.owner, target.identity, origin), (0, 0.0))
             # Who was stopped and wakes as the writer does not know yet what another wrote meanwhile.
-            if int(after.version[1:]) < newest and not any(slept <= at <= woke for slept, woke in process.naps):
+            if int(after.version[1:]) < newest and not (
+                now - process.woke < WAKING or any(slept <= at <= woke for slept, woke in process.naps)
+            ):
                 self._must_not(change, "I4", f"{what}: back to {after.version}, v{newest} was written already")
         self._shadow(what, target, change, after, mark)
 
@@ -433,6 +437,7 @@ class Oracle:
             if link.policy is Policy.UPSERT_ONLY:  # what it leaves standing keeps its id
                 foreign = set(there.instances)
             foreign |= self._echoes(owner, target, name_at(link, source.registry, name))
+            sockets |= self._merged_away(link, name, foreign)
             for id, one in service.instances.items():
                 if not takes(link, target, source.identity, name, one, service.marks.get(id)):
                     continue
@@ -441,6 +446,17 @@ class Oracle:
                 ):
                     found.append(f"I2 {target!r} {name}/{id}: missing, {source!r} has it")
         return found
+
+    def _merged_away(self, link: Link, name: ServiceName, foreign: set[str]) -> set[tuple[str, int]]:
+        """Addresses of instances that a merge chooses, and that others' ids at the target leave no room for."""
+        sources = [server for server in self._world.servers.values() if server.registry in link.from_]
+        return {
+            socket
+            for source in (sources if len(sources) > 1 else ())
+            for id, one in source.instances(name).items()
+            if foreign & {id, f"{id}-{source.registry}"}
+            for socket in one.sockets()
+        }
 
     def _echoes(self, owner: str, target: Server, name: ServiceName) -> set[str]:
         """What waits because its bridge wrote the address elsewhere, and takes it for its own."""
