@@ -28,12 +28,12 @@ SIZES, SMALL = (1_000, 10_000, 100_000), (1_000, 10_000)  # resident instances
 Measure = Callable[[Stage, bool], Awaitable[list[Row]]]
 
 ROWS: dict[str, Measure] = {
-    "latency": lambda stage, quick: latency.measure(stage, 20.0 if quick else 120.0, random.Random(1)),
-    "throughput": lambda stage, quick: throughput.sustained(stage, 3.0 if quick else 8.0),
+    "latency": lambda stage, quick: latency.measure(stage, 15.0 if quick else 120.0, random.Random(1)),
+    "throughput": lambda stage, quick: throughput.sustained(stage, 2.0 if quick else 8.0),
     "burst": lambda stage, quick: throughput.burst(stage, 2 if quick else 5, 2_000 if quick else 10_000),
     "cpu": lambda stage, quick: cost.cpu(stage, SMALL if quick else SIZES, 6.0 if quick else 60.0),
     "writes": lambda stage, quick: cost.writes(stage, 50 if quick else 500, 3.0 if quick else 10.0),
-    "list": lambda stage, quick: cold.listing(stage, 10_000 if quick else 100_000, 2 if quick else 5),
+    "list": lambda stage, quick: cold.listing(stage, 10_000 if quick else 100_000, 2 if quick else 7),
     "copy": lambda stage, quick: cold.copying(stage, 10_000 if quick else 100_000, 1 if quick else 3),
     "memory": lambda stage, quick: memory.slope(stage, (0, 5_000, 10_000) if quick else (0, 25_000, 50_000, 100_000)),
     "restart": lambda stage, quick: cold.restart(stage, 10_000 if quick else 100_000, 2 if quick else 5),

@@ -13,7 +13,7 @@ from tests.bench.stage import Bridge, Stage, Watcher, populate, settled
 from tests.bench.table import Row
 
 RATE = 100.0  # changes a second for each bridge
-BLOCKS = 6
+BLOCKS = 12
 ADDED, EACH = 50, 5  # instances that are added for the count of writes, of which each so-manieth goes again
 
 
