@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -179,10 +180,24 @@ async def secure(zookeeper_server: StartZooKeeper, certificates: Certificates, t
         "ssl.hostnameVerification": "false",
     }
     await zookeeper_server(settings=settings)
+    async with asyncio.timeout(30):  # the server is ready when its plain port is; the secure one opens after it
+        while not await _listens(port):
+            await asyncio.sleep(0.05)
     try:
         yield f"127.0.0.1:{port}"
     finally:
         ports.release([port])
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
 
 
 async def test_a_client_certificate_opens_the_door(secure: str, certificates: Certificates) -> None:
