@@ -6,7 +6,8 @@ SHELL := /bin/bash
 
 FITS := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for each in python3.11 python3; do $$each $(FITS) 2>/dev/null && echo $$each && break; done)
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 WORKERS ?= 2
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--custom-compile-command "make lock"
@@ -16,16 +17,16 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
-venv: .venv/complete ## install what development needs into .venv, as locked in requirements/
+venv: $(VENV)/complete ## install what development needs into .venv, as locked in requirements/
 
 # Without build isolation setuptools is the locked one too. The mark comes last: what was cut short begins anew.
-.venv/complete: requirements/dev.txt pyproject.toml
+$(VENV)/complete: requirements/dev.txt pyproject.toml
 	@test -n "$(PYTHON)" && $(PYTHON) $(FITS) || \
 		{ echo "make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "make: $(PYTHON) cannot make virtual environments (Debian: install python3-venv)" >&2; exit 2; }
-	rm -rf .venv
-	$(PYTHON) -m venv .venv
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
@@ -52,9 +53,21 @@ test: check ## check, then all tests against real servers
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: soak
-soak: venv ## the tests that take long: random histories with new seeds, leaks, endurance
+soak: venv ## the tests that take long: random histories with new seeds, clusters of three, many kills and freezes
 	$(BIN)/python -m tests.servers
 	$(BIN)/python -m pytest --soak -n $(WORKERS) --dist worksteal --timeout 7200
+	$(MAKE) versions
+
+.PHONY: versions
+versions: ## all tests again, on the newer versions of Python that are here, each in .venv-VERSION
+	@for each in 3.12 3.13; do \
+		if python$$each $(FITS) 2>/dev/null; then \
+			$(MAKE) venv VENV=.venv-$$each PYTHON=python$$each; \
+			.venv-$$each/bin/python -m pytest -n $(WORKERS) --dist worksteal; \
+		else \
+			echo "Python $$each: not here, left out"; \
+		fi; \
+	done
 
 .PHONY: bench
 bench: venv ## measure against a raw loop: a table, and JSON in bench-results/
@@ -74,5 +87,5 @@ lock: venv ## resolve requirements/ anew from pyproject.toml
 
 .PHONY: clean
 clean: ## remove what was made here; the servers' cache folder stays
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench-results
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis bench-results
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
