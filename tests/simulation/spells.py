@@ -77,6 +77,7 @@ async def _lie(world: World, server: Server, lasts: float) -> None:
     if world.rng.random() < 0.5:
         server.cut()
     else:
+        names = list(server.contents())  # those that came meanwhile were left out as well
         world.oracle.excuse(server, names)  # it is taken back piece by piece: what is left of it grows small
         server.announce(names)
 
