@@ -244,7 +244,7 @@ class Desk:
             serving += won
 
     def _count_noticed(self, key: Hashable, mark: Mark, won: int) -> None:
-        """What another process won may have stood for long: it cancels losses, and pays for none to come."""
+        """What was won unknown to this process may have stood for long: it cancels losses, and pays for no more."""
         now = self._clock()
         if won > 0:
             link = self._links.get(mark.link)
@@ -436,8 +436,8 @@ class Desk:
             self._rejected[change.service, change.id] = (change.after, reason)
             self.parked[change.service, change.id] = reason
 
-    def done(self, outcome: Outcome, plan: Plan, seen: Seen) -> None:
-        """One change was made."""
+    def done(self, outcome: Outcome, plan: Plan, seen: Seen, *, late: bool = False) -> None:
+        """One change was made; `late`: perhaps long ago."""
         change = outcome.change
         name = change.service
         now = self._clock()
@@ -467,10 +467,13 @@ class Desk:
             scope = (change.mark.path[-1], change.mark.scope)
             if won < 0 or (self.identity, *scope) in self.settled:
                 counted = won
-                self.windows.add(name, now, won)
                 # What replaces may come from another scope: the one that is left has lost nothing by it.
-                if change.cause is not Cause.REPLACED and not self._replaces(change):
-                    self.windows.add(scope, now, won)
+                counts = change.cause is not Cause.REPLACED and not self._replaces(change)
+                for key in (name, scope) if counts else (name,):
+                    if late:
+                        self._count_noticed(key, change.mark, won)
+                    else:
+                        self.windows.add(key, now, won)
         kind = "add" if change.before is None else "remove" if change.after is None else "update"
         self._ear.written(outcome, kind, change.cause, seen, (was + won - counted, was + won))
 

@@ -30,6 +30,7 @@ PLAN_SLICE = 200  # services planned before others get their turn on the loop
 OPINIONS = 8  # second opinions asked for at once
 HURRY = 1.0  # seconds between two batches that fail as a whole, for each of those in flight
 ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disagreed, is asked for again
+LATE = 10.0  # seconds: an answer that comes later says what was made, and not when (a stopped process wakes to it)
 
 
 class Writer(msgspec.Struct, frozen=True):
@@ -347,10 +348,13 @@ class Reconciler:
 
     async def _apply(self, batch: list[Change], about: dict[ServiceName, tuple[Plan, Seen]]) -> None:
         rests: dict[ServiceName, float] = {}
+        sent = self._clock()
         try:
-            for outcome in await self.sink.apply(batch):
+            outcomes = await self.sink.apply(batch)
+            late = self._clock() - sent > LATE
+            for outcome in outcomes:
                 name = outcome.change.service
-                rests[name] = max(rests.get(name, 0.0), self._settle(outcome, *about[name]))
+                rests[name] = max(rests.get(name, 0.0), self._settle(outcome, *about[name], late=late))
         except Superseded as error:
             self._writing = False
             self._superseded.set()
@@ -387,11 +391,11 @@ class Reconciler:
         if self._unread is not None:
             self._unread |= set(names)
 
-    def _settle(self, outcome: Outcome, plan: Plan, seen: Seen) -> float:
+    def _settle(self, outcome: Outcome, plan: Plan, seen: Seen, *, late: bool) -> float:
         """Takes one outcome over; returns the seconds to wait before this name is tried again."""
         change, error = outcome.change, outcome.error
         if error is None:
-            self.desk.done(outcome, plan, seen)
+            self.desk.done(outcome, plan, seen, late=late)
             self._conflicts.pop(change.service, None)
             return 0.0
         self._ear.failed(change, error)

@@ -16,7 +16,7 @@ from unittest import mock
 import msgspec
 
 from adapters import memory
-from bridge import desk, feed, guard, holds, pace, plan, reconcile, route, store
+from bridge import desk, feed, guard, holds, plan, reconcile, route, store
 from bridge.adapter import Cause, Change, Listing, Observed
 from bridge.errors import Conflict, Unavailable
 from bridge.model import Mark, Service
@@ -253,12 +253,16 @@ def _removal_before_add() -> Replacements:
 def _lost_answer_taken_for_success() -> Replacements:
     real = reconcile.Reconciler._settle
 
-    def settle(self: reconcile.Reconciler, outcome: Any, *about: Any) -> float:
+    def settle(self: reconcile.Reconciler, outcome: Any, *about: Any, **more: Any) -> float:
         if isinstance(outcome.error, Unavailable):
             outcome = msgspec.structs.replace(outcome, error=None)
-        return real(self, outcome, *about)
+        return real(self, outcome, *about, **more)
 
     return [(reconcile.Reconciler, "_settle", settle)]
+
+
+def _late_gains_count() -> Replacements:
+    return [(reconcile, "LATE", float("inf"))]
 
 
 def _drift_ignored() -> Replacements:
@@ -295,10 +299,6 @@ def _lock_not_compared() -> Replacements:
 
 def _hammered() -> Replacements:
     return [(feed.Feed, "_room", _always(0.0)), (feed.Backoff, "delay", _always(0.01))]
-
-
-def _flaps_and_herds_off() -> Replacements:
-    return [(pace.Flaps, "wait", _always(0.0)), (pace.Herds, "wait", _always(0.0))]
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -340,6 +340,9 @@ MUTANTS: dict[str, Mutant] = {
     "removal-before-add": Mutant("removals come before their replacements", ("rolled_over",), _removal_before_add),
     "lost-answer-is-success": Mutant(
         "a write without an answer counts as made", ("failing_target",), _lost_answer_taken_for_success
+    ),
+    "late-gains-count": Mutant(
+        "what was written long ago pays for what is lost now", ("answered_late",), _late_gains_count
     ),
     "drift-ignored": Mutant("what others do at the target is not seen", ("meddling",), _drift_ignored),
     "ledger-not-compared": Mutant("a native's new value is overwritten", ("written_over",), _ledger_not_compared),

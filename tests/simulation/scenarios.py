@@ -372,6 +372,28 @@ async def stopped_while_it_writes(world: World) -> None:
     target.latency = 0.02
 
 
+async def answered_late(world: World) -> None:
+    """The writer is stopped before it hears that many were written; a while after it wakes, the source leaves most out.
+
+    What it hears of when it wakes has stood for as long as it slept: it pays for no loss.
+    """
+    source, _ = await _one_way(world, services=2, instances=8)
+    asks = world.oracle.asks
+    world.fill(source, 2, 8)
+    while world.oracle.asks == asks:
+        await asyncio.sleep(0.001)
+    writer = world.alive()[0]
+    writer.freeze()
+    await asyncio.sleep(20.0)
+    writer.resume()
+    await asyncio.sleep(25.0)
+    world.oracle.excuse(source, [ONE])
+    left_out = set(list(source.rightful[ONE])[:11])
+    source.weather = Weather(hidden=lambda name, id: name == ONE and id in left_out)
+    source.announce([ONE])
+    await asyncio.sleep(2.0)
+
+
 async def old_memory(world: World) -> None:
     """A process comes back with an old memory while its source is silent; another has written newer values since."""
     source, _ = await _one_way(world)
@@ -482,6 +504,7 @@ SCENARIOS: dict[str, Scenario] = {
         grown_after_it_was_shown,
         approved_once,
         stopped_while_it_writes,
+        answered_late,
         old_memory,
         failing_target,
         merged,
