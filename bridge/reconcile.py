@@ -89,7 +89,8 @@ class Reconciler:
         self.desk = Desk(owner=owner, sink=sink, links=links, store=store, ear=ear, clock=clock, frozen=frozen)
         self.peers = peers(self.desk) if peers is not None else None
         self.role = "starting"
-        self.reason = "not reached yet"
+        self._reason = "not reached yet"  # in reading, in its drift, or with the lock
+        self._failing: dict[ServiceName, str] = {}  # why the last write of a name failed
         self._store = store
         self._ear = ear
         self._clock = clock
@@ -133,6 +134,11 @@ class Reconciler:
             and not (self._dirty or self._busy or self._timers or self._unread is None or self._unread)
             and (self._version, self._syncs) == (self._store.version, self._store.syncs)
         )
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the destination. What could not be written stays true while reads go well."""
+        return self._reason or next(iter(self._failing.values()), "")
 
     @property
     def lag(self) -> float:
@@ -185,9 +191,15 @@ class Reconciler:
 
     def _trouble(self, what: str, error: Exception) -> None:
         text = f"{what}: {error}"
-        if text != self.reason:
+        if text != self._reason:
             log.warning("trouble destination=%s reason=%r", self.destination, text)
-        self.reason = text
+        self._reason = text
+
+    def _fails(self, names: Iterable[ServiceName], error: Exception) -> None:
+        text = f"apply: {error}"
+        if text not in self._failing.values():
+            log.warning("trouble destination=%s reason=%r", self.destination, text)
+        self._failing.update(dict.fromkeys(names, text))
 
     async def _reign(self) -> None:
         self.role = "standby"
@@ -209,6 +221,7 @@ class Reconciler:
                 for end in ends:
                     end.cancel()
                 self._writing = False
+                self._failing.clear()
                 self.role = "standby"
                 self._ear.event("standby", destination=self.destination)
 
@@ -255,9 +268,9 @@ class Reconciler:
         try:
             if wanted is None or wanted:
                 held = await self.sink.held(wanted)
-                if self.reason:
+                if self._reason:
                     log.info("reached destination=%s identity=%s", self.destination, held.identity)
-                self.reason = ""
+                self._reason = ""
                 following, self._read_once = self._following and self._read_once, True
                 if wanted is None and self._writing:
                     self._following = False  # this was the last word of the writer before us
@@ -313,6 +326,8 @@ class Reconciler:
                     batch += changes
                     about[name] = planned
                     self._busy.add(name)
+                else:
+                    self._failing.pop(name, None)
             if batch:
                 # Not a part of this loop: trouble in reading must not leave it unknown what became of a write.
                 self._tasks.create_task(self._apply(batch, about))
@@ -363,7 +378,7 @@ class Reconciler:
         except Exception as error:
             # Nothing may be raised here, so this is a bug; what became of the batch is unknown, so it is read again.
             log.exception("bug destination=%s what=apply", self.destination)
-            self._trouble("apply", error)
+            self._fails(about, error)
             self._doubt(about)
             self.desk.unsure |= about.keys()
             rests = dict.fromkeys(about, 1.0)
@@ -371,6 +386,8 @@ class Reconciler:
             self._written.update(about)  # |= with keys would copy it
             tired = {name: rest for name, rest in rests.items() if rest}
             self._free(about.keys() - tired.keys())
+            if self._failing:
+                self._failing = {name: why for name, why in self._failing.items() if name in tired or name not in about}
             for name, rest in tired.items():
                 self._tasks.create_task(self._rest(name, rest))
             if len(tired) == len(about):  # nothing went well: the target is in trouble, and is not hurried
@@ -408,7 +425,7 @@ class Reconciler:
             times = self._conflicts[change.service] = self._conflicts.get(change.service, 0) + 1
             return min(0.05 * 2.0**times, LONGEST_DELAY) if times > 1 else 0.0
         self.desk.unsure.add(change.service)
-        self._trouble("apply", error)
+        self._fails((change.service,), error)
         if isinstance(error, Denied):
             return DENIED_DELAY
         after = error.retry_after if isinstance(error, Unavailable) else None
