@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from adapters.memory import Memory
-from adapters.memory import Store as Server
+from adapters.memory.server import Store as Server
 from bridge.adapter import Cause, Change, Observed, Outcome, Source
 from bridge.feed import Feed
 from bridge.holds import HeldRemoval

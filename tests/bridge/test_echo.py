@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.memory import Memory, Store
+from adapters.memory import Memory
+from adapters.memory.server import Store
 from bridge import config, echo
 from bridge.adapter import Entry
 from bridge.document import Document

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.memory import Store as Server
+from adapters.memory.server import Store as Server
 from bridge.link import Guard, Policy, Unhealthy
 from bridge.model import Health, Mark, ServiceName
 from tests.bridge.core import PAY, Core, instance, link, until

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapters.memory import Memory
-from adapters.memory import Store as Server
+from adapters.memory.server import Store as Server
 from bridge.desk import Desk
 from bridge.errors import Conflict, Superseded
 from bridge.model import ServiceName

@@ -2,7 +2,7 @@
 
 A *history* is what happens to a few registries in memory: natives come, go, change, drain and are deployed anew, while
 sources fall silent, lie, fail, are restored or swapped, answers get lost, and bridge processes die, freeze and come
-back. The real engine runs in it (feeds, store, routes, plans, guard, holds, reconcilers), over `adapters/memory.py`.
+back. The real engine runs in it (feeds, store, routes, plans, guard, holds, reconcilers), over `adapters/memory/`.
 One seed is one history: it replays event for event.
 
     python -m tests.simulation                         200 histories

@@ -9,7 +9,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from adapters.memory import Config, Memory, MemorySink, MemorySource, Tenure
+from adapters.memory import Config, Memory
+from adapters.memory.server import Tenure
+from adapters.memory.sink import MemorySink
+from adapters.memory.source import MemorySource
 from bridge.adapter import Change, Held, Listing, Observed, Outcome, Reach, Sink, Source, Synced
 from bridge.model import Instance, Service, ServiceName
 

@@ -15,7 +15,7 @@ from bridge.link import Link, Policy, Unhealthy
 from bridge.model import Health, Instance, Mark, ServiceName
 
 if TYPE_CHECKING:
-    from adapters.memory import Record
+    from adapters.memory.server import Record
     from bridge.store import View
     from tests.simulation.process import Process
     from tests.simulation.world import Server, World

@@ -15,7 +15,7 @@ from unittest import mock
 
 import msgspec
 
-from adapters import memory
+from adapters.memory import server, sink
 from bridge import desk, feed, guard, holds, plan, reconcile, route, store
 from bridge.adapter import Cause, Change, Listing, Observed
 from bridge.errors import Conflict, Unavailable
@@ -246,8 +246,8 @@ def _momentary_causes_stand() -> Replacements:
 
 
 def _removal_before_add() -> Replacements:
-    real = memory._turn
-    return [(memory, "_turn", lambda change: -real(change))]
+    real = sink._turn
+    return [(sink, "_turn", lambda change: -real(change))]
 
 
 def _lost_answer_taken_for_success() -> Replacements:
@@ -273,9 +273,9 @@ def _drift_ignored() -> Replacements:
 
 
 def _ledger_not_compared() -> Replacements:
-    real = memory.Store.commit
+    real = server.Store.commit
 
-    def commit(self: memory.Store, bridge: str, tenure: Any, change: Change) -> int | None:
+    def commit(self: server.Store, bridge: str, tenure: Any, change: Change) -> int | None:
         try:
             return real(self, bridge, tenure, change)
         except Conflict:
@@ -284,17 +284,17 @@ def _ledger_not_compared() -> Replacements:
             self.writes += 1
             return self._put(change.service, change.id, change.after, change.mark, bridge)
 
-    return [(memory.Store, "commit", commit)]
+    return [(server.Store, "commit", commit)]
 
 
 def _lock_not_compared() -> Replacements:
-    real = memory.Store.commit
+    real = server.Store.commit
 
-    def commit(self: memory.Store, bridge: str, tenure: Any, change: Change) -> int | None:
+    def commit(self: server.Store, bridge: str, tenure: Any, change: Change) -> int | None:
         queue = self._locks.get(bridge)
         return real(self, bridge, queue[0] if queue else tenure, change)
 
-    return [(memory.Store, "commit", commit)]
+    return [(server.Store, "commit", commit)]
 
 
 def _hammered() -> Replacements:

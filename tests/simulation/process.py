@@ -8,7 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.memory import FULL, Tenure
+from adapters.memory import FULL
+from adapters.memory.server import Tenure
 from bridge import blocks
 from bridge.adapter import Cause, Change, Outcome
 from bridge.blocks import Configuration

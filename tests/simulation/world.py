@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from adapters import memory
+from adapters.memory.server import NATIVE, Saved, Store, Tenure
 from bridge.adapter import Change
 from bridge.errors import Unavailable
 from bridge.link import Link
@@ -26,7 +26,7 @@ SESSION = 4.0  # seconds for which a store keeps the lock of a process that is d
 LATENCY = 0.02  # seconds that a request takes at most, on a good day
 
 
-class Server(memory.Store):
+class Server(Store):
     """A registry in memory with its ground truth: `rightful` is what natives and bridges made of it.
 
     A restored backup, an empty restart or a lie change what it answers, never what is rightful.
@@ -81,7 +81,7 @@ class Server(memory.Store):
         if not rightful:
             self.rightful.pop(service, None)
 
-    def commit(self, bridge: str, tenure: memory.Tenure | None, change: Change) -> int | None:
+    def commit(self, bridge: str, tenure: Tenure | None, change: Change) -> int | None:
         """A bridge writes: judged as it is made."""
         stood = self._records.get(change.service, {}).get(change.id)
         whose = self.mark(change.service, change.id)
@@ -119,7 +119,7 @@ class Server(memory.Store):
         self.trouble_since = None
         super().heal()
 
-    def restore(self, saved: memory.Saved, incarnation: str | None = None) -> None:
+    def restore(self, saved: Saved, incarnation: str | None = None) -> None:
         """Another life, which does not change what is rightful."""
         self.another_life = True
         self.well_since = self._world.loop.time()
@@ -128,7 +128,7 @@ class Server(memory.Store):
     def announce(self, names: list[ServiceName]) -> None:
         """Watches hear of these services again, though nobody wrote."""
         for name in names:
-            self._changed(name, memory.NATIVE)
+            self._changed(name, NATIVE)
 
     def mend(self) -> None:
         """The natives set right what another life of the store got wrong; ledgered entries stay as they are."""
@@ -138,11 +138,11 @@ class Server(memory.Store):
         for service, records in list(self._records.items()):
             for id in list(records):
                 if self.mark(service, id) is None and (service, id) not in self.since:
-                    memory.Store.deregister(self, service, id)
+                    Store.deregister(self, service, id)
         for service, instances in list(self.rightful.items()):
             for id, instance in list(instances.items()):
                 if (service, id) in self.since and self.instances(service).get(id) != instance:
-                    memory.Store.register(self, service, instance)
+                    Store.register(self, service, instance)
                 elif id not in self.instances(service):
                     self._end(service, id)
         for service, records in self._records.items():

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from adapters.memory import Config, Memory, Store
+from adapters.memory import Config, Memory
+from adapters.memory.server import Store
 from bridge.adapter import Registry
 from bridge.errors import Unavailable
 from bridge.model import Instance, ServiceName

@@ -1,8 +1,6 @@
-"""A registry in memory, whole and small: for tests, for embedding, and the adapter to copy from.
+"""The server side: revisioned records with a ledger, a history to watch, locks and notes, and all that may go wrong.
 
-`Store` is the server: it holds records and the ledger, and can be poked behind a bridge's back. `Memory` is the
-adapter: what a real one does over the network, it does by calling the store. Neither has a thread, a clock or a
-file; every wait is an asyncio primitive, so that both also live in virtual time.
+It has no thread, clock or file; every wait is an asyncio primitive, so that it also lives in virtual time.
 """
 
 from __future__ import annotations
@@ -10,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Sequence
-from pathlib import Path
-from typing import NamedTuple, Self
+from collections.abc import AsyncIterator, Collection
+from typing import NamedTuple
 
 import msgspec
 
-from bridge.adapter import Change, Entry, Held, Listing, Note, Observed, Outcome, Reach, Source, Synced
-from bridge.errors import Conflict, Expired, IsthmusError, Rejected, Superseded, Unavailable
-from bridge.model import Health, Instance, Mark, Service, ServiceName, Traits
+from bridge.adapter import Change, Entry, Held, Listing, Note, Observed, Synced
+from bridge.errors import Conflict, Expired, Rejected, Superseded, Unavailable
+from bridge.model import Instance, Mark, Service, ServiceName
 
 NATIVE = ""  # the writer of everything that no bridge wrote
 
@@ -365,155 +362,3 @@ class Store:
     def _stir(self) -> None:
         self._stirred.set()
         self._stirred = asyncio.Event()
-
-
-class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """How much the registry can carry: turn things off to stand for a poorer convention."""
-
-    health: bool = True
-    ports: int = 0  # the most that an instance may have, 0: any
-
-
-FULL = Config()
-
-
-class MemorySource:
-    """The one scope of a store, read."""
-
-    def __init__(self, store: Store) -> None:
-        self.scope = store.scope
-        self._store = store
-
-    @property
-    def ignored(self) -> dict[str, str]:
-        """The entries that nobody can read, by service and id."""
-        return self._store.spoiled()
-
-    def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
-        """See `Source.watch`; raises what the store fails with, and Expired where the watch was cut."""
-        return self._store.observations()
-
-    async def read(self, name: ServiceName) -> Observed:
-        """One service as it stands now."""
-        await self._store.reached()
-        return self._store.observe(name)
-
-
-class MemorySink:
-    """A store, written by the bridge with one id."""
-
-    def __init__(self, store: Store, traits: Traits, bridge: str) -> None:
-        self.traits = traits
-        self._store = store
-        self._bridge = bridge
-        self._tenure: Tenure | None = None
-
-    def canonical(self, name: ServiceName, instance: Instance) -> Instance:
-        """Without the health and the ports that this registry has no place for; Rejected what nobody could dial."""
-        if not name.name or not instance.id or not instance.address:
-            raise Rejected("an entry needs a service, an id and an address")
-        ports = instance.ports[: self.traits.ports or None]
-        health = instance.health if self.traits.has_health else Health.UNKNOWN
-        if ports == instance.ports and health == instance.health:
-            return instance
-        return msgspec.structs.replace(instance, ports=ports, health=health)
-
-    async def held(self, names: Collection[ServiceName] | None = None) -> Held:
-        """What stands there; records that nobody can read stand there as natives without an address."""
-        await self._store.reached()
-        return self._store.held(self._bridge, names)
-
-    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
-        """One transaction for each change, adds first."""
-        outcomes: dict[int, Outcome] = {}
-        for index in sorted(range(len(changes)), key=lambda index: _turn(changes[index])):
-            change = changes[index]
-            try:
-                await self._store.reached()
-                if change.after:
-                    self.canonical(change.service, change.after)
-                outcomes[index] = Outcome(change, self._store.commit(self._bridge, self._tenure, change))
-            except Superseded:
-                raise
-            except IsthmusError as error:
-                outcomes[index] = Outcome(change, error=error)
-        return [outcomes[index] for index in range(len(changes))]
-
-    async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
-        """The empty set as soon as it listens, then the services that others wrote; raises as a watch does."""
-        await self._store.reached()
-        place = self._store.place()
-        yield frozenset()
-        while True:
-            place, changes = await self._store.changes(place)
-            if names := frozenset(name for name, writer in changes if writer != self._bridge):
-                yield names
-
-    @contextlib.asynccontextmanager
-    async def writer(self) -> AsyncIterator[Tenure]:
-        """Waits for the lock of this bridge id; one at a time, first come, first served."""
-        await self._store.reached()
-        async with self._store.lock(self._bridge) as tenure:
-            self._tenure = tenure
-            try:
-                yield tenure
-            finally:
-                self._tenure = None
-
-    async def recall(self) -> Note | None:
-        """The note of this bridge."""
-        await self._store.reached()
-        return self._store.recall(self._bridge)
-
-    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
-        """See `Sink.note`."""
-        await self._store.reached()
-        if writer:
-            self._store.compare(self._bridge, self._tenure)
-        return self._store.note(self._bridge, content, before)
-
-
-class Memory:
-    """A registry of one store, or of several that are its scopes; the first is the one that is written."""
-
-    def __init__(self, name: str, store: Store, *more: Store, config: Config = FULL) -> None:
-        self.name = name
-        self.store = store
-        fields = frozenset(Instance.__struct_fields__) - (set() if config.health else {"health"})
-        self.traits = Traits(fields, ports=config.ports, namespaces=True)
-        self._stores = (store, *more)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        return None
-
-    async def scopes(self) -> AsyncIterator[Source]:
-        """One source a store, and then no more."""
-        for store in self._stores:
-            yield MemorySource(store)
-
-    def sink(self, bridge: str) -> MemorySink:
-        """The first store, to be written by this bridge."""
-        return MemorySink(self.store, self.traits, bridge)
-
-    async def reach(self) -> Reach:
-        """Always allowed, if it answers at all."""
-        await self.store.reached()
-        return Reach(self.store.identity, "memory", may_read=True, may_write=True, writers=self.store.writers())
-
-    async def raw(self, name: ServiceName) -> dict[str, str]:
-        """The instances of one service as JSON, by place."""
-        await self.store.reached()
-        return {f"{name}/{id}": msgspec.json.encode(i).decode() for id, i in self.store.instances(name).items()}
-
-
-def create(name: str, config: Config, state: Path | None) -> Memory:
-    """A registry with a store of its own, which lives as long as the process."""
-    return Memory(name, Store(identity=f"memory:{name}"), config=config)
-
-
-def _turn(change: Change) -> int:
-    """Adds before replacements before removals: nobody finds a service empty on the way (Slack, 2020-05-12)."""
-    return 2 if change.after is None else 1 if change.before else 0
