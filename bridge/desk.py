@@ -14,7 +14,7 @@ from bridge.holds import HeldRemoval, Holds
 from bridge.link import Guard, Link, Policy
 from bridge.model import Instance, Mark, ServiceName
 from bridge.pace import Flaps, Herds
-from bridge.plan import Plan, Removal, Scope, make_plan, settled_causes, source_of, with_causes
+from bridge.plan import LEFT, Plan, Removal, Scope, make_plan, settled_causes, source_of, with_causes
 from bridge.route import Desired, Supply, Wanted, desired, target_of
 from bridge.store import Seen, Store
 
@@ -327,6 +327,8 @@ class Desk:
                 kind[name] = found
             else:
                 kind.pop(name, None)
+        if self.written is not None:
+            self.written.leave(name, [key for key, reason in plan.kept.items() if reason.startswith(LEFT)])
         parked = {(name, at[3]): refusal.reason for at, refusal in goal.refused.items() if refusal.parked}
         if plan.parked:
             parked[name, "*"] = plan.parked

@@ -2,12 +2,13 @@
 
 Written there, it would come back for ever: its native goes, our copy goes, and the tool's copy brings both back. So an
 address that this bridge wrote counts as its own for a while after it is gone: tools are slow to follow. Nothing tells
-such a copy from a native that moved there and kept its address, which therefore has to wait as long, and no longer.
+such a copy from a native that moved there and kept its address, which therefore has to wait as long, and no longer:
+also where our entry has ended and stands all the same, because nothing may remove it (upsert-only, an orphan).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from bridge.adapter import Entry
@@ -31,15 +32,23 @@ class Written:
         self._destination = destination
         self._clock = clock
         self._places: dict[tuple[str, int], _Place] = {}
+        self._left: dict[ServiceName, dict[str, float]] = {}  # what has ended and stands all the same, and since when
 
     def note(self, name: ServiceName, entry: Entry, *, gone: bool) -> None:
         """An entry of ours stands there from now on, or no more."""
         path = entry.mark.path if entry.mark is not None else ()
-        place = _Place(name, entry.instance.id, path, self._clock() if gone else None)
+        since = self._left.get(name, {}).get(entry.instance.id, self._clock()) if gone else None
+        place = _Place(name, entry.instance.id, path, since)
         for socket in entry.instance.sockets():
             known = self._places.get(socket)
             if not (gone and known is not None and (known.service, known.id) != (name, entry.instance.id)):
                 self._places[socket] = place
+
+    def leave(self, name: ServiceName, ids: Collection[str]) -> None:
+        """These entries under a name, and no others, have ended and stand there because nothing may remove them."""
+        before, now = self._left.pop(name, {}), self._clock()
+        if ids:
+            self._left[name] = {id: before.get(id, now) for id in ids}
 
     def echo(self, instance: Instance, target: str, source: str) -> str:
         """Where this bridge wrote what has been in the target, and not in the source that has it now; "": nowhere.
@@ -56,8 +65,10 @@ class Written:
         return ""
 
     def sweep(self) -> None:
-        """Forgets what is over."""
-        self._places = {socket: place for socket, place in self._places.items() if not self._is_over(place)}
+        """Forgets what is gone and over."""
+        places = self._places.items()
+        self._places = {socket: place for socket, place in places if place.gone is None or not self._is_over(place)}
 
     def _is_over(self, place: _Place) -> bool:
-        return place.gone is not None and self._clock() - place.gone >= LASTS
+        since = self._left.get(place.service, {}).get(place.id) if place.gone is None else place.gone
+        return since is not None and self._clock() - since >= LASTS

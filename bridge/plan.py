@@ -14,6 +14,7 @@ from bridge.route import Desired, Wanted
 from bridge.store import EVERY_ID, View
 
 MOMENTARY = (Cause.REPLACED, Cause.SHADOWED)  # nothing is lost by these, as long as they are true
+LEFT = ("upsert-only: ", "orphan: ")  # the beginnings of the reasons for which what has ended stands for ever
 Scope = tuple[str, str]  # (identity, scope): the part of the world that an entry came from
 Source = tuple[str, str, ServiceName, str]  # that, with the service and the instance there
 

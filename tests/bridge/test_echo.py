@@ -90,6 +90,19 @@ async def test_whoever_is_still_there_when_tools_have_had_their_time_is_sent(mon
         await until(lambda: here.store("vms").instances(PAY).keys() == {"k1"})
 
 
+async def test_what_upsert_only_leaves_standing_keeps_nobody_out_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(echo, "LASTS", 0.1)
+    monkeypatch.setattr("bridge.engine.ECHO_LOOK", 0.05)
+    async with world(FILE.replace("policy: sync", "policy: upsert-only", 1)) as here:
+        here.store("vms").register(PAY, instance("i1"))
+        await until(lambda: "i1" in here.store("mesh").instances(PAY))
+        here.store("cluster").register(PAY, instance("k1", address="192.0.2.1"))
+        await until(lambda: here.parked() == {(PAY, "k1"): REASON})
+        here.store("vms").deregister(PAY, "i1")
+        await until(lambda: here.store("vms").instances(PAY).keys() == {"k1"})
+        assert here.parked() == {}
+
+
 async def test_other_addresses_and_other_copies_flow() -> None:
     async with world() as here:
         here.store("vms").register(PAY, instance("i1"))
@@ -117,6 +130,27 @@ async def test_where_nothing_can_come_back_nothing_is_kept() -> None:
     async with world(both_ways) as here:
         await here.idle()
         assert all(one.desk.written is None and not one.desk.beyond for one in here.engine.reconcilers.values())
+
+
+def test_what_nothing_may_remove_counts_for_a_while_after_it_has_ended() -> None:
+    now = 0.0
+    written = Written("mesh", lambda: now)
+    one = Entry(instance("i1", address="192.0.2.1"), Mark("b1", "link", ("vms",), "", PAY, "i1"))
+    other = Instance("k1", "192.0.2.1", one.instance.ports)
+    written.note(PAY, one, gone=False)
+    written.leave(PAY, ["i1"])
+    now = LASTS - 1.0
+    written.leave(PAY, ["i1", "i2"])
+    assert written.echo(other, "vms", "cluster")
+    now = LASTS
+    assert not written.echo(other, "vms", "cluster")
+    written.sweep()
+    written.leave(PAY, [])  # its native is back
+    assert written.echo(other, "vms", "cluster")
+    written.leave(PAY, ["i1"])
+    now = 2 * LASTS
+    written.note(PAY, one, gone=True)  # somebody purged it: it has had its time
+    assert not written.echo(other, "vms", "cluster")
 
 
 def test_an_address_counts_for_a_while_after_it_is_gone() -> None:

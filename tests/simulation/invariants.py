@@ -436,7 +436,6 @@ class Oracle:
             foreign = {id for id in there.instances if id not in there.marks or there.marks[id].owner != owner}
             if link.policy is Policy.UPSERT_ONLY:  # what it leaves standing keeps its id
                 foreign = set(there.instances)
-            foreign |= self._echoes(owner, target, name_at(link, source.registry, name))
             sockets |= self._merged_away(link, name, foreign)
             for id, one in service.instances.items():
                 if not takes(link, target, source.identity, name, one, service.marks.get(id)):
@@ -456,16 +455,6 @@ class Oracle:
             for id, one in source.instances(name).items()
             if foreign & {id, f"{id}-{source.registry}"}
             for socket in one.sockets()
-        }
-
-    def _echoes(self, owner: str, target: Server, name: ServiceName) -> set[str]:
-        """What waits because its bridge wrote the address elsewhere, and takes it for its own."""
-        return {
-            id
-            for process in self._world.alive()
-            if process.owner == owner
-            for (service, id), why in process.reconcilers[target.registry].desk.parked.items()
-            if service == name and why.startswith("echo: ")
         }
 
     def _left_over(self, target: Server) -> list[str]:

@@ -16,7 +16,7 @@ from unittest import mock
 import msgspec
 
 from adapters.memory import server, sink
-from bridge import desk, feed, guard, holds, plan, reconcile, route, store
+from bridge import desk, echo, feed, guard, holds, plan, reconcile, route, store
 from bridge.adapter import Cause, Change, Listing, Observed
 from bridge.errors import Conflict, Unavailable
 from bridge.model import Mark, Service
@@ -204,6 +204,14 @@ def _path_ignored() -> Replacements:
     return [(route, "_refusal", refusal)]
 
 
+def _echoes_for_ever() -> Replacements:
+    return [(echo.Written, "leave", _always(None))]
+
+
+def _echoes_sent() -> Replacements:
+    return [(echo, "LASTS", 0.0)]
+
+
 def _id_taken_over() -> Replacements:
     return [(plan, "_is_another", _always(False))]
 
@@ -327,6 +335,10 @@ MUTANTS: dict[str, Mutant] = {
     "shadowing-off": Mutant("a native's address is written a second time", ("address_taken",), _shadowing_off),
     "owned-by-name": Mutant("whatever has our names is ours", ("neighbours",), _owned_by_name),
     "path-ignored": Mutant("what came from a registry goes back to it", ("two_ways",), _path_ignored),
+    "echoes-for-ever": Mutant(
+        "what nothing may remove keeps others out for ever", ("moved_upstream",), _echoes_for_ever
+    ),
+    "echoes-sent": Mutant("what other tools carry back is sent at once", ("moved_upstream",), _echoes_sent),
     "id-taken-over": Mutant("who has an id now overwrites who had it", ("merged",), _id_taken_over),
     "replaced-by-what-is-to-come": Mutant(
         "what is replaced goes before its replacement stands", ("renumbered",), _replaced_by_what_is_to_come

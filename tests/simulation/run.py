@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
+from bridge.echo import ECHO, LASTS
+from bridge.engine import ECHO_LOOK
 from tests.simulation import history, spells
 from tests.simulation.loop import Loop, Stuck
 from tests.simulation.process import Process
@@ -136,16 +138,29 @@ async def _agree(world: World) -> float:
             Process(world, owner)
     began = world.loop.time()
     bound = BOUND if world.faulty else CALM_BOUND
-    while world.loop.time() - began < bound and not world.oracle.broken:
+    patience = bound
+    while world.loop.time() - began < patience and not world.oracle.broken:
         await asyncio.sleep(1.0)
         decide(world)
+        if _echoes(world):
+            patience = bound + LASTS + ECHO_LOOK
         if not _unrest(world) and not world.oracle.differences():
             return world.loop.time() - began
     if world.oracle.broken:
         return -1.0
     for text in world.oracle.differences() + _unrest(world):
-        world.oracle.breaks("I5", f"not in {bound:g} s: {text}")
+        world.oracle.breaks("I5", f"not in {patience:g} s: {text}")
     return -1.0
+
+
+def _echoes(world: World) -> bool:
+    """Whether anything waits because it may be a copy that another tool made of ours: a native that moved, here."""
+    return any(
+        reason.startswith(ECHO)
+        for process in world.alive()
+        for one in process.reconcilers.values()
+        for reason in one.desk.parked.values()
+    )
 
 
 def _unrest(world: World) -> list[str]:

@@ -266,6 +266,23 @@ def _native(world: World, server: Server) -> str:
     return next(id for name, id in world.natives(server) if name == ONE)
 
 
+async def moved_upstream(world: World) -> None:
+    """Natives move to a registry that is copied to theirs, and keep their addresses; beyond, our copies stand for ever.
+
+    As long as another tool may have made copies of our copies, they are not sent.
+    """
+    a, b, _ = world.server("a"), world.server("b"), world.server("c")
+    world.links["x"] = [link("b", "a"), link("c", "b", policy=Policy.UPSERT_ONLY)]
+    world.fill(b, 3, 3)
+    await _begin(world)
+    for id, one in list(b.rightful[ONE].items())[:2]:
+        world.stop(b, ONE, id)
+        moved = world.start(a, ONE, address=one.address)
+    await asyncio.sleep(LONG)
+    if moved.id in b.instances(ONE):
+        world.oracle.breaks("I8", "what looks like an echo was sent at once")
+
+
 async def meddling(world: World) -> None:
     """Somebody deletes what we wrote."""
     _, target = await _one_way(world)
@@ -495,6 +512,7 @@ SCENARIOS: dict[str, Scenario] = {
         shadowed_once,
         neighbours,
         two_ways,
+        moved_upstream,
         meddling,
         excluded,
         orphaned,
