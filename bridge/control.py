@@ -179,15 +179,15 @@ def _peer(connection: socket.socket) -> Peer:
     return Peer(uid, pid)
 
 
-def call(path: Path, command: str, **arguments: Any) -> Any:
-    """Asks a running daemon and returns the result.
+def call(path: Path, command: str, *, within: float = ANSWERS, **arguments: Any) -> Any:
+    """Asks a running daemon and returns the result, `within` so many seconds.
 
     Raises NoDaemonError where none answers, Unavailable where it may not be asked or went away, ConfigError and
     Unavailable for what the daemon refuses (codes 2 and 1).
     """
     request = msgspec.json.encode(Request(command, arguments)) + b"\n"
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(ANSWERS)
+        connection.settimeout(within)
         try:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -199,7 +199,7 @@ def call(path: Path, command: str, **arguments: Any) -> Any:
             with connection.makefile("rb") as answers:
                 line = answers.readline()
         except TimeoutError:
-            raise Unavailable(f"the daemon at {path} has not answered for {ANSWERS:.0f} s; is it stopped?") from None
+            raise Unavailable(f"the daemon at {path} has not answered for {within:.0f} s; is it stopped?") from None
         except OSError as error:
             raise Unavailable(f"the daemon went away: {why(error)}") from None
     if not line.endswith(b"\n"):

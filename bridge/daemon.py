@@ -364,6 +364,9 @@ class Daemon:
         async def plan(_: dict[str, Any], __: control.Peer) -> Any:
             return pending(self.engine)
 
+        async def refused(_: dict[str, Any], __: control.Peer) -> Any:
+            return show.refused_rows(self.engine)
+
         async def configuration(_: dict[str, Any], __: control.Peer) -> Any:
             return {
                 "hash": self.configuration.hash,
@@ -379,6 +382,7 @@ class Daemon:
             "holds": holds,
             "approve": approve,
             "plan": plan,
+            "refused": refused,
             "configuration": configuration,
             "reload": reload,
         }

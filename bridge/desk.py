@@ -53,12 +53,20 @@ class Allowed(NamedTuple):
     again: float
 
 
+class Refused(NamedTuple):
+    """A value that the target did not take, and when that was last said (monotonic)."""
+
+    value: Instance
+    at: float
+
+
 class Desk:
     """One destination: all links into it, and everything that is held under the names that they lead to.
 
     `frozen(link)`: an operator has stopped its writes. `parked`, `shadowed`, `kept`: what is not written, or left
-    standing, with the reason. `plans`: what would be done, where it may not be done now. `settled`: identity of the
-    destination, identity and name of a scope whose first copy there is done: from then on growth counts.
+    standing, with the reason. `refused`: what is parked because the target did not take it. `plans`: what would be
+    done, where it may not be done now. `settled`: identity of the destination, identity and name of a scope whose first
+    copy there is done: from then on growth counts.
     """
 
     def __init__(
@@ -80,6 +88,7 @@ class Desk:
         self.loose: dict[ServiceName, dict[str, Any]] = {}
         self.unsure: set[ServiceName] = set()  # what became of a write is seen when it is read again
         self.parked: dict[tuple[ServiceName, str], str] = {}
+        self.refused: dict[tuple[ServiceName, str], Refused] = {}
         self.shadowed: dict[ServiceName, dict[str, str]] = {}
         self.kept: dict[ServiceName, dict[str, str]] = {}
         self.plans: dict[ServiceName, Plan] = {}
@@ -96,7 +105,6 @@ class Desk:
         self._known: dict[ServiceName, dict[str, Wanted]] = {}
         self._causes: dict[ServiceName, dict[str, Cause]] = {}
         self._feeds: dict[ServiceName, dict[tuple[str, str, ServiceName], None]] = {}
-        self._rejected: dict[tuple[ServiceName, str], tuple[Instance, str]] = {}
         self._owned: dict[Scope, int] = {}  # serving entries of ours
         self._serving: dict[ServiceName, int] = {}  # serving entries, whoever owns them
         self._links: dict[str, Link] = {}
@@ -262,7 +270,7 @@ class Desk:
             (self.identity, change.mark.path[-1], change.mark.scope)
             for plan in self.plans.values()
             for change in plan.upserts
-            if change.mark is not None and change.before is None and (plan.name, change.id) not in self._rejected
+            if change.mark is not None and change.before is None and (plan.name, change.id) not in self.refused
         }
         for first in sorted(fresh - self.settled - waiting):
             self.settled.add(first)
@@ -334,16 +342,16 @@ class Desk:
             parked[name, "*"] = plan.parked
         if parked or self.parked:
             for at in [at for at in self.parked if at[0] == name and at not in parked]:
-                if not self._still_rejected(at, goal):
+                if not self._still_refused(at, goal):
                     del self.parked[at]
             self.parked.update(parked)
 
-    def _still_rejected(self, at: tuple[ServiceName, str], goal: Desired) -> bool:
-        rejected, wanted = self._rejected.get(at), goal.wanted.get(at[1])
-        if rejected is not None and (wanted is None or wanted.instance != rejected[0]):
-            del self._rejected[at]
+    def _still_refused(self, at: tuple[ServiceName, str], goal: Desired) -> bool:
+        refused, wanted = self.refused.get(at), goal.wanted.get(at[1])
+        if refused is not None and (wanted is None or wanted.instance != refused.value):
+            del self.refused[at]
             return False
-        return rejected is not None
+        return refused is not None
 
     # -- judging -------------------------------------------------------------------------------------------------
 
@@ -408,8 +416,8 @@ class Desk:
         link = self._links.get(change.mark.link) if change.mark else None
         if link is None or link.policy is Policy.OBSERVE or self.is_frozen(link.name):
             return False
-        rejected = self._rejected.get((change.service, change.id))
-        return rejected is None or change.after is None or rejected[0] != change.after
+        refused = self.refused.get((change.service, change.id))
+        return refused is None or change.after is None or refused.value != change.after
 
     def _limits(self, removal: Removal) -> Guard:
         mark = removal.change.mark
@@ -432,10 +440,10 @@ class Desk:
 
     # -- what came of it -----------------------------------------------------------------------------------------
 
-    def park(self, change: Change, reason: str) -> None:
-        """The target refuses this value: not again until it changes; its siblings flow."""
+    def park(self, change: Change, reason: str, at: float) -> None:
+        """The target refused this value `at` (monotonic): not again until it changes; its siblings flow."""
         if change.after is not None:
-            self._rejected[change.service, change.id] = (change.after, reason)
+            self.refused[change.service, change.id] = Refused(change.after, at)
             self.parked[change.service, change.id] = reason
 
     def done(self, outcome: Outcome, plan: Plan, seen: Seen, *, late: bool = False) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-from bridge import show
+from bridge import control, show
 from bridge.adapter import Cause, Change, Outcome, Reach
 from bridge.blocks import Configuration
 from bridge.config import pair_of
 from bridge.engine import Engine
-from bridge.errors import Rejected
+from bridge.errors import ConfigError, Rejected, Unavailable
 from bridge.holds import HeldRemoval
 from bridge.model import Instance, Service, ServiceName
 from bridge.reconcile import Reconciler
@@ -23,6 +25,7 @@ from bridge.secrets import written_by
 from bridge.store import Seen, View
 
 PATIENCE = 8.0  # seconds without a word after which a registry counts as out of reach
+ANSWERS = 3.0  # seconds that a daemon may take to say what it knows; without, the command goes on
 Row = dict[str, Any]
 
 
@@ -48,12 +51,33 @@ class Silence:
         """Of no interest to a command."""
 
 
+async def _hear_of_refusals(engine: Engine) -> None:
+    """What a target refused is known to who tried to write it: the daemon, where one runs."""
+    state = engine.configuration.bridge.state
+    if state is None:
+        return
+    try:
+        rows = await asyncio.to_thread(control.call, Path(state) / "admin.sock", "refused", within=ANSWERS)
+    except control.NoDaemonError:
+        return
+    except (ConfigError, Unavailable) as error:
+        sys.stderr.write(f"what targets refused is not shown: {error}\n")
+        return
+    refused = {(row["to"], row["service"], row["instance"]): row for row in rows}
+    for to, reconciler in engine.reconcilers.items() if refused else ():
+        for change in (change for plan in reconciler.desk.plans.values() for change in plan.upserts):
+            row = refused.get((to, str(change.service), change.id))
+            if row is not None and change.after is not None and show.value_hash(change.after) == row["value"]:
+                reconciler.desk.park(change, row["reason"], engine.clock() - row["age"])
+
+
 @asynccontextmanager
 async def looking(configuration: Configuration, patience: float = PATIENCE) -> AsyncIterator[tuple[Engine, bool]]:
     """An engine that has seen everything that can be reached; and whether that was all there is."""
     logging.getLogger("isthmus").setLevel(logging.CRITICAL)
     async with Engine(configuration, ear=Silence(), observe=True) as engine:
         whole = await engine.settled(patience, _progress)
+        await _hear_of_refusals(engine)
         _progress("")
         yield engine, whole
 

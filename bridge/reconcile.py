@@ -417,7 +417,7 @@ class Reconciler:
             return 0.0
         self._ear.failed(change, error)
         if isinstance(error, Rejected) and change.after is not None:
-            self.desk.park(change, str(error))
+            self.desk.park(change, str(error), self._clock())
             return 0.0
         self._doubt((change.service,))
         if isinstance(error, Conflict):

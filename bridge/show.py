@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -80,17 +81,47 @@ def hold_rows(engine: Engine) -> list[Row]:
 
 
 def unwritten_rows(engine: Engine) -> list[Row]:
-    """Everything that is not written though it is there: parked, shadowed, or kept although it is wanted no more."""
-    rows = []
+    """Everything that is not written though it is there: parked, shadowed, or kept although it is wanted no more.
+
+    `age`: seconds since the target refused it, None where that is not the reason.
+    """
+    now = engine.clock()
+    rows: list[Row] = []
     for reconciler in engine.reconcilers.values():
-        to = reconciler.destination
-        for (name, key), reason in sorted(reconciler.desk.parked.items()):
-            rows.append({"state": "parked", "to": to, "service": str(name), "instance": key, "reason": reason})
-        for state, found in (("shadowed", reconciler.desk.shadowed), ("kept", reconciler.desk.kept)):
-            for name, reasons in sorted(found.items()):
-                for key, reason in reasons.items():
-                    rows.append({"state": state, "to": to, "service": str(name), "instance": key, "reason": reason})
+        desk = reconciler.desk
+        found = [("parked", *at, reason) for at, reason in sorted(desk.parked.items())]
+        for state, by_name in (("shadowed", desk.shadowed), ("kept", desk.kept)):
+            found += [(state, name, *one) for name, reasons in sorted(by_name.items()) for one in reasons.items()]
+        for state, name, key, reason in found:
+            refused = desk.refused.get((name, key)) if state == "parked" else None
+            rows.append(
+                {
+                    "state": state,
+                    "to": reconciler.destination,
+                    "service": str(name),
+                    "instance": key,
+                    "age": round(now - refused.at, 3) if refused is not None else None,
+                    "reason": reason,
+                }
+            )
     return rows
+
+
+def refused_rows(engine: Engine) -> list[Row]:
+    """What is parked because a target did not take it: the row of `unwritten_rows`, with a hash of the value."""
+    rows = []
+    for row in unwritten_rows(engine):
+        refused = engine.reconcilers[row["to"]].desk.refused.get((ServiceName.parse(row["service"]), row["instance"]))
+        if row["age"] is not None and refused is not None:
+            rows.append({**row, "value": value_hash(refused.value)})
+    return rows
+
+
+def value_hash(instance: Instance) -> str:
+    """The same for equal instances, also in another process."""
+    # A tuple: whether a struct leaves out a default depends on which of two equal floats it holds.
+    fields = msgspec.json.encode(msgspec.structs.astuple(instance), order="deterministic")
+    return hashlib.blake2b(fields, digest_size=12).hexdigest()
 
 
 def scope_row(engine: Engine, view: View, now: float) -> Row:
@@ -270,7 +301,7 @@ async def explain(engine: Engine, name: ServiceName, instance: str = "") -> list
     for to, reconciler in engine.reconcilers.items():
         here = {name} if name in reconciler.desk.entries else set()
         for target in sorted(targets.get(to, set()) | here):
-            rows += _decisions(reconciler, target, name, instance)
+            rows += _decisions(reconciler, target, name, instance, engine.clock())
     return rows
 
 
@@ -315,7 +346,9 @@ def _decision(link: str, to: str, name: ServiceName, key: str, what: str, why: s
     }
 
 
-def _decisions(reconciler: Reconciler, target: ServiceName, source: ServiceName, instance: str) -> list[Row]:
+def _decisions(
+    reconciler: Reconciler, target: ServiceName, source: ServiceName, instance: str, now: float
+) -> list[Row]:
     goal, plan = reconciler.desk.plan(target)
     rows = []
     to = reconciler.destination
@@ -332,7 +365,7 @@ def _decisions(reconciler: Reconciler, target: ServiceName, source: ServiceName,
         if key in plan.shadowed:
             what, why = "shadowed", plan.shadowed[key]
         elif (target, key) in reconciler.desk.parked:
-            what, why = "parked", reconciler.desk.parked[target, key]
+            what, why = "parked", _parked(reconciler, (target, key), now)
         elif key in changes:
             what, why = "to be written", f"lag {reconciler.lag:.3f} s; {reconciler.reason or reconciler.role}"
         else:
@@ -352,6 +385,11 @@ def _decisions(reconciler: Reconciler, target: ServiceName, source: ServiceName,
             whose = f"the bridge {entry.mark.owner}" if entry.mark else "a native"
             rows.append(_decision("", to, target, key, "held", f"by {whose}", decoded=plain(entry.instance)))
     return rows
+
+
+def _parked(reconciler: Reconciler, at: tuple[ServiceName, str], now: float) -> str:
+    reason, refused = reconciler.desk.parked[at], reconciler.desk.refused.get(at)
+    return f"refused by {reconciler.destination} {now - refused.at:.0f} s ago: {reason}" if refused else reason
 
 
 def _ours(entry: Entry, owner: str) -> bool:

@@ -161,4 +161,4 @@ def print_plan(found: dict[str, list[Row]]) -> None:
         print_holds(found["holds"])
     if found["not_written"]:
         click.echo()
-        print_table(found["not_written"], ("state", "to", "service", "instance", "reason"))
+        print_table(found["not_written"], ("state", "to", "service", "instance", "age", "reason"))

@@ -198,6 +198,48 @@ async def test_explain_shows_the_way_of_one_instance(pair: Pair) -> None:
     assert (ran.code, ran.err) == (3, "not found: pay-api/none\n")
 
 
+async def test_what_the_target_refused_is_explained_by_what_the_daemon_heard(pair: Pair, etcd: Etcd) -> None:
+    pair.bridge.registries["cluster"] = etcd_block(etcd)
+    pair.bridge.write()
+    large = {"address": "192.0.2.1", "metadata": {"text": "x" * 1_600_000}}
+    pair.inventory.set("pay-api", i1=large, i2="192.0.2.2")
+
+    async def explained() -> tuple[str, str]:
+        (row,) = [
+            row for row in (await bridge.isthmus("explain", "pay-api/i1", "-o", "json")).json if row["at"] == "cluster"
+        ]
+        return row["what"], row["why"]
+
+    async with pair.bridge as bridge:
+
+        async def parked() -> bool:
+            return bool((await bridge.link())["parked"] == 1)
+
+        await until(parked, "etcd refuses what is longer than it takes")
+        what, why = await explained()
+        assert (what, "too large" in why) == ("parked", True)
+        assert why.startswith("refused by cluster ") and " s ago: " in why
+        plan = (await bridge.isthmus("plan", "-o", "json")).json
+        (change,) = plan["changes"]
+        assert (change["instance"], "too large" in change["held"]) == ("i1", True)
+        (row,) = plan["not_written"]
+        assert (row["state"], row["instance"], row["age"] >= 0) == ("parked", "i1", True)
+        bridge.freeze()
+        ran = await bridge.isthmus("explain", "pay-api/i1")
+        assert ran.code == 0
+        assert "what targets refused is not shown" in ran.err
+        bridge.thaw()
+        bridge.links[0]["policy"] = "observe"
+        await bridge.hup()
+        assert (await explained())[0] == "parked"
+        pair.inventory.set("pay-api", i1={**large, "version": "v2"}, i2="192.0.2.2")
+
+        async def is_new() -> bool:
+            return (await explained())[0] == "to be written"
+
+        await until(is_new, "what was refused is another value")
+
+
 async def test_secrets_are_neither_copied_nor_explained(pair: Pair) -> None:
     pair.inventory.set("pay-api", i1={"address": "192.0.2.1", "metadata": {"api_token": "hunter2", "team": "pay"}})
     assert (await pair.bridge.isthmus("run", "--once")).code == 0
