@@ -153,6 +153,25 @@ class Copy:
         self._lessened = kept
         return shown
 
+    @property
+    def keeps_back(self) -> bool:
+        """Whether a service that changed waits to be shown."""
+        return bool(self._lessened)
+
+    def again(self, revision: int) -> list[Observed]:
+        """Every service there is, to begin with; `keeps_back` must be false, for what is not shown now is gone."""
+        self._touched = {}
+        return [shelf.observed(revision) for shelf in self._shelves.values()]
+
+    def newest(self) -> tuple[bytes, int] | None:
+        """Key and revision of the entry that changed last; not of one that has changed since, and is undecided."""
+        found, revision = None, 0
+        for name, cells in self.cells():
+            for cell in cells:
+                if cell.revision > revision and self._space.key(name, cell.id) not in self._waiting:
+                    found, revision = (name, cell.id), cell.revision
+        return (self._space.key(*found), revision) if found is not None else None
+
     def _name(self, key: bytes) -> ServiceName | None:
         place = self._space.locate(key)
         return place[0] if place is not None else None

@@ -121,7 +121,7 @@ async def _acquire(client: Client, key: bytes, now: Callable[[], datetime]) -> t
 
 async def _gone(client: Client, key: bytes, header: pb.Header) -> None:
     """Waits until someone deletes the key, or its lease ends."""
-    watching = Watching(client, [Range(key, b"")], header.revision + 1, header.cluster_id)
+    watching = Watching(client, {Range(key, b""): header.revision}, header.cluster_id)
     gone = asyncio.Event()
 
     async def look(batch: Batch) -> None:

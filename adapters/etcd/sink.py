@@ -102,7 +102,7 @@ class EtcdSink:
         header = (await self._client.call(RANGE, pb.RangeRequest(key=LEDGER, keys_only=True))).header
         inbox: asyncio.Queue[Batch | Exception | None] = asyncio.Queue()
         room = asyncio.Semaphore(BACKLOG)
-        watching = Watching(self._client, self._space.entries, header.revision + 1, header.cluster_id)
+        watching = Watching(self._client, dict.fromkeys(self._space.entries, header.revision), header.cluster_id)
 
         async def hand_over(batch: Batch) -> None:
             await room.acquire()

@@ -1,9 +1,9 @@
-"""One etcd watch over several ranges in one stream: whole responses, in order, or an error; it never resumes."""
+"""One etcd watch over several ranges in one stream: whole responses, in order, or an error; it never tries again."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import grpc
@@ -19,22 +19,26 @@ EVERYONE = -1  # the watch id of an answer to a progress request, which speaks f
 
 
 class Batch(NamedTuple):
-    """The events of one or more whole revisions in one of the ranges."""
+    """The events of one or more whole revisions in one of the ranges; none: it is quiet there up to that revision."""
 
-    revision: int  # of the last event
+    area: Range
+    revision: int  # up to which this range has been told
     events: Sequence[pb.Event]
 
 
 class Watching:
-    """Follows `ranges` from the revision `start` on, in the cluster with this id; `run` is the body of a task."""
+    """Follows ranges, each after the revision up to which it is known, in the cluster with this id.
 
-    def __init__(self, client: Client, ranges: Sequence[Range], start: int, cluster: int) -> None:
+    `run` is the body of a task.
+    """
+
+    def __init__(self, client: Client, known: Mapping[Range, int], cluster: int) -> None:
         self._client = client
-        self._ranges = ranges
-        self._start = start
         self._cluster = cluster
         self._call: Any = None
-        self._seen = dict.fromkeys(range(1, len(ranges) + 1), start - 1)  # watch id to revision of the last event
+        self._known = max(known.values())
+        self._areas = dict(enumerate(known, 1))  # by watch id
+        self._seen = dict(enumerate(known.values(), 1))  # watch id to revision of the last event
         self._passed = dict(self._seen)
         self._parts: dict[int, list[pb.Event]] = {}  # fragments of a response that is not whole yet
 
@@ -50,11 +54,11 @@ class Watching:
         """
         waited = set(self._seen)
         async with self._client.stream(WATCH, REQUIRE_LEADER) as call:
-            for id, area in enumerate(self._ranges, 1):
+            for id, area in self._areas.items():
                 create = pb.WatchCreateRequest(
                     key=area.start,
                     range_end=area.end,
-                    start_revision=self._start,
+                    start_revision=self._seen[id] + 1,
                     progress_notify=True,
                     watch_id=id,
                     fragment=True,
@@ -63,17 +67,15 @@ class Watching:
             self._call = call
             async for response in call:
                 self._judge(response)
-                if response.events:
-                    batch = self._whole(response)
-                    if batch is not None:
-                        await hand_over(batch)
-                        await asyncio.sleep(0)  # whoever takes it goes on before the next is asked for
-                elif response.created:
+                if response.created:
                     waited.discard(response.watch_id)
                     if not waited:
                         ready()
-                else:
-                    self._progressed(response)
+                    continue
+                batch = self._whole(response) if response.events else self._quiet(response)
+                if batch is not None:
+                    await hand_over(batch)
+                    await asyncio.sleep(0)  # whoever takes it goes on before the next is asked for
         raise Unavailable("etcd ended the watch")
 
     async def ask_progress(self) -> None:
@@ -98,8 +100,9 @@ class Watching:
             raise Expired(f"the watch was cancelled: {reason or 'no reason given'}")
         if header.cluster_id != self._cluster:
             raise Expired(f"another cluster answers: {header.cluster_id:x} instead of {self._cluster:x}")
-        if response.created and header.revision < self._start - 1:
-            raise Expired(f"the store went back to revision {header.revision}, from {self._start - 1}")
+        # A watch from a revision that is yet to come says nothing and waits.
+        if response.created and header.revision < self._known:
+            raise Expired(f"the store went back to revision {header.revision}, from {self._known}")
 
     def _whole(self, response: pb.WatchResponse) -> Batch | None:
         """A batch when its last fragment is in: etcd splits what is larger than a request may be."""
@@ -117,10 +120,13 @@ class Watching:
             raise Expired(f"the watch repeats revision {first}, having seen {self._seen[id]}")
         self._seen[id] = last
         self._passed[id] = max(self._passed[id], last)
-        return Batch(last, events)
+        return Batch(self._areas[id], last, events)
 
-    def _progressed(self, response: pb.WatchResponse) -> None:
-        ids = self._passed if response.watch_id == EVERYONE else (response.watch_id,)
-        for id in ids:
-            if id not in self._parts:
-                self._passed[id] = max(self._passed[id], response.header.revision)
+    def _quiet(self, response: pb.WatchResponse) -> Batch | None:
+        """How far a range is; handed over only where etcd says it in turn with the range's events."""
+        id, revision = response.watch_id, response.header.revision
+        for each in self._passed if id == EVERYONE else (id,):
+            if each not in self._parts:
+                self._passed[each] = max(self._passed[each], revision)
+        # The answer to a request overtakes events before etcd 3.5.8 (etcd #15220).
+        return None if id == EVERYONE or id in self._parts else Batch(self._areas[id], revision, ())

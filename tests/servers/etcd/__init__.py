@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -133,6 +134,12 @@ class Etcd:
         """Deletes every key; revisions go on. Not for a member with TLS or with authentication."""
         everything = {"key": "AA==", "range_end": "AA=="}  # from the zero byte, without an end
         await asyncio.to_thread(self._post, "kv/deleterange", everything)
+
+    async def asked(self, method: str) -> int:
+        """How many requests of one method, such as Range, it has taken since it started."""
+        metrics = await said(self._health, b"GET /metrics HTTP/1.0\r\n\r\n")
+        found = re.findall(rb'^grpc_server_started_total{grpc_method="%b",.*} (.+)$' % method.encode(), metrics, re.M)
+        return sum(int(float(number)) for number in found)
 
     def _post(self, path: str, body: Mapping[str, object]) -> None:
         request = urllib.request.Request(f"{self.url}/v3/{path}", json.dumps(body).encode(), method="POST")
