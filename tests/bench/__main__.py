@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import cold, cost, latency, machine, memory, throughput
+from tests.bench.sides import KINDS
 from tests.bench.stage import Pair, Stage, set_up
 from tests.bench.table import Row, lines
 
 RESULTS = Path("bench-results")
-PAIRS = (Pair("etcd", "etcd"),)
+PAIRS = tuple(Pair(source, target) for source in KINDS for target in KINDS)
 
 SIZES, SMALL = (1_000, 10_000, 100_000), (1_000, 10_000)  # resident instances
 

@@ -44,7 +44,7 @@ async def cpu(stage: Stage, sizes: tuple[int, ...], seconds: float) -> list[Row]
                     await asyncio.sleep(start + turn / RATE - time.perf_counter())
                     for size, source in zip(sizes, sources, strict=True):
                         number = mark * 7919 % size  # a prime: neighbours are not changed one after the other
-                        writes.create_task(source.register([(records.path(number), records.value(number, mark))]))
+                        writes.create_task(source.register([(records.path(number), source.value(number, mark))]))
             await asyncio.sleep(0.5)
             busy.append([machine.cpu(each.process.pid) - was for each, was in zip(bridges, before, strict=True)])
         before = [machine.cpu(each.process.pid) for each in bridges]
@@ -90,10 +90,10 @@ async def writes(stage: Stage, changes: int, seconds: float) -> list[Row]:
         before = await target.writes()
         for mark in range(1, changes + 1):
             path = records.path(mark % count)
-            await source.register([(path, records.value(mark % count, mark))])
+            await source.register([(path, source.value(mark % count, mark))])
             await watcher.until(lambda path=path, mark=mark: watcher.marks[path] == mark)  # type: ignore[misc]
         for number in range(count, count + ADDED):
-            await source.register([(records.path(number), records.value(number))])
+            await source.register([(records.path(number), source.value(number))])
             await watcher.until(lambda number=number: len(watcher.marks) == number + 1)  # type: ignore[misc]
         for number in range(count, count + ADDED, EACH):  # few of each service, or the guard would hold them
             path = records.path(number)

@@ -61,7 +61,7 @@ async def measure(stage: Stage, seconds: float, rng: random.Random) -> list[Row]
                         latencies.append({arm: [] for arm in ARMS})
                     path = records.path(number)
                     due[prefix, path, mark] = (block, at)
-                    writes.create_task(sides[prefix].register([(path, records.value(number, mark))]))
+                    writes.create_task(sides[prefix].register([(path, sides[prefix].value(number, mark))]))
         await asyncio.sleep(REST)
 
     blocks = [tuple([sample * 1000 for sample in block[arm]] for arm in ARMS) for block in latencies]

@@ -1,4 +1,4 @@
-"""The fleets that the benchmarks copy: records as go-kratos writes them, each of another instance."""
+"""The fleets that the benchmarks copy: what natives say of themselves, each of another instance."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import hashlib
 import re
 from collections.abc import Iterator
 from itertools import islice
-
-import msgspec
+from typing import NamedTuple
 
 SIZE = 10  # instances of a service
-_MARK = re.compile(rb'"version":"v(\d+)"')
+_MARK = re.compile(rb'"commit":"[0-9a-f]+-(\d+)"')
+
+
+class Native(NamedTuple):
+    """An instance; every layout that is measured can tell all that changes of it."""
+
+    service: str
+    id: str
+    host: str
+    version: str
+    metadata: dict[str, str]
 
 
 def path(number: int) -> str:
@@ -19,38 +28,23 @@ def path(number: int) -> str:
     return f"shop-{number // SIZE:05d}-api/{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
 
 
-def value(number: int, mark: int = 0) -> bytes:
-    """Its record, in which `mark` can be found again.
-
-    Two ports, five metadata: four are those of the service's other instances, the host is its own.
-    """
+def native(number: int, mark: int) -> Native:
+    """Five metadata: three are those of the service's other instances, the host and the mark are its own."""
     service, _, id = path(number).partition("/")
-    host = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
-    record = {
-        "id": id,
-        "name": service,
-        "version": f"v{mark}",
-        "metadata": {
-            "cluster": "blue" if number % 2 else "green",
-            "commit": hashlib.md5(service.encode()).hexdigest()[:12],
-            "host": f"vm-{number:06d}",
-            "team": f"team-{number // SIZE % 50:02d}",
-            "zone": f"eu-west-1{'abc'[number % 3]}",
-        },
-        "endpoints": [f"grpc://{host}:9000", f"http://{host}:8000"],
+    metadata = {
+        "cluster": "blue" if number % 2 else "green",
+        "commit": f"{hashlib.md5(service.encode()).hexdigest()[:12]}-{mark}",
+        "host": f"vm-{number:06d}",
+        "team": f"team-{number // SIZE % 50:02d}",
+        "zone": f"eu-west-1{'abc'[number % 3]}",
     }
-    return msgspec.json.encode(record)
+    return Native(service, id, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "v1", metadata)
 
 
 def mark(value: bytes) -> int:
     """The mark in a record, whoever wrote it."""
     found = _MARK.search(value)
     return int(found[1]) if found else -1
-
-
-def fleet(count: int) -> Iterator[tuple[str, bytes]]:
-    """So many instances: (path, record)."""
-    return ((path(number), value(number)) for number in range(count))
 
 
 def lots(records: Iterator[tuple[str, bytes]], size: int) -> Iterator[list[tuple[str, bytes]]]:

@@ -102,7 +102,15 @@ class Bridge:
                 "source": kind(stage.pair.source).block(stage.source.address, prefix),
                 "target": kind(stage.pair.target).block(stage.target.address, prefix),
             },
-            "links": [{"from": "source", "to": "target", "policy": "sync", "services": {"include": ["*"]}}],
+            "links": [
+                {
+                    "from": "source",
+                    "to": "target",
+                    "policy": "sync",
+                    "services": {"include": ["*"]},
+                    **kind(stage.pair.target).LINK,
+                }
+            ],
         }
         self._file.write_text(json.dumps(written))
 
@@ -195,7 +203,8 @@ async def populate(side: Side, count: int, at_once: int = 8) -> None:
         async with slots:
             await side.register(lot)
 
-    lots = records.lots(records.fleet(count), LOT)
+    fleet = ((records.path(number), side.value(number)) for number in range(count))
+    lots = records.lots(fleet, LOT)
     first = next(lots, None)
     if first:
         await side.register(first)  # opens what the others share

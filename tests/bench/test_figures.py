@@ -9,6 +9,7 @@ import pytest
 
 from tests.bench import records
 from tests.bench.figures import P50, P99, Ratio, exponent, line, quantile, ratio
+from tests.bench.sides import KINDS, kind
 from tests.bench.table import Row, lines
 
 
@@ -61,9 +62,11 @@ def test_a_missed_goal_is_printed() -> None:
     assert table[-1].split() == ["memory", "-", "1,300", "B", "-", "-", "<=", "1,200", "MISSED"]
 
 
-def test_the_mark_of_a_record_is_found_again_and_records_are_those_of_different_instances() -> None:
-    fleet = dict(records.fleet(500))
+@pytest.mark.parametrize("name", KINDS)
+def test_the_mark_of_a_record_is_found_again_and_records_are_those_of_different_instances(name: str) -> None:
+    side = kind(name).open("127.0.0.1:1", "/bench/")
+    fleet = {records.path(number): side.value(number) for number in range(500)}
     assert len(fleet) == len(set(fleet.values())) == 500
     assert len({path.partition("/")[0] for path in fleet}) == 50
-    assert records.mark(records.value(3, 12345)) == 12345
+    assert records.mark(side.value(3, 12345)) == 12345
     assert median(len(value) for value in fleet.values()) > 250

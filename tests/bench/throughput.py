@@ -39,12 +39,12 @@ class Marks:
     def __init__(self) -> None:
         self._next = 0
 
-    def lot(self, count: int) -> list[tuple[str, int, bytes]]:
+    def lot(self, side: Side, count: int) -> list[tuple[str, int, bytes]]:
         """So many changes of instances in their turn: path, mark, record."""
         made = []
         for mark in range(self._next + 1, self._next + 1 + count):
             number = mark % INSTANCES
-            made.append((records.path(number), mark, records.value(number, mark)))
+            made.append((records.path(number), mark, side.value(number, mark)))
         self._next += count
         return made
 
@@ -121,7 +121,7 @@ async def _step(arm: Arm, marks: Marks, rate: float, seconds: float) -> tuple[bo
             at = start + turn * TICK
             await asyncio.sleep(at - time.perf_counter())
             owed += rate * TICK
-            lot = marks.lot(int(owed))
+            lot = marks.lot(arm.source, int(owed))
             owed -= len(lot)
             turn += 1
             for first in range(0, len(lot), LOT):
@@ -157,7 +157,7 @@ async def burst(stage: Stage, repetitions: int, size: int) -> list[Row]:
             took.append({})
             order = list(found)
             for prefix in order[turn % 3 :] + order[: turn % 3]:
-                took[-1][prefix] = await _burst(found[prefix], marks.lot(size))
+                took[-1][prefix] = await _burst(found[prefix], marks.lot(found[prefix].source, size))
     return [
         Row(
             name=f"burst of {size:,} changes",

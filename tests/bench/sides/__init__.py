@@ -14,11 +14,17 @@ Record = tuple[str, bytes]  # the path below the prefix, `service/id`, and what 
 class Side(Protocol):
     """One server, spoken to with as little as possible: no retries, no ownership, nothing kept. Open it to use it."""
 
+    shape: type  # what a record is decoded into, where it is
+
     async def __aenter__(self) -> Side: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
 
-    async def register(self, records: Sequence[Record]) -> None:
+    def value(self, number: int, mark: int = 0) -> bytes:
+        """The record of the n-th instance, in which `mark` can be found again by `tests.bench.records`."""
+        ...
+
+    async def register(self, lot: Sequence[Record]) -> None:
         """Natives write these, all at once, the way stock clients do: under a lease."""
         ...
 
@@ -30,7 +36,7 @@ class Side(Protocol):
         """A raw loop writes one record."""
         ...
 
-    async def put_many(self, records: Sequence[Record]) -> None:
+    async def put_many(self, lot: Sequence[Record]) -> None:
         """A raw loop writes records that are not there yet, in one transaction."""
         ...
 
@@ -58,7 +64,13 @@ class Server(Protocol):
 
 
 class Kind(Protocol):
-    """What a module of this package has."""
+    """What a module of this package has.
+
+    `LINK`: what a link to it must say. `LOCK_TTL`: seconds for which a writer that is dead keeps its lock there.
+    """
+
+    LINK: dict[str, Any]
+    LOCK_TTL: float
 
     def server(self, folder: Path, name: str) -> AbstractAsyncContextManager[Server]:
         """A real server with an empty store."""
@@ -73,7 +85,7 @@ class Kind(Protocol):
         ...
 
 
-KINDS = {"etcd": "tests.bench.sides.etcd"}
+KINDS = {"etcd": "tests.bench.sides.etcd", "zookeeper": "tests.bench.sides.zookeeper"}
 
 
 def kind(name: str) -> Kind:

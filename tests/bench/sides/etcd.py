@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import grpc
+import msgspec
 
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import GRANT, RANGE, TXN, WATCH, Method
 from adapters.etcd.keys import Range
+from adapters.etcd.lock import LOCK_TTL as LOCK_TTL
+from tests.bench import records
 from tests.bench.sides import Record
 from tests.servers.etcd import Etcd as Server
 
@@ -18,6 +21,17 @@ PUT = Method("/etcdserverpb.KV/Put", pb.PutRequest, pb.PutResponse)
 OPTIONS = (("grpc.max_receive_message_length", 64 << 20),)
 PAGE = 10_000  # keys: the quickest way to read a hundred thousand
 TTL = 3600  # seconds: no lease of a native ends while something is measured
+LINK: dict[str, Any] = {}
+
+
+class Kratos(msgspec.Struct):
+    """A record, decoded into types."""
+
+    id: str
+    name: str
+    version: str
+    metadata: dict[str, str] | None
+    endpoints: list[str]
 
 
 def server(folder: Path, name: str) -> Server:
@@ -35,6 +49,8 @@ def block(address: str, prefix: str) -> dict[str, Any]:
 
 class Etcd:
     """See `tests.bench.sides.Side`."""
+
+    shape = Kratos
 
     def __init__(self, address: str, prefix: str) -> None:
         self._address = address
@@ -54,10 +70,21 @@ class Etcd:
     def _unary(self, method: Method[Any, Any]) -> Any:
         return self._channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
 
-    async def register(self, records: Sequence[Record]) -> None:
+    def value(self, number: int, mark: int = 0) -> bytes:
+        native = records.native(number, mark)
+        record = {
+            "id": native.id,
+            "name": native.service,
+            "version": native.version,
+            "metadata": native.metadata,
+            "endpoints": [f"grpc://{native.host}:9000", f"http://{native.host}:8000"],
+        }
+        return msgspec.json.encode(record)
+
+    async def register(self, lot: Sequence[Record]) -> None:
         if not self._lease:
             self._lease = (await self._grant(pb.LeaseGrantRequest(ttl=TTL))).id
-        await self._write(records, self._lease)
+        await self._write(lot, self._lease)
 
     async def deregister(self, paths: Sequence[str]) -> None:
         gone = [pb.DeleteRangeRequest(key=self._key(path)) for path in paths]
@@ -66,11 +93,11 @@ class Etcd:
     async def put(self, path: str, value: bytes) -> None:
         await self._put(pb.PutRequest(key=self._key(path), value=value))
 
-    async def put_many(self, records: Sequence[Record]) -> None:
-        await self._write(records, 0)
+    async def put_many(self, lot: Sequence[Record]) -> None:
+        await self._write(lot, 0)
 
-    async def _write(self, records: Sequence[Record], lease: int) -> None:
-        puts = [pb.PutRequest(key=self._key(path), value=value, lease=lease) for path, value in records]
+    async def _write(self, lot: Sequence[Record], lease: int) -> None:
+        puts = [pb.PutRequest(key=self._key(path), value=value, lease=lease) for path, value in lot]
         if len(puts) == 1:
             await self._put(puts[0])
         else:
