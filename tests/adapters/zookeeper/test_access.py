@@ -26,6 +26,7 @@ from tests.adapters.zookeeper.conftest import Open
 from tests.adapters.zookeeper.lab import Native, curator, registry_of
 from tests.conformance.lab import (
     BRIDGE,
+    DEADLINE,
     PAY,
     at,
     create,
@@ -38,6 +39,7 @@ from tests.conformance.lab import (
     write,
 )
 from tests.conftest import StartZooKeeper
+from tests.proxy import Proxy
 from tests.servers import ports
 from tests.servers.certificates import Certificates
 from tests.servers.zookeeper import ZooKeeper
@@ -296,6 +298,28 @@ async def test_requests_in_flight_are_bounded(zookeeper: ZooKeeper) -> None:
         await asyncio.gather(*answers)
     finally:
         await client.close()
+
+
+async def test_answers_that_come_together_are_all_heard(zookeeper: ZooKeeper) -> None:
+    """The last ones are received with the first, and nothing more comes to wake us for them."""
+    async with Proxy(zookeeper.address) as proxy:
+        config = Config(hosts=[proxy.address], layout="curator")
+        client = Client(config)
+        try:
+            await client.connected()
+            sent = proxy.pipes["up"].bytes
+            proxy.freeze("down")
+            answers = [client.reads(["/zookeeper"]) for _ in range(50)]
+            async with asyncio.timeout(DEADLINE):
+                while proxy.pipes["up"].bytes < sent + 50 * len("/zookeeper"):
+                    await asyncio.sleep(0.02)
+            await fill(zookeeper, 100)  # the server answers one after the other
+            sent = proxy.pipes["up"].bytes
+            await proxy.heal()
+            await asyncio.gather(*answers)
+            assert proxy.pipes["up"].bytes == sent  # no heartbeat was needed
+        finally:
+            await client.close()
 
 
 async def fill(zookeeper: ZooKeeper, count: int) -> None:
