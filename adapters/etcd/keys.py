@@ -75,11 +75,12 @@ class Space:
         self.prefix = prefix
         self.protocol = protocol
         self._head = len(prefix)
+        self._start = prefix.encode()
         self._excluded = tuple(other.encode() for other in FOREIGN if other.startswith(prefix) and other != prefix)
-        whole = Range.below(prefix.encode())
+        whole = Range.below(self._start)
         self.entries = tuple(without(whole, self._excluded))
         # One range for the ledger, though it may also hold what is excluded: that is little, and is skipped by `has`.
-        self.ledger = Range.below(LEDGER + prefix.encode())
+        self.ledger = Range.below(LEDGER + self._start)
 
     def identity(self, cluster: int) -> str:
         """The same for every bridge that looks at this layout of this cluster."""
@@ -87,7 +88,7 @@ class Space:
 
     def has(self, key: bytes) -> bool:
         """Whether a key lies in `entries`."""
-        return key.startswith(self.prefix.encode()) and not key.startswith(self._excluded)
+        return key.startswith(self._start) and not key.startswith(self._excluded)
 
     def locate(self, key: bytes) -> tuple[ServiceName, str] | None:
         """The service and the id that a key of `entries` stands for; None: not of this layout."""

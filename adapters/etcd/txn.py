@@ -66,11 +66,12 @@ def portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
     portion: list[Step] = []
     size = 0
     for each in steps:
-        if portion and (len(portion) == CHANGES or size + each.size > BYTES):
+        more = each.size
+        if portion and (len(portion) == CHANGES or size + more > BYTES):
             yield portion
             portion, size = [], 0
         portion.append(each)
-        size += each.size
+        size += more
     if portion:
         yield portion
 
@@ -79,21 +80,22 @@ def transaction(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
     """All or nothing; where it comes to nothing, `looks` finds out why."""
     # add() and assignment: with nested constructors, which copy, building it costs four times as much.
     request = pb.TxnRequest()
-    lock = request.compare.add()
+    compare, operation = request.compare.add, request.success.add
+    lock = compare()
     lock.target, lock.key, lock.create_revision = pb.Compare.CREATE, fence.key, fence.revision
-    for each in steps:
-        word = ledger.key_of(each.key)
-        for key, revision in zip((each.key, word), each.expected, strict=True):
-            if revision is not None:
-                stands = request.compare.add()
-                stands.target, stands.key, stands.mod_revision = pb.Compare.MOD, key, revision
-        if each.value is not None:
-            _put(request, each.key, each.value, each.lease)
-            _put(request, word, each.word or b"", each.lease)
+    for change, key, (entry, said), value, word, lease in steps:
+        ledger_key = ledger.key_of(key)
+        if entry is not None:
+            _stands(compare(), key, entry)
+        if said is not None:
+            _stands(compare(), ledger_key, said)
+        if value is not None:
+            _put(operation().request_put, key, value, lease)
+            _put(operation().request_put, ledger_key, word or b"", lease)
         else:
-            if not each.change.forget:
-                request.success.add().request_delete_range.key = each.key
-            request.success.add().request_delete_range.key = word
+            if not change.forget:
+                operation().request_delete_range.key = key
+            operation().request_delete_range.key = ledger_key
     return request
 
 
@@ -112,7 +114,7 @@ def noting(key: bytes, content: bytes, revision: int, fence: Fence | None) -> pb
     if fence is not None:
         lock = request.compare.add()
         lock.target, lock.key, lock.create_revision = pb.Compare.CREATE, fence.key, fence.revision
-    _put(request, key, content, 0)
+    _put(request.success.add().request_put, key, content, 0)
     return request
 
 
@@ -136,6 +138,11 @@ def stood(steps: Sequence[Step], answer: pb.TxnResponse) -> list[bool]:
     ]
 
 
-def _put(request: pb.TxnRequest, key: bytes, value: bytes, lease: int) -> None:
-    put = request.success.add().request_put
-    put.key, put.value, put.lease = key, value, lease
+def _stands(compare: pb.Compare, key: bytes, revision: int) -> None:
+    compare.target, compare.key, compare.mod_revision = pb.Compare.MOD, key, revision
+
+
+def _put(put: pb.PutRequest, key: bytes, value: bytes, lease: int) -> None:
+    put.key, put.value = key, value
+    if lease:
+        put.lease = lease
