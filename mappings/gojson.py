@@ -12,13 +12,8 @@ from bridge.errors import Rejected
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 # These five stand in JSON inside strings only (encoding/json, HTML escaping).
-_ESCAPES = (
-    (b"<", b"\\u003c"),
-    (b">", b"\\u003e"),
-    (b"&", b"\\u0026"),
-    ("\u2028".encode(), b"\\u2028"),
-    ("\u2029".encode(), b"\\u2029"),
-)
+_ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"))
+_BEYOND_ASCII = (("\u2028".encode(), b"\\u2028"), ("\u2029".encode(), b"\\u2029"))
 
 
 def encode(record: Any) -> bytes:
@@ -27,6 +22,6 @@ def encode(record: Any) -> bytes:
         text = _ENCODER.encode(record)
     except UnicodeEncodeError as error:
         raise Rejected(f"not valid Unicode: {error}") from None
-    for plain, escaped in _ESCAPES:
+    for plain, escaped in _ESCAPES if text.isascii() else _ESCAPES + _BEYOND_ASCII:
         text = text.replace(plain, escaped)
     return text

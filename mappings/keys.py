@@ -10,14 +10,15 @@ from bridge.model import ServiceName
 
 def join(name: ServiceName, id: str) -> str:
     """`service/id`. Raises Rejected where another service or nobody would be found there."""
-    if name.namespace:
+    service, namespace = name
+    if namespace:
         raise Rejected(f"this layout has no namespaces, and {name} is in one: say the name with `rename:` on the link")
-    for word, text in (("service name", name.name), ("id", id)):
-        if not text:
-            raise Rejected(f"empty {word}")
-        if "/" in text:
-            raise Rejected(f"'/' in {word} {text!r} would be read as another level")
-    return f"{name.name}/{id}"
+    if not service or not id:
+        raise Rejected("empty id" if service else "empty service name")
+    if "/" in service or "/" in id:
+        word, text = ("service name", service) if "/" in service else ("id", id)
+        raise Rejected(f"'/' in {word} {text!r} would be read as another level")
+    return f"{service}/{id}"
 
 
 # zookeeperProgrammers.md, "The ZooKeeper Data Model".
