@@ -379,7 +379,7 @@ class Desk:
                 free.append(removal.change)
                 if removal.loses and writing:
                     self._herds.goes(removal.scope, now)
-        if writing and any(change.before is None and self._writable(change) for change in plan.upserts):
+        if held and writing and any(change.before is None and self._writable(change) for change in plan.upserts):
             # What is being added may be the very replacement: judge again when it stands there (rule 11).
             held = {key: one for key, one in held.items() if key in self.holds.of(plan.name)}
         self._settle_holds(plan, held, free)

@@ -24,6 +24,8 @@ class Flaps:
 
     def wait(self, key: Hashable, now: float) -> float:
         """Seconds until this instance may be written again; 0: now."""
+        if key not in self._buckets:  # which is so of most
+            return 0.0
         spent = self._spent(key, now)
         return max(0.0, (spent - FREE_WRITES + 1) * FLAP_EVERY)
 

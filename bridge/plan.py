@@ -232,10 +232,11 @@ def _is_another(entry: Entry, mark: Mark, wanted: Wanted) -> bool:
 
 def _view(views: Iterable[View], links: Mapping[str, Link], mark: Mark) -> View | None:
     """The view of the scope that an entry came from, among those that its link reads."""
-    registries = links[mark.link].from_
-    return next(
-        (v for v in views if v.identity == mark.path[-1] and v.scope == mark.scope and v.registry in registries), None
-    )
+    registries, identity, scope = links[mark.link].from_, mark.path[-1], mark.scope
+    for view in views:
+        if view.identity == identity and view.scope == scope and view.registry in registries:
+            return view
+    return None
 
 
 def _yields(
