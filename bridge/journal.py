@@ -197,12 +197,12 @@ class Journal:
             return
         self._tried = self._clock()
         while self._waiting:
-            lines: list[bytes] = []
+            content = b""
             for start in range(0, min(BATCH, len(self._waiting)), SLICE):
-                lines += [self._encoder.encode(one) + b"\n" for one in islice(self._waiting, start, start + SLICE)]
+                content += self._encoder.encode_lines([*islice(self._waiting, start, start + SLICE)])
                 await asyncio.sleep(0)
-            written = await asyncio.to_thread(self._write, self._folder, lines[:BATCH])
-            self._done(lines, written.bytes)
+            written = await asyncio.to_thread(self._write, self._folder, content)
+            self._done(content, written.bytes)
             if written.error is not None:
                 self.fault = Fault(self.fault.since if self.fault else self._clock(), why(written.error))
                 return
@@ -211,19 +211,19 @@ class Journal:
             missing, self._told = self.dropped - self._told, self.dropped
             self.append("gap", reason=f"{missing} records found no room while the disk refused")
 
-    def _done(self, lines: list[bytes], size: int) -> None:
+    def _done(self, content: bytes, size: int) -> None:
         """Forgets what is on the disk as a whole; a line of which only a part is there is written again."""
         if self._torn and size:
             self._torn, size = False, size - 1
-        for line in lines:
-            if size < len(line):
-                self._torn = self._torn or size > 0
-                return
-            size -= len(line)
+        done = content[:size]
+        if done:
+            self._torn = not done.endswith(b"\n")
+        for _ in range(done.count(b"\n")):
             self._waiting.popleft()
 
-    def _write(self, folder: Path, lines: list[bytes]) -> _Written:
-        content = (b"\n" if self._torn else b"") + b"".join(lines)
+    def _write(self, folder: Path, content: bytes) -> _Written:
+        if self._torn:
+            content = b"\n" + content
         done = 0
         try:
             descriptor = _opened(self._current(folder))
