@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -110,7 +110,7 @@ async def test_fault_19_a_watch_that_broke_goes_on_without_a_list(
     server = await etcd_server(version=version)
     async with scene(server) as made:
         async with watching(made.source) as before:
-            await made.natives.put((key("i4"), record("i4")))
+            revision = await made.natives.put((key("i4"), record("i4")))
             await until(lambda: "i4" in before.addresses())
             if damage == "kill":
                 await server.kill()
@@ -135,8 +135,46 @@ async def test_fault_19_a_watch_that_broke_goes_on_without_a_list(
             assert after.addresses() == {"i2": "10.0.0.9", "i3": "10.0.0.7", "i4": "10.0.0.7"}
             assert after.addresses(OTHER) == {}
             assert listing(after).identity == listing(before).identity
-            assert listing(after).revision == before.observed[-1].revision
+            assert listing(after).revision == revision
         assert await made.lists() == lists
+
+
+async def test_events_that_came_just_before_the_stream_broke_are_told(etcd: Etcd) -> None:
+    """Their consumer was busy until both were there."""
+    stream = ServiceName("stream")
+    async with scene(etcd) as made, Watcher(neighbour(made.source).watch()) as beside:
+        async with aclosing(made.source.watch()) as words:  # type: ignore[type-var]
+            while not isinstance(await anext(words), Synced):
+                pass
+            lease = await made.natives.lease()
+            await made.natives.put((key("now", "stream"), record("now", service="stream")), lease=lease)
+            assert await told(words, until=stream) == {stream}
+            await made.natives.put((key("i4"), record("i4")), lease=lease)
+            await until(lambda: "i4" in beside.addresses())
+            await made.broken(beside)
+            assert await told(words) == {USER}
+        await made.proxy.heal()
+        async with watching(made.source) as after:
+            assert told_first(after)[USER] == {"i1", "i2", "i3", "i4"}
+
+
+async def told(words: AsyncIterator[Listing | Observed | Synced], until: ServiceName | None = None) -> set[ServiceName]:
+    """The services that a watch tells of, up to one of them or to its end."""
+    services = set()
+    try:
+        async for word in words:
+            if isinstance(word, Observed):
+                services.add(word.service.name)
+                if word.service.name == until:
+                    break
+    except Unavailable:
+        pass
+    return services
+
+
+def neighbour(source: EtcdSource, **settings: float) -> EtcdSource:
+    """Another one, over the same connection."""
+    return EtcdSource(source._client, source._space, **settings)
 
 
 async def test_another_member_goes_on_without_a_list(tmp_path: Path) -> None:
@@ -257,7 +295,7 @@ async def test_whoever_ends_a_watch_has_everything_listed_anew(etcd: Etcd) -> No
 
 async def test_streams_that_keep_breaking_put_no_audit_off(etcd: Etcd) -> None:
     async with scene(etcd) as made:
-        source = EtcdSource(made.source._client, made.source._space, audit_time=3.0)
+        source = neighbour(made.source, audit_time=3.0)
         async with watching(source) as watcher:
             lists = await made.lists()
             await made.broken(watcher)
