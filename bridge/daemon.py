@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ log = logging.getLogger("isthmus.daemon")
 
 ONCE_PATIENCE = 15.0  # seconds without a word after which `--once` gives a registry up
 TICK = 1.0
+STILL = 60.0  # seconds after which a loop that writes to the disk stands still, and is not only slow
 
 
 class Daemon:
@@ -59,6 +60,8 @@ class Daemon:
             peers=self._peers,
             state=kept.folder,
         )
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._missed: frozenset[str] = frozenset()
         self._stop = asyncio.Event()
         self._notifier = Notifier(os.environ)
 
@@ -169,10 +172,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: asyncio.ensure_future(self._hup()))
         self._restore()
         async with contextlib.AsyncExitStack() as stack:
-            journal = asyncio.create_task(self.journal.run())
-            stack.push_async_callback(_ended, journal)
-            kept = asyncio.create_task(self.state.run(self._thawed))
-            stack.push_async_callback(_ended, kept)
+            await stack.enter_async_context(self._running("journal", self.journal.run()))
+            await stack.enter_async_context(self._running("state", self.state.run(self._thawed)))
             if self.configuration.bridge.listen:
                 await stack.enter_async_context(
                     Web(self.configuration.bridge.listen, self._alive, self._ready, self.metrics.text)
@@ -184,14 +185,22 @@ class Daemon:
             self.journal.append(
                 "start", reason=f"isthmus {__version__} pid={os.getpid()} file={self.configuration.hash}"
             )
-            ticking = asyncio.create_task(self._tick_loop())
-            stack.push_async_callback(_ended, ticking)
+            await stack.enter_async_context(self._running("tick", self._tick_loop()))
             self._notifier.ready()
             code = await self._once() if once else await self._forever()
             self._notifier.stopping()
             self._use_up()
             self.journal.append("stop", reason=f"pid={os.getpid()}")
         return code
+
+    @contextlib.asynccontextmanager
+    async def _running(self, name: str, work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        task = self._tasks[name] = asyncio.create_task(work, name=name)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
 
     async def _forever(self) -> int:
         stop = asyncio.ensure_future(self._stop.wait())
@@ -238,11 +247,16 @@ class Daemon:
                     targets[loss.link].desk.windows.add(key, at, loss.serving[1] - loss.serving[0])
 
     async def _tick_loop(self) -> None:
-        """Once a second: the supervisor's status line and its watchdog, which this very loop feeds."""
+        """Once a second: the supervisor's status line, and its watchdog, which is fed while all loops run."""
         while True:
             await asyncio.sleep(TICK)
-            self._notifier.status("; ".join(show.attention(self.engine)[:3]) or "all links in step")
-            self._notifier.watchdog()
+            self._notifier.status("; ".join(self._attention()[:3]) or "all links in step")
+            broken = self._broken()
+            if not broken:
+                self._notifier.watchdog()
+            for name in broken.keys() - self._missed:
+                log.critical("broken loop=%r reason=%r", name, broken[name])
+            self._missed = frozenset(broken)
             self._use_up()
 
     def _use_up(self) -> None:
@@ -314,6 +328,7 @@ class Daemon:
         fault = self.state.fault
         return {
             **show.status(self.engine),
+            "attention": self._attention(),
             "version": __version__,
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -326,8 +341,28 @@ class Daemon:
         }
 
     def _alive(self) -> tuple[bool, dict[str, Any]]:
-        """The loops run: this very answer comes from them."""
-        return True, {"alive": True}
+        """Whether every loop runs; the body names those that do not."""
+        broken = self._broken()
+        return not broken, {"alive": not broken, "broken": broken}
+
+    def _broken(self) -> dict[str, str]:
+        """The loops that do not run, each with what is wrong with it.
+
+        One that waits for a registry is not among them, however long: a restart would not bring the answer.
+        """
+        found = {
+            name: f"it has ended{_why(task)}"
+            for name, task in {**self._tasks, **self.engine.loops()}.items()
+            if task.done()
+        }
+        for name, turned in (("journal", self.journal.turned), ("last known good", self.state.known.turned)):
+            still = time.monotonic() - turned
+            if still > STILL:
+                found.setdefault(name, f"it has stood still for {still:.0f} s")
+        return found
+
+    def _attention(self) -> list[str]:
+        return [f"the loop {name}: {what}" for name, what in self._broken().items()] + show.attention(self.engine)
 
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         """Each scope synced, or serving last known good."""
@@ -408,9 +443,9 @@ class Daemon:
         raise LookupError(f"nothing is held under {hold!r}; see `isthmus holds`")
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait((task,))
+def _why(task: asyncio.Task[None]) -> str:
+    error = None if task.cancelled() else task.exception()
+    return f": {type(error).__name__}: {error}" if error is not None else ""
 
 
 def start(path: Path, *, once: bool = False, ephemeral: bool = False) -> int:

@@ -65,6 +65,7 @@ class Engine:
         self._rng = rng or random.Random()
         self._opened: dict[str, asyncio.Event] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._watching: dict[View, asyncio.Task[None]] = {}
 
     async def __aenter__(self) -> Engine:
         self._crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -204,12 +205,14 @@ class Engine:
                         async for source in registry.scopes():
                             view = self.store.view(name, source.scope)
                             self.feeds[view] = Feed(source, view, self.clock, self._rng)
-                            feeds.create_task(self.feeds[view].run())
+                            self._watching[view] = feeds.create_task(self.feeds[view].run())
                     await asyncio.Event().wait()
             except* (Unavailable, Denied) as errors:
                 log.warning("unavailable registry=%s reason=%r", name, str(errors.exceptions[0]))
             except* Exception:
                 log.exception("bug registry=%s", name)
+            finally:
+                self._watching = {view: task for view, task in self._watching.items() if view.registry != name}
             self._opened[name].clear()
             await asyncio.sleep(backoff.delay())
 
@@ -234,6 +237,14 @@ class Engine:
         fed = [one for one in self.reconcilers.values() if any(registry in link.from_ for link in one.desk.links)]
         # A standby does not see what the writer wrote: nothing is settled by what it does not hold.
         return all(one.idle and one.role in ("writer", "observing") and not one.desk.holds.count() for one in fed)
+
+    def loops(self) -> dict[str, asyncio.Task[None]]:
+        """What must run for as long as this does, by a name for people."""
+        return {
+            **{" ".join(filter(None, key)): task for key, task in self._tasks.items()},
+            **{f"feed {view!r}": task for view, task in self._watching.items()},
+            **{f"{loop} {to}": task for to, one in self.reconcilers.items() for loop, task in one.loops.items()},
+        }
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ class Journal:
 
     def __init__(self, folder: Path | None, clock: Callable[[], float] = time.time) -> None:
         self.dropped = 0  # records that found no room
+        self.turned = time.monotonic()  # when it last wrote, or saw that there is nothing to write
         self.fault: Fault | None = None
         self._folder = folder
         self._clock = clock
@@ -191,12 +192,14 @@ class Journal:
 
     async def flush(self) -> None:
         """Writes what waits; what the disk refuses goes on waiting."""
+        self.turned = time.monotonic()
         if self._folder is None or not self._waiting:
             return
         if self.fault is not None and self._clock() - self._tried < RETRY:
             return
         self._tried = self._clock()
         while self._waiting:
+            self.turned = time.monotonic()
             content = b""
             for start in range(0, min(BATCH, len(self._waiting)), SLICE):
                 content += self._encoder.encode_lines([*islice(self._waiting, start, start + SLICE)])

@@ -168,6 +168,7 @@ class Known(Recorder):
 
     def __init__(self, folder: Path | None, clock: Callable[[], float] = time.time) -> None:
         self.fault: Fault | None = None
+        self.turned = time.monotonic()  # when it last wrote, or saw that there is nothing to write
         self.damaged: list[str] = []  # what `load` had to leave out, a text for each file
         self._folder = folder
         self._clock = clock
@@ -238,11 +239,13 @@ class Known(Recorder):
 
     async def flush(self) -> None:
         """Writes what changed; a disk that refuses is noted, and tried again later from memory."""
+        self.turned = time.monotonic()
         if self._folder is None or (self.fault is not None and self._clock() - self._tried < RETRY):
             return
         self._tried = self._clock()
         try:
             for registry, scopes in list(self._scopes.items()):
+                self.turned = time.monotonic()
                 file = self._files.setdefault(registry, LogFile(self._folder / f"{registry}.log", 0))
                 if file.wants_base:
                     await file.rebase(_base(dict(scopes), self._tried))

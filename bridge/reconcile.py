@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence, Set
 from contextlib import aclosing
 from typing import Any, Protocol, cast
 
@@ -91,6 +91,7 @@ class Reconciler:
         self.role = "starting"
         self._reason = "not reached yet"  # in reading, in its drift, or with the lock
         self._failing: dict[ServiceName, str] = {}  # why the last write of a name failed
+        self.loops: dict[str, asyncio.Task[None]] = {}  # none of them ends while `run` runs
         self._store = store
         self._ear = ear
         self._clock = clock
@@ -153,18 +154,27 @@ class Reconciler:
         self._busy.clear()
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._superseded = asyncio.Event()
+        try:
+            await self._run()
+        finally:
+            self.loops = {}
+
+    async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            tasks.create_task(self._retrying("read", self._plan_loop))
-            tasks.create_task(self._retrying("drift", self._follow_drift))
-            tasks.create_task(self._confirm_loop())
-            tasks.create_task(self._resync_loop())
+            works: dict[str, Coroutine[Any, Any, None]] = {
+                "plan": self._retrying("read", self._plan_loop),
+                "drift": self._retrying("drift", self._follow_drift),
+                "confirm": self._confirm_loop(),
+                "resync": self._resync_loop(),
+            }
             if self.desk.writes:
-                tasks.create_task(self._retrying("lock", self._reign))
+                works["lock"] = self._retrying("lock", self._reign)
                 if self.peers is not None:
-                    tasks.create_task(self.peers.run(lambda: self._writing))
+                    works["peers"] = self.peers.run(lambda: self._writing)
             else:
                 self.role = "observing"
+            self.loops = {what: tasks.create_task(work) for what, work in works.items()}
 
     async def _retrying(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         backoff = Backoff(self._rng)
