@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 import msgspec
 
 from bridge import __version__, config, control, show, state
-from bridge.adapter import Cause, Change, Outcome, Sink
+from bridge.adapter import Cause, Change, Outcome, Reach, Sink
 from bridge.blocks import Configuration
 from bridge.desk import Desk
 from bridge.document import Document
@@ -39,6 +40,7 @@ log = logging.getLogger("isthmus.daemon")
 
 ONCE_PATIENCE = 15.0  # seconds without a word after which `--once` gives a registry up
 TICK = 1.0
+LISTEN = 60.0  # seconds until the first look at who writes, where `resync` is not less
 STILL = 60.0  # seconds after which a loop that writes to the disk stands still, and is not only slow
 
 
@@ -186,6 +188,7 @@ class Daemon:
                 "start", reason=f"isthmus {__version__} pid={os.getpid()} file={self.configuration.hash}"
             )
             await stack.enter_async_context(self._running("tick", self._tick_loop()))
+            await stack.enter_async_context(self._running("listen", self._listen_loop()))
             self._notifier.ready()
             code = await self._once() if once else await self._forever()
             self._notifier.stopping()
@@ -258,6 +261,17 @@ class Daemon:
                 log.critical("broken loop=%r reason=%r", name, broken[name])
             self._missed = frozenset(broken)
             self._use_up()
+
+    async def _listen_loop(self) -> None:
+        """Which owners write no more: nobody else tells, and a command sees one moment alone."""
+        wait = LISTEN
+        while True:
+            await asyncio.sleep(min(wait, self.configuration.bridge.resync))
+            wait = math.inf
+            for name, answer in (await self.engine.reach()).items():
+                owners = self.engine.owners(name) if name in self.engine.registries else None
+                if owners is not None and isinstance(answer, Reach) and answer.writers is not None:
+                    self.state.listen(answer.identity, owners, answer.writers)
 
     def _use_up(self) -> None:
         """An approval is for once: what has gone must not go again by the same word after a restart."""

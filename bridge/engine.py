@@ -283,6 +283,18 @@ class Engine:
                 return False
             await asyncio.sleep(0.02)
 
+    def owners(self, name: str) -> set[str] | None:
+        """The bridges that own something in a registry; None: not all of it is known now."""
+        views = list(self.store.views(name))
+        writing = self.reconcilers.get(name)
+        if (self._is_read(self.configuration, name) and not views) or not all(view.up for view in views):
+            return None
+        if writing is not None and writing.reason:
+            return None
+        marks = {mark.owner for view in views for one in view.services.values() for mark in one.marks.values()}
+        entries = writing.desk.entries.values() if writing is not None else ()
+        return marks | {entry.mark.owner for held in entries for entry in held.values() if entry.mark is not None}
+
     async def reach(self) -> dict[str, Reach | Exception]:
         """What every registry says of itself, or the error."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bridge import control, journal, show
+from bridge import control, journal, show, state
 from bridge.adapter import Reach
 from bridge.blocks import Configuration
 from bridge.errors import ConfigError
@@ -26,6 +26,7 @@ from bridge.terminal import (
     OUTPUT,
     Row,
     brief,
+    clock_time,
     command,
     duration,
     folder,
@@ -179,20 +180,30 @@ def services(file: Path, output: str) -> int:
         async with looking(configuration) as (engine, _):
             reached = await engine.reach()
             writers = {name: one.writers if isinstance(one, Reach) else None for name, one in reached.items()}
-            return show.service_rows(engine, writers), unreached(engine)
+            silences = {} if (kept := configuration.bridge.state) is None else state.State(Path(kept)).silences()
+            return show.service_rows(engine, writers, silences), unreached(engine)
 
     rows, missing = asyncio.run(work())
     if output == "json":
         print_json(rows)
     else:
         print_table(
-            rows,
+            [{**row, "silent": _silent(row)} for row in rows],
             ("registry", "service", "instances", "serving", "natives", "owners", "silent", "age", "origins"),
             "no services",
         )
     for text in missing:
         click.echo(f"out of reach: {text}", err=True)
     return OK
+
+
+def _silent(row: Row) -> list[str] | None:
+    if row["silent"] is None:
+        return None
+    return [
+        owner if (since := row["silent_since"][owner]) is None else f"{owner} since {clock_time(since)}"
+        for owner in row["silent"]
+    ]
 
 
 @command("explain", "isthmus explain isthmus.yaml pay-api/i1")
@@ -262,7 +273,7 @@ def status(file: Path, output: str) -> int:
 def _writer(writer: Row | None) -> str:
     if writer is None:
         return "this daemon stands by, and nobody has said yet who writes"
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(writer["since"]))
+    since = clock_time(writer["since"])
     return f"{writer['host']} writes, pid {writer['pid']}, since {since}, configuration {writer['configuration']}"
 
 

@@ -195,11 +195,15 @@ def _feeding(reconciler: Reconciler, link: str, parked: Iterable[tuple[ServiceNa
     return sum(any(supply.link.name == link for supply in reconciler.desk.supplies(name)) for name, _ in parked)
 
 
-def service_rows(engine: Engine, writers: Mapping[str, Collection[str] | None]) -> list[Row]:
+def service_rows(
+    engine: Engine,
+    writers: Mapping[str, Collection[str] | None],
+    silences: Mapping[tuple[str, str], float],
+) -> list[Row]:
     """The services of every registry, with who owns and who serves them.
 
     `writers`: by registry, the bridges whose daemon writes there now, None where nobody knows; `silent` names the
-    owners without one.
+    owners without one. `silences`: by identity and owner, since when one has been silent, in seconds since the epoch.
     """
     now = engine.clock()
     rows = []
@@ -207,6 +211,7 @@ def service_rows(engine: Engine, writers: Mapping[str, Collection[str] | None]) 
         for name, service in sorted(view.services.items()):
             owners = Counter(mark.owner for mark in service.marks.values())
             natives = len(service.instances) - sum(owners.values())
+            silent = _silent(owners, writers.get(view.registry))
             rows.append(
                 {
                     "registry": view.registry,
@@ -217,7 +222,8 @@ def service_rows(engine: Engine, writers: Mapping[str, Collection[str] | None]) 
                     "age": scope_row(engine, view, now)["age"],
                     "natives": natives,
                     "owners": dict(owners),
-                    "silent": _silent(owners, writers.get(view.registry)),
+                    "silent": silent,
+                    "silent_since": {owner: silences.get((view.identity, owner)) for owner in silent or ()},
                     "origins": sorted(
                         {mark.path[0] for mark in service.marks.values()} | ({view.identity} if natives else set())
                     ),

@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +65,17 @@ class Copied(msgspec.Struct, frozen=True):
     scope: str
 
 
+class Silent(msgspec.Struct, frozen=True, kw_only=True):
+    """An owner of what stands in a registry (its identity) that nobody has been seen to write for.
+
+    `since`: the first of the looks that all found it so, in seconds since the epoch.
+    """
+
+    registry: str
+    owner: str
+    since: float
+
+
 class Told(msgspec.Struct, frozen=True):
     """The freezes that all daemons of this bridge are known to know, by link; `turn` as in `bridge.succession`."""
 
@@ -91,6 +102,7 @@ class State:
         self.approvals = Table(folder / "approvals.json" if folder else None, Approval, clock, REMEMBERED)
         self.shown = Table(folder / "shown.json" if folder else None, Shown, clock, REMEMBERED)
         self.copies = Table(folder / "copies.json" if folder else None, Copied, clock)
+        self.silent = Table(folder / "silent.json" if folder else None, Silent, clock, REMEMBERED)
         self.told = Table(folder / "told.json" if folder else None, Told, clock)  # by destination
         self._accepted: Accepted | None = None
         self._accept_fault: Fault | None = None
@@ -99,7 +111,7 @@ class State:
     @property
     def fault(self) -> Fault | None:
         """The oldest trouble with the disk, None where there is none."""
-        tables = (self.freezes, self.approvals, self.shown, self.copies, self.told)
+        tables = (self.freezes, self.approvals, self.shown, self.copies, self.silent, self.told)
         parts = (self._accept_fault, self.known.fault, *(table.fault for table in tables))
         return min((part for part in parts if part is not None), key=lambda part: part.since, default=None)
 
@@ -152,6 +164,22 @@ class State:
         """The first copies that are done."""
         return {(one.destination, one.source, one.scope) for one in self.copies.entries.values()}
 
+    # -- owners that write no more
+
+    def listen(self, registry: str, owners: Collection[str], writers: Collection[str]) -> None:
+        """Notes which owners of what stands in a registry (its identity) are silent now, and forgets who is not."""
+        silent = {owner: f"{registry} {owner}" for owner in owners if owner not in writers}
+        for key, one in list(self.silent.entries.items()):
+            if one.registry == registry and one.owner not in silent:
+                self.silent.drop(key)
+        for owner, key in sorted(silent.items()):
+            if key not in self.silent.entries:
+                self.silent.put(key, Silent(registry=registry, owner=owner, since=self._clock()))
+
+    def silences(self) -> dict[tuple[str, str], float]:
+        """By identity of a registry and owner, since when that owner has been found silent there."""
+        return {(one.registry, one.owner): one.since for one in self.silent.entries.values()}
+
     # -- the last accepted file
 
     def accept(self, path: Path, digest: str, text: str) -> None:
@@ -192,7 +220,7 @@ class State:
             before = self.in_force()
             while True:
                 await asyncio.sleep(EVERY)
-                for table in (self.freezes, self.approvals, self.shown, self.copies, self.told):
+                for table in (self.freezes, self.approvals, self.shown, self.copies, self.silent, self.told):
                     table.refresh()
                 if (now := self.in_force()) != before:
                     ended, before = before - now, now

@@ -132,8 +132,12 @@ def brief(instance: Row | None) -> str:
     return f"{instance['address']}:{ports}" + (f" {health}" if health else "")
 
 
+def clock_time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
 def timed(rows: Sequence[Row]) -> list[Row]:
-    return [{**row, "at": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["at"]))} for row in rows]
+    return [{**row, "at": clock_time(row["at"])} for row in rows]
 
 
 def print_holds(rows: Sequence[Row]) -> None:

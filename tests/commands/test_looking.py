@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
+from typing import cast
 
 from tests.commands.conftest import Pair
 from tests.natives import Etcd as Natives
-from tests.running import until
+from tests.running import Bridge, until
 from tests.servers import ports
 from tests.servers.etcd import Etcd
 
@@ -17,7 +20,19 @@ PLAN = {"changes", "holds", "not_written", "unreached"}
 CHANGE = {"action", "link", "to", "service", "instance", "cause", "held", "before", "after"}
 INSTANCE = {"id", "address", "ports"}
 DIFFERENCE = {"service", "instance", "field", "difference", "left", "right"}
-SERVICE = {"registry", "scope", "service", "instances", "serving", "age", "natives", "owners", "silent", "origins"}
+SERVICE = {
+    "registry",
+    "scope",
+    "service",
+    "instances",
+    "serving",
+    "age",
+    "natives",
+    "owners",
+    "silent",
+    "silent_since",
+    "origins",
+}
 STEP = {"step", "at", "service", "instance", "what", "why"}
 
 
@@ -181,6 +196,36 @@ async def test_services_name_owners_and_those_that_are_silent(pair: Pair, etcd: 
         await bridge.stop()
         assert (await row())["silent"] == ["b1"]
         assert "pay-api" in (await bridge.isthmus("services")).out
+
+
+async def test_since_when_an_owner_is_silent_is_what_a_daemon_has_seen(pair: Pair, etcd: Etcd, folder: Path) -> None:
+    registries = {**pair.bridge.registries, "core": etcd_block(etcd)}
+    into, onward = ({**pair.bridge.links[0], **ends} for ends in ({"to": "core"}, {"from": "core"}))
+    old = Bridge(folder, registries, [into], name="old", id="old")
+    looks = Bridge(folder, registries, [onward], name="looks", id="looks", resync="1s")
+
+    async def since() -> float | None:
+        ran = await looks.isthmus("services", "-o", "json")
+        (row,) = [one for one in ran.json if (one["registry"], one["service"]) == ("core", "pay-db")]
+        assert row["silent"] == ["old"], row
+        return cast("float | None", row["silent_since"]["old"])
+
+    before = time.time()
+    assert (await old.isthmus("run", "--once")).code == 0
+    assert await since() is None  # silent now, and nobody has looked before
+    async with looks:
+        seen = await until(since, "the daemon has found it silent")
+        assert before < seen < time.time()
+        assert await looks.stop() == 0
+        await looks.start()
+        assert await since() == seen  # the folder remembers it
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen))
+        assert f"old since {clock}" in (await looks.isthmus("services")).out
+        async with old:
+            await until(old.writes, "it writes again")
+            await until(lambda: not (looks.state / "silent.json").read_text().count("old"), "the daemon has heard it")
+            await old.stop()
+        assert await until(since, "it is silent anew") > seen
 
 
 async def test_explain_shows_the_way_of_one_instance(pair: Pair) -> None:
