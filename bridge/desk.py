@@ -145,6 +145,9 @@ class Desk:
 
     def affected(self, version: int) -> Iterator[tuple[ServiceName, Seen]]:
         """The target names that the services which changed after that version feed."""
+        if version < self._store.forgotten:
+            seen = Seen(self._clock(), self._store.version)
+            yield from ((name, seen) for name in [*self.names()])
         namespaces = self._sink.traits.namespaces
         for registry, service, seen in self._store.since(version):
             for link in self._links.values():

@@ -11,6 +11,7 @@ from bridge.model import Instance, Service, ServiceName
 
 EVERY_ID = "*"  # in Observed.unreadable: the whole service could not be read
 EVENTS_KEPT = 100_000  # deletions remembered as events; older ones count as absences, which the guard doubts more
+GONE_KEPT = 10_000  # services of which is known when they went; who is further behind looks at all that it holds
 
 
 class Seen(NamedTuple):
@@ -267,6 +268,7 @@ class Store:
         recorder: Recorder | None = None,
     ) -> None:
         self.version = 0
+        self.forgotten = 0  # up to that version, some services that are gone are told of no more
         self.syncs = 0  # times that a scope's word came to count: what waited for it may go on
         self.follows: frozenset[str] = frozenset()  # registries of which also what other synchronisers wrote is sent
         self.scrub = scrub
@@ -274,6 +276,7 @@ class Store:
         self._clock = clock
         self._views: dict[str, dict[str, View]] = {}
         self._touched: dict[tuple[str, ServiceName], Seen] = {}  # in order of version
+        self._room = 2 * GONE_KEPT
         self._waiting: list[asyncio.Future[None]] = []
 
     def view(self, registry: str, scope: str) -> View:
@@ -299,11 +302,16 @@ class Store:
         key = (registry, name)
         self._touched.pop(key, None)
         self._touched[key] = Seen(self._clock(), self.version)
+        if len(self._touched) > self._room:
+            self._forget_gone()
         if self._waiting:
             self.wake()
 
     def since(self, version: int) -> list[tuple[str, ServiceName, Seen]]:
-        """The services that changed after that version, oldest first, each with when it was seen."""
+        """The services that changed after that version, oldest first, each with when it was seen.
+
+        Whoever comes with a version below `forgotten` looks at all that it holds as well.
+        """
         found = []
         for key in reversed(self._touched):
             seen = self._touched[key]
@@ -312,6 +320,17 @@ class Store:
             found.append((*key, seen))
         found.reverse()
         return found
+
+    def _forget_gone(self) -> None:
+        """Forgets the services that are gone, but for the newest: names come and go for ever."""
+        gone = [
+            (registry, name)
+            for registry, name in self._touched
+            if not any(name in view.services for view in self.views(registry))
+        ]
+        for key in gone[:-GONE_KEPT]:
+            self.forgotten = max(self.forgotten, self._touched.pop(key).change)
+        self._room = 2 * (len(self._touched) + GONE_KEPT)
 
     def wake(self) -> None:
         """Wakes every consumer that waits."""
