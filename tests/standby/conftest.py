@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from kazoo.exceptions import NoNodeError
 
 from adapters.etcd.lock import LOCK_TTL
 from tests.adapters.zookeeper.lab import Native
@@ -19,7 +20,7 @@ from tests.servers.zookeeper import ZooKeeper
 
 SESSION = 4.0  # seconds
 
-Entries = dict[str, int]  # places of entries, with the transaction that wrote each
+Entries = dict[str, tuple[int, bytes]]  # by place: the transaction that wrote an entry, and what it wrote
 
 
 class Target(NamedTuple):
@@ -40,9 +41,14 @@ class Site(NamedTuple):
     two: Bridge
 
     async def copied(self) -> bool:
-        """Whether all that the inventory has stands at the target, and nothing else."""
-        wanted = {f"{service}/{id}" for service, ones in self.inventory.services.items() for id in ones}
-        return (await self.target.entries()).keys() == wanted
+        """Whether all that the inventory has stands at the target as it is there, and nothing else."""
+        wanted = {
+            f"{service}/{id}": one["address"].encode()
+            for service, ones in self.inventory.services.items()
+            for id, one in ones.items()
+        }
+        found = await self.target.entries()
+        return found.keys() == wanted.keys() and all(wanted[place] in content for place, (_, content) in found.items())
 
     @contextlib.asynccontextmanager
     async def both(self) -> AsyncIterator[None]:
@@ -87,7 +93,10 @@ async def etcd_target(etcd_server: StartEtcd) -> AsyncIterator[Target]:
     async with Etcd(server.address) as native:
 
         async def entries() -> Entries:
-            return {kv.key.decode().removeprefix("/microservices/"): kv.mod_revision for kv in await native.below()}
+            return {
+                kv.key.decode().removeprefix("/microservices/"): (kv.mod_revision, bytes(kv.value))
+                for kv in await native.below()
+            }
 
         async def note() -> bytes:
             (kv,) = await native.below("/isthmus/desk/")
@@ -106,8 +115,9 @@ async def zookeeper_target(zookeeper: ZooKeeper) -> AsyncIterator[Target]:
             zk = native.zk
             for service in zk.get_children("/services") if zk.exists("/services") else ():
                 for id in zk.get_children(f"/services/{service}"):
-                    if stat := zk.exists(f"/services/{service}/{id}"):
-                        found[f"{service}/{id}"] = stat.mzxid
+                    with contextlib.suppress(NoNodeError):
+                        value, stat = zk.get(f"/services/{service}/{id}")
+                        found[f"{service}/{id}"] = stat.mzxid, bytes(value)
             return found
 
         async def entries() -> Entries:
