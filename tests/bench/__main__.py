@@ -14,9 +14,9 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tests.bench import cold, cost, latency, machine, memory, throughput
+from tests.bench import cold, cost, latency, machine, memory, standby, throughput
 from tests.bench.sides import KINDS
 from tests.bench.stage import Pair, Stage, set_up
 from tests.bench.table import Row, lines
@@ -28,16 +28,28 @@ SIZES, SMALL = (1_000, 10_000, 100_000), (1_000, 10_000)  # resident instances
 
 Measure = Callable[[Stage, bool], Awaitable[list[Row]]]
 
-ROWS: dict[str, Measure] = {
-    "latency": lambda stage, quick: latency.measure(stage, 15.0 if quick else 120.0, random.Random(1)),
-    "throughput": lambda stage, quick: throughput.sustained(stage, 2.0 if quick else 8.0),
-    "burst": lambda stage, quick: throughput.burst(stage, 2 if quick else 5, 2_000 if quick else 10_000),
-    "cpu": lambda stage, quick: cost.cpu(stage, SMALL if quick else SIZES, 6.0 if quick else 60.0),
-    "writes": lambda stage, quick: cost.writes(stage, 50 if quick else 500, 3.0 if quick else 10.0),
-    "list": lambda stage, quick: cold.listing(stage, 10_000 if quick else 100_000, 2 if quick else 7),
-    "copy": lambda stage, quick: cold.copying(stage, 10_000 if quick else 100_000, 1 if quick else 3),
-    "memory": lambda stage, quick: memory.slope(stage, (0, 5_000, 10_000) if quick else (0, 25_000, 50_000, 100_000)),
-    "restart": lambda stage, quick: cold.restart(stage, 10_000 if quick else 100_000, 2 if quick else 5),
+
+class Part(NamedTuple):
+    """What is measured at once, and the seconds that it takes: about so many, and in the small version."""
+
+    measure: Measure
+    seconds: float
+    quickly: float
+
+
+ROWS = {
+    "latency": Part(lambda stage, quick: latency.measure(stage, 15.0 if quick else 80.0, random.Random(1)), 95, 27),
+    "throughput": Part(lambda stage, quick: throughput.sustained(stage, 2.0 if quick else 5.0), 150, 50),
+    "burst": Part(lambda stage, quick: throughput.burst(stage, 2 if quick else 5, 2_000 if quick else 10_000), 70, 20),
+    "cpu": Part(lambda stage, quick: cost.cpu(stage, SMALL if quick else SIZES, 6.0 if quick else 36.0), 120, 30),
+    "writes": Part(lambda stage, quick: cost.writes(stage, 50 if quick else 500, 3.0 if quick else 10.0), 50, 20),
+    "list": Part(lambda stage, quick: cold.listing(stage, 10_000 if quick else 100_000, 2 if quick else 7), 50, 10),
+    "copy": Part(lambda stage, quick: cold.copying(stage, 10_000 if quick else 100_000, 1 if quick else 3), 200, 20),
+    "memory": Part(
+        lambda stage, quick: memory.slope(stage, (0, 5_000, 10_000) if quick else (0, 25_000, 50_000, 100_000)), 60, 20
+    ),
+    "restart": Part(lambda stage, quick: cold.restart(stage, 10_000 if quick else 100_000, 2 if quick else 5), 40, 15),
+    "standby": Part(lambda stage, quick: standby.take_over(stage, 1 if quick else 3), 100, 30),
 }
 
 
@@ -51,7 +63,7 @@ async def run(pairs: list[Pair], names: list[str], quick: bool) -> tuple[list[di
             began, before = time.monotonic(), machine.times()
             try:
                 async with set_up(pair, folder / "stage") as stage:
-                    rows = await ROWS[name](stage, quick)
+                    rows = await ROWS[name].measure(stage, quick)
             except Exception as error:
                 broken.append(f"{pair} {name}: {type(error).__name__}: {error}; its logs are in {folder}")
                 print(broken[-1], file=sys.stderr, flush=True)

@@ -97,7 +97,7 @@ class Bridge:
         self.state = stage.folder / f"{name}.state"
         self._file = stage.folder / f"{name}.yaml"
         written = {
-            "bridge": {"id": name, "state": str(self.state), "listen": f"127.0.0.1:{self._port}", **settings},
+            "bridge": {"id": name, "state": str(self.state), "listen": f"127.0.0.1:{self._port}"} | settings,
             "registries": {
                 "source": kind(stage.pair.source).block(stage.source.address, prefix),
                 "target": kind(stage.pair.target).block(stage.target.address, prefix),
