@@ -463,15 +463,20 @@ class Reconciler:
     async def _confirm(
         self, identity: str, scope: str, service: ServiceName, ones: list[HeldRemoval], limit: asyncio.Semaphore
     ) -> None:
-        """Asks a source afresh, and lets go what it agrees to; where it disagrees, its watch is wrong."""
+        """Asks a source afresh, and lets go what it agrees to; where it disagrees, its watch is wrong.
+
+        While its watch is down, whoever answers may be another life of it, and that one's word waits, too (rule 3).
+        """
         view = next((v for v in self._store.views() if v.identity == identity and v.scope == scope), None)
         observed: Observed | None = None
-        if view is not None and view.synced:
+        if view is not None and _is_itself(view):
             async with limit:
                 try:
                     observed = await self._second_opinion(view, service)
                 except Exception as error:
                     log.info("no second opinion service=%s reason=%r", service, str(error))
+            if not _is_itself(view):
+                observed = None
         wrong = False
         for one in ones:
             if view is not None and observed is not None and _agrees(one, view, observed):
@@ -486,6 +491,11 @@ class Reconciler:
             self._relist(view)
 
 
+def _is_itself(view: View) -> bool:
+    """Whether the store that answers is the one that was known, as far as its watch can tell."""
+    return view.synced and view.up and not view.doubt
+
+
 def _agrees(one: HeldRemoval, view: View, observed: Observed) -> bool:
     """Whether a fresh read says what the watch said: what is there but cannot be read agrees with nothing."""
     mark = one.removal.change.mark
@@ -494,7 +504,8 @@ def _agrees(one: HeldRemoval, view: View, observed: Observed) -> bool:
     there = observed.service.instances.get(mark.instance)
     if there is None:
         return True
-    if one.removal.cause is Cause.HEALTH:
-        return not there.serving
     known = view.services.get(mark.service)
-    return one.removal.cause is Cause.EVENT and known is not None and known.instances.get(mark.instance) == there
+    said = known.instances.get(mark.instance) if known is not None else None
+    if one.removal.cause is Cause.HEALTH:
+        return said is not None and not there.serving
+    return one.removal.cause is Cause.EVENT and said == there

@@ -83,6 +83,23 @@ def _stale_read_trusted() -> Replacements:
     return [(reconcile, "_agrees", _always(True))]
 
 
+def _anyone_agrees() -> Replacements:
+    return [(reconcile, "_is_itself", lambda view: view.synced)]
+
+
+def _ill_agrees_with_gone() -> Replacements:
+    real = reconcile._agrees
+
+    def agrees(one: Any, view: Any, observed: Observed) -> bool:
+        mark = one.removal.change.mark
+        there = observed.service.instances.get(mark.instance)
+        return real(one, view, observed) or (
+            one.removal.cause is Cause.HEALTH and there is not None and not there.serving
+        )
+
+    return [(reconcile, "_agrees", agrees)]
+
+
 def _approves_what_has_grown() -> Replacements:
     def approve(self: holds.Holds, hold: str, now: float) -> tuple[holds.Item, ...]:
         standing = tuple(one.item for held in self._held.values() for one in held.values())
@@ -318,6 +335,12 @@ MUTANTS: dict[str, Mutant] = {
     "doubt-ignored": Mutant("a doubted life takes away what it lacks", ("restored",), _doubt_ignored),
     "config-not-held": Mutant("what the file takes away goes at once", ("excluded",), _config_not_held),
     "stale-read-trusted": Mutant("the second opinion always agrees", ("some_is_not_listed",), _stale_read_trusted),
+    "anyone-agrees": Mutant(
+        "the second opinion is another life's", ("emptied_before_the_second_opinion",), _anyone_agrees
+    ),
+    "ill-agrees-with-gone": Mutant(
+        "what drains is taken away for a watch that leaves it out", ("draining_and_left_out",), _ill_agrees_with_gone
+    ),
     "grown-set-approved": Mutant(
         "approving a set frees what was not shown", ("grown_after_it_was_shown",), _approves_what_has_grown
     ),

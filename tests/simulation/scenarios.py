@@ -106,6 +106,29 @@ async def listed_slowly(world: World) -> None:
     await asyncio.sleep(LONG)
 
 
+async def emptied_before_the_second_opinion(world: World) -> None:
+    """A false deletion is held; the store comes back with nothing in it, is asked, and its watch does not know yet."""
+    source, _ = await _one_way(world, instances=1)
+    source.weather = Weather(hidden=lambda name, _: name == ONE)
+    source.announce([ONE])
+    await asyncio.sleep(1.0)
+    source.cut(Unavailable("reset", 10.0))
+    source.weather = Weather()
+    source.empty()
+    await asyncio.sleep(LONG)
+    source.mend()
+
+
+async def draining_and_left_out(world: World) -> None:
+    """The only instance drains, which is held; the source leaves it out, and a fresh read has it as it is."""
+    source, _ = await _one_way(world, instances=1)
+    world.alter(source, ONE, next(iter(source.rightful[ONE])), health=Health.DRAINING)
+    await asyncio.sleep(1.0)
+    source.weather = Weather(hidden=lambda name, _: name == ONE)
+    source.announce([ONE])
+    await asyncio.sleep(LONG)
+
+
 async def most_come_back(world: World) -> None:
     """More than half is deleted in one moment, and held; most of it comes back, and the rest needs no operator."""
     source, target = await _one_way(world, services=20, instances=1, natives=1)
@@ -499,6 +522,8 @@ SCENARIOS: dict[str, Scenario] = {
         some_is_not_listed,
         erosion,
         listed_slowly,
+        emptied_before_the_second_opinion,
+        draining_and_left_out,
         most_come_back,
         first_listing_breaks,
         restored,
