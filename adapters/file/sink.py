@@ -176,9 +176,11 @@ class FileSink:
             self._look(frozenset({name}))
             before = self._own(name)
             after = dict(before)
+            holder = self._view.stands(name).holder
             outcomes = [self._decide(after, change) for change in changes]
             if after != before:
-                self._write(path, after)
+                self._write(path, after, self._bridge)
+            self._take_out(path, {each.change.id: holder[each.change.id] for each in outcomes if _is_adopted(each)})
         except Superseded:
             raise
         except IsthmusError as error:
@@ -213,7 +215,13 @@ class FileSink:
             if held or change.id in entries or change.id in stands.unreadable:
                 raise Conflict(f"{held or path}: {change.id} stands there")
         elif change.adopt and held is not None and held != path:
-            raise Rejected(f"{held} is not written by this bridge: remove {change.id} there, and it will be written")
+            if not _owner(held):
+                raise Rejected(f"{held} is kept by people: remove {change.id} there, and it will be written")
+            if (
+                _version(stands.service.instances[change.id], stands.service.marks.get(change.id))
+                != change.before.version
+            ):
+                raise Conflict(f"{held}: {change.id} is not what it was")
         elif held != path or not ours or not (ours[1] or change.adopt) or not stands_as_it_was:
             if change.after is None and not held and not ours:
                 return None
@@ -228,7 +236,23 @@ class FileSink:
         entries[change.id] = self.canonical(change.service, change.after), change.mark
         return _version(*entries[change.id])
 
-    def _write(self, path: str, entries: Entries) -> None:
+    def _take_out(self, path: str, adopted: dict[str, str]) -> None:
+        """Takes what stands in our file now, `path`, out of the files that it was adopted from, by id.
+
+        It stood in both for a moment, alike: nobody saw it gone. The caller keeps the bridges of those files still.
+        """
+        for theirs in sorted(set(adopted.values()) - {path}):
+            if folder.signature(self._root, theirs) != self._view.files[theirs].signature:
+                raise Conflict(f"{theirs} was written a moment ago")
+            decoded = self._view.decoded(theirs)
+            rest = {
+                id: (instance, decoded.marks.get(id))
+                for id, instance in decoded.instances.items()
+                if adopted.get(id) != theirs
+            }
+            self._write(theirs, rest, _owner(theirs))
+
+    def _write(self, path: str, entries: Entries, owner: str) -> None:
         """Raises OSError, Superseded, Conflict (written since we read it), Rejected (too long)."""
         file = self._view.files.get(path)
         strays = file.decoded.strays if file else ()
@@ -240,7 +264,7 @@ class FileSink:
             os.unlink(os.path.join(self._root, path))
             self._view.put(path, None, mapping.Decoded())
             return
-        content = mapping.encode(self._bridge, entries, strays)
+        content = mapping.encode(owner, entries, strays)
         if len(content) > folder.LIMIT:
             raise Rejected(f"{path} would be longer than {folder.LIMIT} bytes")
 
@@ -269,6 +293,16 @@ class FileSink:
     def _stand(self) -> None:
         if self._term is None or not self._term.stands():
             raise Superseded(f"the lock of {self._bridge} in {self._root} is not ours")
+
+
+def _owner(path: str) -> str:
+    """The bridge that writes a file, "" where people do."""
+    there = folder.place(path)
+    return there.owner if there else ""
+
+
+def _is_adopted(outcome: Outcome) -> bool:
+    return outcome.change.adopt and outcome.error is None
 
 
 def _version(instance: Instance, mark: Mark | None) -> str:

@@ -157,7 +157,7 @@ async def test_peoples_files_are_never_taken_over(pair: Pair) -> None:
     text = (pair.cluster.path / "pay-api.yaml").read_text()
     refused = await pair.bridge.isthmus("adopt", "inventory-to-cluster", "--yes")
     assert refused.code == 1
-    assert "pay-api.yaml is not written by this bridge" in refused.err
+    assert "pay-api.yaml is kept by people: remove i1 there" in refused.err
     assert (pair.cluster.path / "pay-api.yaml").read_text() == text
     assert pair.copies() == {}
 
@@ -170,3 +170,38 @@ async def test_in_a_folder_a_release_and_an_adoption_are_inverse(pair: Pair) -> 
     assert not any('"isthmus":' in path.read_text() for path in pair.cluster.path.glob("*.isthmus.yaml"))
     assert (await pair.bridge.isthmus("adopt", "inventory-to-cluster", "--yes")).code == 0
     assert {path.name: path.read_text() for path in pair.cluster.path.glob("*.isthmus.yaml")} == before
+
+
+@pytest.mark.parametrize(("old", "new"), [("a", "b"), ("b", "a")])  # of two files with one id, the first by name counts
+async def test_in_a_folder_another_bridges_records_are_taken_over_and_nobody_sees_them_gone(
+    pair: Pair, folder: Path, old: str, new: str
+) -> None:
+    link = {**pair.bridge.links[0], "services": {"include": ["*"]}}
+    theirs = Bridge(folder, pair.bridge.registries, [link], name=old, id=old)
+    ours = Bridge(folder, pair.bridge.registries, pair.bridge.links, name=new, id=new)
+    reads = {"from": "cluster", "to": "seen", "policy": "sync", "services": {"include": ["*"]}}
+    seen = Folder(folder / "seen")
+    registries = {**pair.bridge.registries, "seen": {"kind": "file", "path": str(seen.path)}}
+    sees = Bridge(folder, registries, [reads], name="sees", id="sees")
+    await run_once(theirs)
+    async with sees:
+        await until(lambda: len(list(seen.path.glob("*.yaml"))) == 3, "it sees all of them")
+        async with theirs:
+            await until(theirs.writes)
+            refused = await ours.isthmus("adopt", "inventory-to-cluster", "--owner", old, "--yes")
+            assert (refused.code, "stop it first" in refused.err) == (1, True)
+            await theirs.stop()
+        taken = await ours.isthmus("adopt", "inventory-to-cluster", "--owner", old, "--yes", "-o", "json")
+        assert (taken.code, len(taken.json["adopt"]), taken.json["failed"]) == (0, 5, []), taken.err
+        assert {path.name for path in pair.cluster.path.glob("*.yaml")} == {
+            f"pay-api.{new}.isthmus.yaml",
+            f"pay-db.{new}.isthmus.yaml",
+            f"shop.{old}.isthmus.yaml",
+        }
+        pair.inventory.set("pay-new", n1="192.0.2.41")
+        await run_once(ours)
+        await until(lambda: len(list(seen.path.glob("*.yaml"))) == 4, "it sees what the new owner writes")
+        assert "remove" not in {line["kind"] for line in (await sees.isthmus("log", "-o", "json")).json}
+        pair.inventory.set("pay-api", i1="192.0.2.1", i2="192.0.2.2")
+        async with ours:
+            await until(lambda: len(pair.copies()["pay-api"]) == 2, "it is the new owner's to remove")

@@ -33,7 +33,7 @@ class Lab(Protocol):
     change: a record says more than its key does, and may be another one under the same key.
     write: it is no registry that is only read. lease: entries can die with their writer.
     erase: a native deletes what a bridge wrote, and leaves its ledger entry.
-    adopt: a bridge may take over what somebody else wrote.
+    adopt: a bridge may take over what natives wrote.
     `form`: what the registry makes of an instance; see `instance`.
     """
 

@@ -504,7 +504,6 @@ async def test_a_native_is_taken_over_in_place_if_it_is_as_it_was(lab: Lab, sink
 async def test_what_another_bridge_wrote_is_taken_over_in_place_if_it_is_as_it_was(
     lab: Lab, sink: Sink, other: Sink
 ) -> None:
-    need(lab, "adopt")
     need(lab, "change")
     (one, two, three) = await write(other, *(create(PAY, instance(number), OTHER) for number in (1, 2, 3)))
     await write(other, change(PAY, two, instance(2, turn="2"), OTHER), release(PAY, three))
