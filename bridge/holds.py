@@ -62,6 +62,7 @@ class Holds:
         self._shown: dict[str, frozenset[Item]] = {}
         self._asked: dict[ServiceName, dict[tuple[Scope, Cause], int]] = {}
         self._losses: dict[tuple[Scope, Cause], int] = {}
+        self._most = 0  # of them in all, since somebody asked: what comes and goes between two looks counts
         # What was held and is asked no more, and until when it counts as lost all the same; the oldest comes first.
         self._returned: dict[tuple[Scope, Cause], dict[tuple[ServiceName, str], float]] = {}
 
@@ -80,6 +81,7 @@ class Holds:
                 self._losses[key] = self._losses.get(key, 0) + 1
         if asked:
             self._asked[name] = asked
+            self._most = max(self._most, sum(self._losses.values()))
 
     def came_back(self, one: HeldRemoval, until: float) -> None:
         """A held removal is asked no more: its siblings may come back as well, so for a while they are judged with it.
@@ -178,8 +180,9 @@ class Holds:
         return sum(1 for held in self._held.values() for one in held.values() if link is None or one.item[0] == link)
 
     def asked(self) -> int:
-        """How many serving instances are asked to go in all, held ones included."""
-        return sum(self._losses.values())
+        """How many serving instances were asked to go at most since the last call, held ones included."""
+        most, self._most = self._most, sum(self._losses.values())
+        return most
 
     def names(self) -> Collection[ServiceName]:
         """The names under which something is held."""

@@ -38,3 +38,13 @@ def test_what_came_back_and_goes_again_counts_once() -> None:
     holds.came_back(HeldRemoval(removal(1), Verdict("hard_share: 5 of 5", operator=True), 100.0, None), 130.0)
     holds.ask(NAME, [removal(1)])
     assert holds.losses(SCOPE, Cause.EVENT, 110.0) == (1, 0.0)
+
+
+def test_a_loss_that_came_and_shrank_between_two_looks_is_seen_to_shrink() -> None:
+    """Else what is left of it would be held for ever by the rule that the whole of it broke."""
+    holds = Holds()
+    assert holds.asked() == 0
+    holds.ask(NAME, [removal(number) for number in range(5)])
+    holds.ask(NAME, [removal(1)])
+    assert holds.asked() == 5
+    assert holds.asked() == 1
