@@ -100,7 +100,7 @@ class ZooKeeper:
         async with aclosing(self._tree.folders([self._tree.folder_of(name)])) as folders:
             async for folder in folders:
                 for key, pair in folder.pairs.items():
-                    for root, node in zip((self._tree.root, self._tree.ledger), pair, strict=True):
+                    for root, node in ((self._tree.root, pair.entry), (self._tree.ledger, pair.word)):
                         if node is not None:
                             found[f"{root}/{key}"] = node.value.decode(errors="replace")
         return found

@@ -48,17 +48,15 @@ def error_of(error: Exception) -> Exception:
 
 def values_of(answer: Answer) -> list[Node | None]:
     """The nodes of an answer, None for those that are not there; raises where one could not be read."""
-    return [None if _missing(one) else one for one in answer.value]
+    return [one if type(one) is Node or not _missing(one) else None for one in answer.value]
 
 
 def lists_of(answer: Answer) -> list[list[str] | None]:
     """The names of the children, None for nodes that are not there; raises where one could not be read."""
-    return [None if _missing(one) else one for one in answer.value]
+    return [one if type(one) is list or not _missing(one) else None for one in answer.value]
 
 
-def _missing(result: object) -> bool:
-    if isinstance(result, Exception):
-        if isinstance(result, kazoo.NoNodeError):
-            return True
-        raise error_of(result)
-    return False
+def _missing(error: Exception) -> bool:
+    if isinstance(error, kazoo.NoNodeError):
+        return True
+    raise error_of(error)

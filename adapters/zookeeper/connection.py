@@ -29,7 +29,7 @@ from adapters.zookeeper.config import TLS
 
 DIAL_TIME = 4.0  # seconds for TCP and TLS to one server, so that the next one gets its turn
 END_TIME = 1.0  # seconds that a server may take to close a session
-ANSWER_LIMIT = 64 << 20  # bytes: stock clients stop at jute.maxbuffer, 1 MiB, where one node's children may be more
+ANSWER_LIMIT = 256 << 20  # bytes: stock clients stop at jute.maxbuffer, 1 MiB, where one node's children may be more
 RETRY = {"max_tries": -1, "delay": 0.1, "backoff": 2, "max_delay": 1.0}  # of dialling all servers in turn
 RECEIVE = 1 << 20  # bytes taken from the system at once: after each taking, this thread waits for its turn again
 NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)

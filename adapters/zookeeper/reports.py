@@ -53,7 +53,9 @@ class Reports:
             some = missing[first : first + PACKET]
             await self._client.connected()
             nodes = values_of(await self._client.reads(some))
-            self._read.update((path, node and node.value) for path, node in zip(some, nodes, strict=True))
+            self._read.update(
+                (path, node.value if node is not None else None) for path, node in zip(some, nodes, strict=True)
+            )
         return {id: self._resolved(record, paths[id]) for id, record in records.items()}
 
     def _path(self, name: ServiceName, record: Record | None) -> str | None:
@@ -65,8 +67,8 @@ class Reports:
             return record
         report = self._read[path]
         if report is None:  # as consumers have it: they do not see it
-            return record._replace(instance=replace(record.instance, health=Health.UNHEALTHY))
+            return replace(record, instance=replace(record.instance, health=Health.UNHEALTHY))
         try:
-            return record._replace(instance=self._mapping.reported(record.instance, report))
+            return replace(record, instance=self._mapping.reported(record.instance, report))
         except Undecodable as error:
             return Record(None, record.mark, str(error))

@@ -200,7 +200,7 @@ class ZooKeeperSink:
 
     def _classify(self, name: ServiceName, pair: Pair, classes: dict[ServiceName, set[str | None]]) -> None:
         """What others' payloads are, for later writes."""
-        entry, word = pair
+        entry, word = pair.entry, pair.word
         if self._tree.layout.shared and entry is not None and not self._is_ours(word):
             with contextlib.suppress(Undecodable):
                 classes[name] = {*classes.get(name, ()), jackson.payload_class(entry.value)}
@@ -214,7 +214,7 @@ class ZooKeeperSink:
         services: dict[ServiceName, dict[str, Entry]],
         loose: dict[ServiceName, dict[str, Version]],
     ) -> None:
-        entry, word = pair
+        entry, word = pair.entry, pair.word
         if entry is not None:
             record = self._tree.record(key, name, id, pair)
             instance = record.instance if record is not None else None

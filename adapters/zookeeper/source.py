@@ -125,10 +125,11 @@ class ZooKeeperSource:
     async def read(self, name: ServiceName) -> Observed:
         """One service as the ensemble's leader knows it by now."""
         await self._client.sync(self._tree.root)
-        async with aclosing(self._tree.folders([self._tree.folder_of(name)])) as folders:
-            async for folder in folders:
-                found = await self._observed(folder, self._reports())
-                return found.get(name, Observed(Service(name), revision=folder.zxid))
+        folders = self._tree.folders([self._tree.folder_of(name)])
+        async with aclosing(self._observed(folders, self._reports())) as there:
+            async for observed in there:
+                if observed.service.name == name:
+                    return observed
         return Observed(Service(name))
 
     async def _begin(self, feed: Feed) -> None:
@@ -145,14 +146,14 @@ class ZooKeeperSource:
         if reports is not None:
             reports.clear()
         seen: set[ServiceName] = set()
-        async with aclosing(self._tree.everything()) as folders:
-            async for folder in folders:
-                for name, observed in (await self._observed(folder, reports)).items():
-                    seen.add(name)
-                    before = known.get(name)
-                    known[name] = observed
-                    if before is None or _differ(before, observed):
-                        yield observed
+        async with aclosing(self._observed(self._tree.everything(), reports)) as listed:
+            async for observed in listed:
+                name = observed.service.name
+                seen.add(name)
+                before = known.get(name)
+                known[name] = observed
+                if before is None or _differ(before, observed):
+                    yield observed
         latest = max((one.revision for one in known.values()), default=0)
         for name in known.keys() - seen:
             del known[name]
@@ -190,15 +191,23 @@ class ZooKeeperSource:
     def _reports(self) -> Reports | None:
         return Reports(self._client, cast(Reporting, self._tree.mapping)) if self._tree.layout.reported else None
 
-    async def _observed(self, folder: Folder, reports: Reports | None) -> dict[ServiceName, Observed]:
+    async def _observed(self, folders: AsyncGenerator[Folder], reports: Reports | None) -> AsyncGenerator[Observed]:
+        """The services at each place, once all of it has arrived; what has is decoded meanwhile."""
         found: dict[ServiceName, dict[str, Record | None]] = {}
-        for key, pair in folder.pairs.items():
-            place = self._tree.mapping.locate(key)
-            if place is not None and (record := self._record(key, *place, pair)) is not None:
-                found.setdefault(place[0], {})[place[1]] = record
-        if reports is not None:
-            found = {name: await reports.resolve(name, records) for name, records in found.items()}
-        return {name: _service(name, records, folder.zxid) for name, records in found.items()}
+        locate = self._tree.mapping.locate
+        async with aclosing(folders):
+            async for folder in folders:
+                for key, pair in folder.pairs.items():
+                    place = locate(key)
+                    if place is not None and (record := self._record(key, *place, pair)) is not None:
+                        found.setdefault(place[0], {})[place[1]] = record
+                if not folder.last:
+                    continue
+                for name, records in found.items():
+                    if reports is not None:
+                        records = await reports.resolve(name, records)
+                    yield _service(name, records, folder.zxid)
+                found = {}
 
     def _record(self, key: str, name: ServiceName, id: str, pair: Pair) -> Record | None:
         record = self._tree.record(key, name, id, pair)

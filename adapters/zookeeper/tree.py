@@ -11,6 +11,8 @@ from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar, cast
 from urllib.parse import quote_plus
 
+import msgspec
+
 from adapters.zookeeper import ledger, wire
 from adapters.zookeeper.answers import Answer, lists_of, values_of
 from adapters.zookeeper.client import Client
@@ -19,9 +21,10 @@ from adapters.zookeeper.wire import Node
 from bridge.errors import Undecodable
 from bridge.model import Instance, Mark, ServiceName, Traits
 
-ENTRIES = 60  # in one packet: one is 1 MiB at most, so no answer comes near its limit
-PLACES = 25  # whose children are listed in one packet: stock clients can read 1 MiB of names, and there are two lists
-AHEAD = 16  # packets asked for before the first is used
+ENTRIES = 240  # in one packet: one is 1 MiB at most, so no answer comes to its limit
+PLACES = 100  # whose children are listed in one packet: stock clients can read 1 MiB of names, and there are two lists
+PATHS = 250_000  # characters in one packet: a server takes 1 MiB (jute.maxbuffer), and Dubbo's names are long
+AHEAD = 6  # packets asked for before the first is used
 
 T = TypeVar("T")
 
@@ -67,7 +70,7 @@ LAYOUTS = {
 }
 
 
-class Pair(NamedTuple):
+class Pair(msgspec.Struct, frozen=True, gc=False):
     """An entry and its ledger node; None: not there."""
 
     entry: Node | None
@@ -80,15 +83,19 @@ class Pair(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """Everything at one place, by key; nothing of it is older than `zxid`. `stands`: the place, and its ledger's."""
+    """What is at one place, by key, or a part of it; nothing of it is older than `zxid`. `last`: no part follows.
+
+    `stands`: the place, and its ledger's.
+    """
 
     path: str
     pairs: dict[str, Pair]
     zxid: int
     stands: tuple[bool, bool]
+    last: bool = True
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """What one entry says. `instance` None: nobody can read it, or who wrote it, and `why`."""
 
     instance: Instance | None
@@ -122,7 +129,7 @@ class Tree:
 
     def record(self, key: str, name: ServiceName, id: str, pair: Pair) -> Record | None:
         """What stands there; None: no entry, which is also what a node with children and without a value is."""
-        entry, word = pair
+        entry, word = pair.entry, pair.word
         if entry is None or (entry.children and not entry.value):
             return None
         mark: Mark | None = None
@@ -143,7 +150,7 @@ class Tree:
         await self._client.connected()
         found: dict[str, Pair] = {}
         zxid = 0
-        async with _reading(keys, ENTRIES, self._ask_pairs) as reading:
+        async with _reading(_packets(keys, ENTRIES, self._pairs_of), self._client.reads) as reading:
             async for some, answer in reading:
                 zxid = zxid or answer.zxid
                 nodes = iter(values_of(answer))
@@ -160,42 +167,47 @@ class Tree:
                 yield folder
 
     async def folders(self, paths: Iterable[str]) -> AsyncGenerator[Folder]:
-        """These places; where there is nothing, without pairs."""
+        """These places, each in as many parts as it arrives in; where there is nothing, without pairs."""
         await self._client.connected()
         listed: list[_Listed] = []
-        async with _reading(paths, PLACES, self._ask_lists) as listing:
+        async with _reading(_packets(paths, PLACES, self._pairs_of), self._lists) as listing:
             async for some, answer in listing:
                 lists = iter(lists_of(answer))
                 listed += [_Listed(path, next(lists), next(lists), answer.zxid) for path in some]
-        arrived: deque[tuple[str, Pair]] = deque()
-        async with _reading((place for one in listed for place in one.places()), ENTRIES, self._ask_places) as reading:
+        arrived: list[tuple[str, Pair]] = []
+        used = 0
+        packets = _packets((place for one in listed for place in one.places()), ENTRIES, self._places_of)
+        async with _reading(packets, self._client.reads) as reading:
             for one in listed:
-                pairs: dict[str, Pair] = {}
-                doubtful: list[str] = []
-                for _ in range(len(_union(one.entries, one.words))):
-                    if not arrived:
-                        arrived.extend(_placed(*await anext(reading)))
-                    key, pair = arrived.popleft()
-                    pairs[key] = pair
-                    if pair.word is None and pair.entry is not None and pair.entry.mzxid > one.zxid:
-                        doubtful.append(key)  # written after the lists, perhaps together with a ledger node
-                if doubtful:
-                    pairs.update((await self.pairs(doubtful))[0])
-                yield Folder(one.path, pairs, one.zxid, (one.entries is not None, one.words is not None))
+                left = len(_union(one.entries, one.words))
+                stands = (one.entries is not None, one.words is not None)
+                while True:
+                    if left and used == len(arrived):
+                        arrived, used = _placed(*await anext(reading)), 0
+                    pairs = dict(arrived[used : used + left])
+                    used += len(pairs)
+                    left -= len(pairs)
+                    # Written after the lists, perhaps together with a ledger node.
+                    doubtful = [key for key, pair in pairs.items() if pair.word is None and _is_newer(pair, one.zxid)]
+                    if doubtful:
+                        pairs.update((await self.pairs(doubtful))[0])
+                    yield Folder(one.path, pairs, one.zxid, stands, not left)
+                    if not left:
+                        break
 
-    def _ask_pairs(self, keys: Sequence[str]) -> asyncio.Future[Answer]:
-        return self._client.reads([f"{root}/{key}" for key in keys for root in (self.root, self.ledger)])
+    def _pairs_of(self, keys: Sequence[str]) -> list[str]:
+        return [f"{root}/{key}" for key in keys for root in (self.root, self.ledger)]
 
-    def _ask_lists(self, paths: Sequence[str]) -> asyncio.Future[Answer]:
-        return self._client.reads([], [f"{root}/{path}" for path in paths for root in (self.root, self.ledger)])
-
-    def _ask_places(self, places: Sequence[_Place]) -> asyncio.Future[Answer]:
+    def _places_of(self, places: Sequence[_Place]) -> list[str]:
         paths: list[str] = []
         for key, worded in places:
             paths.append(f"{self.root}/{key}")
             if worded:
                 paths.append(f"{self.ledger}/{key}")
-        return self._client.reads(paths)
+        return paths
+
+    def _lists(self, paths: Sequence[str]) -> asyncio.Future[Answer]:
+        return self._client.reads([], paths)
 
 
 class _Listed(NamedTuple):
@@ -214,27 +226,44 @@ class _Listed(NamedTuple):
 _Place = tuple[str, bool]  # a key, and whether it has a ledger node
 
 
-def _placed(places: Sequence[_Place], answer: Answer) -> Iterator[tuple[str, Pair]]:
+def _placed(places: Sequence[_Place], answer: Answer) -> list[tuple[str, Pair]]:
     nodes = iter(values_of(answer))
-    return ((key, Pair(next(nodes), next(nodes) if worded else None)) for key, worded in places)
+    return [(key, Pair(next(nodes), next(nodes) if worded else None)) for key, worded in places]
+
+
+def _is_newer(pair: Pair, zxid: int) -> bool:
+    return pair.entry is not None and pair.entry.mzxid > zxid
 
 
 def _union(entries: list[str] | None, words: list[str] | None) -> Collection[str]:
     return dict.fromkeys((*(entries or ()), *words)) if words else entries or ()
 
 
+def _packets(
+    items: Iterable[T], size: int, paths_of: Callable[[Sequence[T]], Sequence[str]]
+) -> Iterator[tuple[Sequence[T], Sequence[str]]]:
+    """The items in packets of that size, or less where their paths are long: with all the paths of each packet."""
+    left = iter(items)
+    rest: list[T] = []
+    while packet := [*rest, *islice(left, size - len(rest))]:
+        rest = []
+        while sum(map(len, paths := paths_of(packet))) > PATHS and len(packet) > 1:
+            half = len(packet) // 2
+            packet, rest = packet[:half], [*packet[half:], *rest]
+        yield packet, paths
+
+
 @asynccontextmanager
 async def _reading(
-    items: Iterable[T], size: int, ask: Callable[[Sequence[T]], asyncio.Future[Answer]]
+    packets: Iterator[tuple[Sequence[T], Sequence[str]]], ask: Callable[[Sequence[str]], asyncio.Future[Answer]]
 ) -> AsyncIterator[AsyncIterator[tuple[Sequence[T], Answer]]]:
-    """Asks for the items in packets of that size, some packets ahead: each packet with its answer, in order."""
-    left = iter(items)
+    """Asks for some packets ahead: each with its answer, in order."""
     asked: deque[tuple[Sequence[T], asyncio.Future[Answer]]] = deque()
 
     async def answers() -> AsyncIterator[tuple[Sequence[T], Answer]]:
         while True:
-            while len(asked) < AHEAD and (packet := tuple(islice(left, size))):
-                asked.append((packet, ask(packet)))
+            for some, paths in islice(packets, AHEAD - len(asked)):
+                asked.append((some, ask(paths)))
             if not asked:
                 return
             some, answer = asked[0]

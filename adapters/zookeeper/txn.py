@@ -61,7 +61,7 @@ class Step(NamedTuple):
 
 def version(key: str, pair: Pair) -> Version | None:
     """Of what stands there; None: nothing does."""
-    entry, word = pair
+    entry, word = pair.entry, pair.word
     if entry is None:
         return None
     return Version(key, entry.mzxid, entry.version, word.version if word is not None and pair.ours else -1, entry.owner)
@@ -114,7 +114,7 @@ def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) 
 
 def moved(tree: Tree, old: Version, pair: Pair, rights: Rights, session: int) -> tuple[Op, ...]:
     """What has an entry die with this session, where it would die with another one."""
-    entry, word = pair
+    entry, word = pair.entry, pair.word
     values = (entry.value if entry else b"", word.value if word else b"")
     return _deletes(tree, old) + _creates(tree, old.key, *values, rights, session)
 

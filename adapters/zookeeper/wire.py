@@ -9,11 +9,13 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
 from kazoo.exceptions import EXCEPTIONS
 
 _INT = struct.Struct("!i")
 _HEADER = struct.Struct("!iBi")  # of one operation among many: type, done, error
-_STAT = struct.Struct("!qqqqiiiqiiq")
+_RESULT = struct.Struct("!i5xi")  # the type from such a header, and what it begins: a length, a count, a code
+_STAT = struct.Struct("!8xq16xi8xq4xi8x")  # mzxid, version, ephemeralOwner, numChildren
 _END = _HEADER.pack(-1, True, -1)
 
 _DELETE, _GET_DATA, _SET_DATA, _GET_CHILDREN, _CHECK, _CREATE, _CREATE_CONTAINER = 2, 4, 5, 8, 13, 15, 19
@@ -27,7 +29,7 @@ CREATED, DELETED, CHANGED = 1, 2, 3  # kinds of events
 Acl = tuple[int, str, str]  # permissions, scheme, id
 
 
-class Node(NamedTuple):
+class Node(msgspec.Struct, frozen=True, gc=False):
     """A node as it stands: its value, and what of its Stat proves and compares.
 
     `owner` is the session that an ephemeral node dies with, 0 for all others; `children` how many it has.
@@ -67,7 +69,8 @@ class MultiRead(NamedTuple):
         for kind, paths in ((_GET_DATA, self.values), (_GET_CHILDREN, self.lists)):
             header = _HEADER.pack(kind, False, -1)
             for path in paths:
-                parts += (header, _text(self.chroot + path), b"\0")
+                text = (self.chroot + path).encode()
+                parts += (header, _INT.pack(len(text)), text, b"\0")
         parts.append(_END)
         return b"".join(parts)
 
@@ -75,30 +78,24 @@ class MultiRead(NamedTuple):
     def deserialize(cls, buffer: bytes, offset: int) -> list[Node | list[str] | Exception]:
         """One result for each, values first."""
         results: list[Node | list[str] | Exception] = []
-        while True:
-            kind, done, _ = _HEADER.unpack_from(buffer, offset)
-            offset += _HEADER.size
-            if done:
-                return results
+        end = len(buffer) - len(_END)
+        while offset < end:
+            kind, said = _RESULT.unpack_from(buffer, offset)
+            start = offset = offset + _RESULT.size
             if kind == _GET_DATA:
-                start = offset + 4
-                offset = start + max(0, _INT.unpack_from(buffer, offset)[0])
-                value = buffer[start:offset]
-                _, mzxid, _, _, version, _, _, owner, _, children, _ = _STAT.unpack_from(buffer, offset)
+                offset += max(0, said)
+                results.append(Node(buffer[start:offset], *_STAT.unpack_from(buffer, offset)))
                 offset += _STAT.size
-                results.append(Node(value, mzxid, version, owner, children))
             elif kind == _GET_CHILDREN:
                 names = []
-                (count,) = _INT.unpack_from(buffer, offset)
-                offset += 4
-                for _ in range(count):
+                for _ in range(said):
                     start = offset + 4
                     offset = start + _INT.unpack_from(buffer, offset)[0]
                     names.append(buffer[start:offset].decode())
                 results.append(names)
             else:
-                results.append(EXCEPTIONS[_INT.unpack_from(buffer, offset)[0]]())
-                offset += 4
+                results.append(EXCEPTIONS[said]())
+        return results
 
 
 class Create(NamedTuple):

@@ -22,8 +22,9 @@ from adapters.zookeeper.config import Config, Digest
 from adapters.zookeeper.source import ZooKeeperSource
 from adapters.zookeeper.tree import Tree
 from bridge.errors import ConfigError, Denied, Unavailable
+from bridge.model import ServiceName
 from tests.adapters.zookeeper.conftest import Open
-from tests.adapters.zookeeper.lab import Native, curator, registry_of
+from tests.adapters.zookeeper.lab import Native, curator, provider, registry_of
 from tests.conformance.lab import (
     BRIDGE,
     DEADLINE,
@@ -262,6 +263,18 @@ async def test_ten_thousand_children_of_one_node(zookeeper: ZooKeeper, native: N
             await write(sink, *(create(PAY, instance(number)) for number in range(1, 200)))
             assert len((await sink.held([PAY])).services[PAY]) == 10_199
             await watch.until(lambda: len(watch.service(PAY).instances) == 10_199)
+
+
+async def test_names_are_read_however_long_they_are(native: Native, open_registry: Open) -> None:
+    """A server takes no packet of more than 1 MiB, and closes the connection (jute.maxbuffer)."""
+    folder, count = "/dubbo/pay.Api/providers", 300
+    names = [provider("pay.Api", f"10.0.{n >> 8}.{n & 255}", note="x" * 8_000) for n in range(count)]
+    await native.do(native.zk.ensure_path, folder)
+    for name in names:
+        await native.do(native.zk.create, f"{folder}/{name}")
+    async with watching(await source_of(open_registry(layout="dubbo2"))) as watch:
+        await watch.until(lambda: watch.synced)
+        assert len(watch.service(ServiceName("pay.Api")).instances) == count
 
 
 async def test_an_answer_beyond_the_limit_is_an_error_that_says_so(zookeeper: ZooKeeper) -> None:

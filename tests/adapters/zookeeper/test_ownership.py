@@ -9,7 +9,6 @@ from typing import Any, cast
 import pytest
 
 from adapters.zookeeper import ledger
-from adapters.zookeeper.answers import Answer
 from adapters.zookeeper.sink import ZooKeeperSink
 from adapters.zookeeper.tree import Tree
 from bridge.adapter import Change
@@ -361,9 +360,9 @@ async def test_a_copy_that_is_made_between_the_list_and_the_reading_has_its_mark
     """The list knows of no ledger node, and the value is no longer that of the native that was listed."""
     await native.register(NODE, curator(PAY, NATIVE))
     await native.do(native.zk.ensure_path, "/isthmus/ledger/services/pay")
-    ask = Tree._ask_places
+    ask = Tree._places_of
 
-    def ask_late(self: Tree, places: Any) -> asyncio.Future[Answer]:
+    def ask_late(self: Tree, places: Any) -> list[str]:
         if not native.zk.exists(LEDGER):
             both = native.zk.transaction()
             both.delete(NODE)
@@ -372,7 +371,7 @@ async def test_a_copy_that_is_made_between_the_list_and_the_reading_has_its_mark
             both.commit()
         return ask(self, places)
 
-    monkeypatch.setattr(Tree, "_ask_places", ask_late)
+    monkeypatch.setattr(Tree, "_places_of", ask_late)
     async with watching(await source_of(open_registry())) as watch:
         await watch.until(lambda: watch.synced)
         for observed in watch.observations(PAY):
