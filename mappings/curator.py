@@ -121,9 +121,12 @@ def _payload(text: bytes) -> tuple[dict[str, str], str | None, tuple[str, ...], 
         return shared.EMPTY, None, (), None
     if not text.startswith(b"{"):
         return shared.EMPTY, None, (), loose.compact(text)
-    found, json = loose.read(text)
-    metadata = {key: value for key, value in found.items() if key != "@class"}
-    said = found.get("@class", "")
+    json: tuple[str, ...] = ()
+    try:
+        metadata = shared.fresh(text)
+    except ValueError:
+        metadata, json = loose.read(text)
+    said = metadata.pop("@class", "")
     if said in (jackson.SPRING, jackson.DUBBO) or "@class" in json:
         raise ValueError(f"a payload of class {said}")
     return metadata, None if said == jackson.MAP and metadata else said, json, None

@@ -140,8 +140,10 @@ def written_ports(given: tuple[Port, ...], protocol: str) -> Ports:
 
 def registered(record: Record) -> str:
     """`registrationTimeUTC`, in milliseconds since 1970, as text; "" where it says nothing."""
-    said = str(record.registrationTimeUTC or "")
-    return said if _is_time(said) else ""
+    time = record.registrationTimeUTC
+    if isinstance(time, int):
+        return str(time) if 0 < time < 10**18 else ""
+    return time if time and _is_time(time) else ""
 
 
 def _is_time(text: str) -> bool:

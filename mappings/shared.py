@@ -23,8 +23,13 @@ text = lru_cache(maxsize=8192)(str)
 @lru_cache(maxsize=1024)  # lists come in the order of services, whose instances are alike
 def strings(raw: bytes) -> dict[str, str]:
     """A JSON object of texts, or null. Raises ValueError where any value is something else."""
+    return fresh(raw) or EMPTY
+
+
+def fresh(raw: bytes) -> dict[str, str]:
+    """The same as a dictionary of the caller's own."""
     found = _STRINGS.decode(raw)
-    return {key: text(value) for key, value in found.items()} if found else EMPTY  # msgspec shares keys itself
+    return dict(zip(found, map(text, found.values()), strict=True)) if found else {}  # msgspec shares keys itself
 
 
 def load(instance: Instance, convention: str, decoder: msgspec.json.Decoder[_KEPT], default: _KEPT) -> _KEPT:
