@@ -225,7 +225,8 @@ class EtcdSink:
         return self._term
 
     async def _all(self, term: EtcdTerm, steps: list[Step]) -> list[Outcome]:
-        if len(steps) <= 1:  # the usual change needs no task
+        flown = list(portions(steps))
+        if len(flown) <= 1:  # the usual batch needs no task
             return await self._commit(term, steps) if steps else []
         flights = asyncio.Semaphore(FLIGHTS)
         superseded: list[Superseded] = []
@@ -239,7 +240,7 @@ class EtcdSink:
                     return []
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(fly(portion)) for portion in portions(steps)]
+            tasks = [group.create_task(fly(portion)) for portion in flown]
         if superseded:
             raise superseded[0]
         return [outcome for task in tasks for outcome in task.result()]
