@@ -48,6 +48,10 @@ class Plan(NamedTuple):
         """Nothing to do."""
         return not (self.upserts or self.removals)
 
+    def ends_with(self, upserts: int) -> bool:
+        """Whether there is nothing left to do, and nothing to say, once so many upserts are made."""
+        return upserts == len(self.upserts) and not (self.removals or self.shadowed or self.kept)
+
 
 class Gone(NamedTuple):
     """Why an entry of ours is no longer wanted."""

@@ -373,6 +373,7 @@ class Reconciler:
 
     async def _apply(self, batch: list[Change], about: dict[ServiceName, tuple[Plan, Seen]]) -> None:
         rests: dict[ServiceName, float] = {}
+        made: dict[ServiceName, int] = {}
         sent = self._clock()
         try:
             outcomes = await self.sink.apply(batch)
@@ -380,6 +381,7 @@ class Reconciler:
             for outcome in outcomes:
                 name = outcome.change.service
                 rests[name] = max(rests.get(name, 0.0), self._settle(outcome, *about[name], late=late))
+                made[name] = made.get(name, 0) + (outcome.error is None)
         except Superseded as error:
             self._writing = False
             self._superseded.set()
@@ -395,7 +397,9 @@ class Reconciler:
         finally:
             self._written.update(about)  # |= with keys would copy it
             tired = {name: rest for name, rest in rests.items() if rest}
-            self._free(about.keys() - tired.keys())
+            over = {name for name, count in made.items() if about[name][0].ends_with(count)}
+            self._busy -= over
+            self._free(about.keys() - tired.keys() - over)
             if self._failing:
                 self._failing = {name: why for name, why in self._failing.items() if name in tired or name not in about}
             for name, rest in tired.items():
