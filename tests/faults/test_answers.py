@@ -257,17 +257,23 @@ async def _same(made: World, where: str) -> bool:
     return (await made.target.records()).get(where) == made.source.truth.now[where]
 
 
-async def test_fault_19_a_source_that_is_killed_and_restarted_costs_no_blip(
-    folder: Path, etcd_server: StartEtcd, etcd34: Etcd
+@pytest.mark.parametrize("version", ["3.6", "3.4"])
+async def test_fault_19_a_source_that_is_killed_and_restarted_goes_on_without_a_list_and_a_blip(
+    folder: Path, etcd_server: StartEtcd, etcd: Etcd, version: str
 ) -> None:
-    old = await etcd_server()
-    async with world(folder, old, etcd34) as made:
-        await made.change(5)
-        await old.kill()
-        await old.start()
-        await made.change(5)
-        await made.in_step()
-        assert len(made.removals) == 2
+    old = await etcd_server(version=version)
+    async with world(folder, old, etcd) as made:
+        assert await old.asked("Range") == 2  # the ledger, and the entries
+        for times in range(1, 3):
+            await old.kill()
+            await until(lambda: made.reads("stale"), "the daemon says so")
+            assert (await made.bridge.scopes())["old"]["instances"] == len(made.source.truth.now)
+            await old.start()
+            await made.change(5)
+            await made.in_step()
+            assert await made.reads("synced")
+            assert len(made.removals) == times  # the one that went
+            assert await old.asked("Range") == 0, "it was listed again"
 
 
 async def test_fault_20_a_source_restored_from_an_older_backup_is_not_believed(
