@@ -36,6 +36,9 @@ class Part(NamedTuple):
     seconds: float
     quickly: float
 
+    def estimate(self, quick: bool) -> float:
+        return self.quickly if quick else self.seconds
+
 
 ROWS = {
     "latency": Part(lambda stage, quick: latency.measure(stage, 15.0 if quick else 80.0, random.Random(1)), 95, 27),
@@ -57,10 +60,14 @@ async def run(pairs: list[Pair], names: list[str], quick: bool) -> tuple[list[di
     """All rows of all pairs, each on two fresh servers; and what broke."""
     found: list[dict[str, Any]] = []
     broken: list[str] = []
+    left = len(pairs) * sum(ROWS[name].estimate(quick) for name in names)
     for pair in pairs:
         for name in names:
             folder = Path(tempfile.mkdtemp(prefix=f"isthmus-bench-{name}-"))
             began, before = time.monotonic(), machine.times()
+            estimate = ROWS[name].estimate(quick)
+            print(f"{pair} {name}: about {estimate:.0f} s, and {left / 60:.0f} min to the end", flush=True)
+            left -= estimate
             try:
                 async with set_up(pair, folder / "stage") as stage:
                     rows = await ROWS[name].measure(stage, quick)
@@ -72,6 +79,7 @@ async def run(pairs: list[Pair], names: list[str], quick: bool) -> tuple[list[di
             spent, after = time.monotonic() - began, machine.times()
             about = {
                 "seconds": round(spent, 1),
+                "estimated_seconds": estimate,
                 "load": machine.load(),
                 "busy_cores": round((after.busy - before.busy) / spent, 2),
                 "stolen_cores": round((after.stolen - before.stolen) / spent, 3),

@@ -85,7 +85,7 @@ async def writes(stage: Stage, changes: int, seconds: float) -> list[Row]:
         await populate(source, count)
         await ours.start()
         await watcher.until(lambda: len(watcher.marks) == count)
-        await settled(watcher, ours.process)
+        await settled(watcher, ours.process, 3.0)  # it has said all that it says of itself when it begins
 
         before = await target.writes()
         for mark in range(1, changes + 1):
