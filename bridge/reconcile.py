@@ -217,6 +217,9 @@ class Reconciler:
         async with self.sink.writer() as term:
             if self.peers is not None:
                 await self.peers.inherit()
+            for view in self._store.views():
+                if not view.up:
+                    view.unhear()
             # What was read as a standby may be old by now: an answer from before the lock is no ground to write on.
             self._unread = None
             self._superseded.clear()

@@ -149,6 +149,10 @@ class View:
         self.up = False
         self.reason = reason
 
+    def unhear(self) -> None:
+        """While its watch is down, another process wrote: what is known may be older than what stands at a target."""
+        self.synced = False
+
     def believe(self) -> None:
         """The operator, or the return of all that was missing, has settled the doubt: this life counts from now on."""
         self.doubt = ""
