@@ -32,6 +32,7 @@ class Written:
         self._destination = destination
         self._clock = clock
         self._places: dict[tuple[str, int], _Place] = {}
+        self.asked: set[ServiceName] = set()  # names of what was found to be the origin of an echo
         self._left: dict[ServiceName, dict[str, float]] = {}  # what has ended and stands all the same, and since when
 
     def note(self, name: ServiceName, entry: Entry, *, gone: bool) -> None:
@@ -60,6 +61,7 @@ class Written:
             if place is None or target not in place.path or source in place.path:
                 continue
             if not self._is_over(place):
+                self.asked.add(place.service)
                 what = "has" if place.gone is None else "had lately"
                 return f"{self._destination} {what} it as {place.service}/{place.id}, written by this bridge"
         return ""

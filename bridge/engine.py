@@ -181,8 +181,11 @@ class Engine:
         while True:
             await asyncio.sleep(ECHO_LOOK)
             for one in self.reconcilers.values():
-                if one.desk.written is not None:
-                    one.desk.written.sweep()
+                if (written := one.desk.written) is not None:
+                    written.sweep()
+                    asked, written.asked = written.asked, set()
+                    if one.role == "standby":  # what the writer does there is seen in reading only
+                        one.read_again(asked)
                 if one.desk.beyond:
                     one.poke([name for (name, _), reason in one.desk.parked.items() if reason.startswith(ECHO)])
 

@@ -127,6 +127,12 @@ class Reconciler:
             self._dirty.setdefault(name, now)
         self._store.wake()
 
+    def read_again(self, names: Set[ServiceName]) -> None:
+        """Somebody may have written there, and need not have told."""
+        self._doubt(names)
+        if names:
+            self._store.wake()
+
     @property
     def idle(self) -> bool:
         """Everything seen is planned, and everything planned is written, held, parked or kept back."""
