@@ -24,7 +24,7 @@ async def listing(stage: Stage, count: int, repetitions: int) -> list[Row]:
     took: list[Took] = []
     for turn in range(-1, repetitions):
         seconds: dict[str, float] = {}
-        for arm in _order(turn):
+        for arm in order(turn):
             if arm == "ours":
                 command = [sys.executable, "-m", "tests.bench.synced", *words, str(stage.folder / f"state{turn}")]
                 said = await to_its_end(stage.child("listing"), [*command, str(count)])
@@ -40,7 +40,7 @@ async def copying(stage: Stage, count: int, repetitions: int) -> list[Row]:
     took: list[Took] = []
     for turn in range(-1, repetitions):
         seconds: dict[str, float] = {}
-        for arm in _order(turn):
+        for arm in order(turn):
             prefix = f"/bench/{arm}{turn}/"
             async with stage.reading(prefix) as source, stage.writing(prefix) as target, Watcher(target) as watcher:
                 await populate(source, count)
@@ -89,11 +89,8 @@ async def restart(stage: Stage, count: int, repetitions: int) -> list[Row]:
     return [_row(f"restart to ready, {count:,} from disk", took, 2.5, **about)]
 
 
-def _order(turn: int) -> Sequence[str]:
-    """The arms take turns in being first. What is before the first turn is a raw arm alone, and counts for nothing:
-
-    the first requests that a server answers are its slowest.
-    """
+def order(turn: int) -> Sequence[str]:
+    """The arms take turns in being first. Turn -1 counts for nothing: the first requests of a server are its slowest."""
     return (*ARMS[turn % 3 :], *ARMS[: turn % 3]) if turn >= 0 else ("raw",)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import struct
 from statistics import median
 
 import pytest
 
-from tests.bench import records
+from tests.bench import cold, records
 from tests.bench.figures import P50, P99, Ratio, exponent, line, quantile, ratio
-from tests.bench.sides import KINDS, kind
+from tests.bench.sides import KINDS, jute, kind
 from tests.bench.table import Row, lines
 
 
@@ -70,3 +71,23 @@ def test_the_mark_of_a_record_is_found_again_and_records_are_those_of_different_
     assert len({path.partition("/")[0] for path in fleet}) == 50
     assert records.mark(side.value(3, 12345)) == 12345
     assert median(len(value) for value in fleet.values()) > 250
+
+
+def test_the_arms_of_a_cold_row_take_turns_in_being_first_after_a_raw_one_that_does_not_count() -> None:
+    orders = [cold.order(turn) for turn in range(-1, 6)]
+    assert orders[0] == ("raw",)
+    assert [order[0] for order in orders[1:]] == 2 * list(cold.ARMS)
+    assert all(sorted(order) == sorted(cold.ARMS) for order in orders[1:])
+
+
+def test_what_many_reads_found_is_told_apart_from_what_is_not_there() -> None:
+    one, none, end = (
+        struct.pack("!iBi", 4, False, 0),
+        struct.pack("!iBii", -1, False, -101, -101),
+        b"\xff\xff\xff\xff\1" + b"\xff" * 4,
+    )
+    stat = bytes(68)
+    answer = one + jute.text("v") + stat + none + one + struct.pack("!i", -1) + stat + end
+    assert jute.values(memoryview(answer)) == [b"v", None, b""]
+    lists = struct.pack("!iBi", 8, False, 0) + struct.pack("!i", 2) + jute.text("a") + jute.text("b")
+    assert jute.children(memoryview(lists + none + end)) == [["a", "b"], []]
