@@ -90,7 +90,7 @@ async def restart(stage: Stage, count: int, repetitions: int) -> list[Row]:
 
 
 def order(turn: int) -> Sequence[str]:
-    """The arms take turns in being first. Turn -1 counts for nothing: the first requests of a server are its slowest."""
+    """The arms take turns in being first. Turn -1 counts for nothing: a server's first answers are its slowest."""
     return (*ARMS[turn % 3 :], *ARMS[: turn % 3]) if turn >= 0 else ("raw",)
 
 
