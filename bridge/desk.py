@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from math import inf
 from typing import Any, NamedTuple, Protocol
 
 from bridge import guard
@@ -82,6 +83,7 @@ class Desk:
     ) -> None:
         self.owner = owner
         self.identity = ""
+        self.since = inf
         self.holds = Holds()
         self.windows = Windows()
         self.entries: dict[ServiceName, dict[str, Entry]] = {}
@@ -193,6 +195,9 @@ class Desk:
         `following`: another process of this bridge is the writer, and what changed of ours is its doing.
         """
         self.identity = held.identity
+        first = self.since == inf
+        if first:
+            self.since = self._clock()
         known = self.entries.keys() | self.loose.keys() | held.services.keys() | held.loose.keys()
         differ = []
         for name in set(known if names is None else names) - set(less):
@@ -201,8 +206,9 @@ class Desk:
             if entries != self.entries.get(name, {}) or loose != self.loose.get(name, {}):
                 before, serving = self.entries.get(name, {}), self._serving.get(name, 0)
                 self._put(name, entries)
-                if following or name in self.unsure:
-                    self._notice(name, before, {key: one for key, one in entries.items() if key not in loose}, serving)
+                if not first:
+                    after = {key: one for key, one in entries.items() if key not in loose}
+                    self._notice(name, before, after, serving, tell=following or name in self.unsure)
                 if loose:
                     self.loose[name] = loose
                 else:
@@ -234,8 +240,13 @@ class Desk:
             scope = (entry.mark.path[-1], entry.mark.scope)
             self._owned[scope] = self._owned.get(scope, 0) + by
 
-    def _notice(self, name: ServiceName, before: dict[str, Entry], after: dict[str, Entry], serving: int) -> None:
-        """Tells, and counts for the guard, what the writer did under a name; the later of two changes is seen alone."""
+    def _notice(
+        self, name: ServiceName, before: dict[str, Entry], after: dict[str, Entry], serving: int, *, tell: bool
+    ) -> None:
+        """Counts for the guard what became of ours under a name, and may tell; the later of two changes is seen alone.
+
+        Who wakes takes itself for the writer at first, and what is taken off or put back by others is ours all the same.
+        """
         for key in sorted(before.keys() | after.keys()):
             was, now = before.get(key), after.get(key)
             newest = now or was
@@ -249,9 +260,10 @@ class Desk:
             if counted:
                 self._count_noticed(name, newest.mark, won)
                 self._count_noticed(scope, newest.mark, won)
-            kind = "add" if was is None else "remove" if now is None else "update"
-            change = Change(name, key, was, now.instance if now is not None else None, newest.mark)
-            self._ear.noticed(change, kind, (serving + won - counted, serving + won))
+            if tell:
+                kind = "add" if was is None else "remove" if now is None else "update"
+                change = Change(name, key, was, now.instance if now is not None else None, newest.mark)
+                self._ear.noticed(change, kind, (serving + won - counted, serving + won))
             serving += won
 
     def _count_noticed(self, key: Hashable, mark: Mark, won: int) -> None:

@@ -60,21 +60,27 @@ class Windows:
         self._deltas: dict[Hashable, deque[list[float]]] = {}
 
     def add(self, key: Hashable, now: float, delta: int) -> None:
-        """Serving instances won (> 0) or lost (< 0)."""
+        """Serving instances won (> 0) or lost (< 0); what is told late stands where it belongs."""
         deltas = self._deltas.setdefault(key, deque())
-        if deltas and now - deltas[-1][0] < 1.0:
-            deltas[-1][1] += delta
+        place = len(deltas)
+        while place and deltas[place - 1][0] > now:
+            place -= 1
+        if place and now - deltas[place - 1][0] < 1.0:
+            deltas[place - 1][1] += delta
         else:
-            deltas.append([now, delta])
+            deltas.insert(place, [now, delta])
 
-    def lost(self, now: float, window: float) -> dict[Any, tuple[int, float]]:
-        """What was lost on balance within the window: how many, and when the last of them went, by key."""
+    def won(self, key: Hashable, since: float, until: float) -> int:
+        """What was won on balance within that time, < 0: lost."""
+        return int(sum(delta for at, delta in self._deltas.get(key, ()) if since < at < until))
+
+    def lost(self, since: float) -> dict[Any, list[tuple[float, int]]]:
+        """All that was lost on balance since then, by key: when, and how many were won or lost, the oldest first."""
         found = {}
         for key, deltas in self._deltas.items():
-            recent = [(at, delta) for at, delta in deltas if at > now - window]
-            balance = int(sum(delta for _, delta in recent))
-            if balance < 0:
-                found[key] = (-balance, max(at for at, delta in recent if delta < 0))
+            recent = [(at, int(delta)) for at, delta in deltas if at > since]
+            if sum(delta for _, delta in recent) < 0:
+                found[key] = recent
         return found
 
     def start(self, key: Hashable, serving: int, now: float, window: float) -> int:

@@ -28,18 +28,25 @@ FORMAT = 1
 EVERY = 1.0  # seconds between two looks, and between two notes
 TROUBLED = 5.0  # seconds until the next look, after one that failed
 LOSSES_EVERY = 10.0  # seconds between two notes of which nothing is new but losses
+MINUTE = 60
 KEPT = 20  # approvals, and sets shown, the newest ones
 SERVICES = 1000  # of which losses are told, those that lost most
 LIMIT = 512 * 1024  # bytes: half of what the smallest of the stores takes
 
 
 class Lost(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a service or a scope lost on balance within the guard's window. `at`: of its last loss, since the epoch."""
+    """What a service or a scope lost on balance within the guard's window, by the minute since the epoch.
 
-    lost: int
-    at: float
+    By the minute, since whoever takes over counts by its own eyes what happened after it first looked.
+    """
+
+    won: dict[int, int]  # < 0: lost
     service: str = ""
     scope: tuple[str, str] | None = None
+
+    @property
+    def lost(self) -> int:
+        return -sum(self.won.values())
 
 
 class _Formatted(msgspec.Struct, frozen=True):
@@ -279,12 +286,11 @@ class Succession:
     def _is_news(self, shared: Shared, fresh: Shared) -> bool:
         if replace(shared, losses=()) != replace(fresh, losses=()):
             return True
-        known = {(one.service, one.scope): one for one in shared.losses}
-        nothing = Lost(0, 0.0)
+        known = {(one.service, one.scope): one.won for one in shared.losses}
         grown = any(
-            old.lost < one.lost or old.at < one.at - LOSSES_EVERY
+            delta and delta != known.get((one.service, one.scope), {}).get(minute, 0)
             for one in fresh.losses
-            for old in (known.get((one.service, one.scope), nothing),)
+            for minute, delta in one.won.items()
         )
         return grown and self._clock() - self._noted >= LOSSES_EVERY
 
@@ -296,24 +302,31 @@ class Succession:
 
     def _losses(self) -> tuple[Lost, ...]:
         ahead = self._wall() - self._clock()
+        since = (self._wall() - self._window) // MINUTE * MINUTE  # a whole minute: what slides out of it is no news
         found: list[Lost] = []
-        for key, (lost, at) in self._desk.windows.lost(self._clock(), self._window).items():
-            at = round(at + ahead, 1)
-            found.append(Lost(lost, at, str(key)) if isinstance(key, ServiceName) else Lost(lost, at, scope=key))
+        for key, deltas in self._desk.windows.lost(since - ahead).items():
+            won: dict[int, int] = {}
+            for at, delta in deltas:
+                minute = int((at + ahead) // MINUTE)
+                won[minute] = won.get(minute, 0) + delta
+            found.append(Lost(won, str(key)) if isinstance(key, ServiceName) else Lost(won, scope=key))
         services = sorted((one for one in found if one.service), key=lambda one: (-one.lost, one.service))
         scopes = sorted((one for one in found if one.scope), key=lambda one: str(one.scope))
         return (*scopes, *services[:SERVICES])
 
     def _lose(self, losses: Iterable[Lost]) -> None:
-        """What the writer before us took away counts, as far as it was not seen from here."""
-        ahead = self._wall() - self._clock()
-        now, windows = self._clock(), self._desk.windows
-        seen = windows.lost(now, self._window)
+        """What writers took away before we first looked counts, as far as it is not known here."""
+        now, windows = self._wall(), self._desk.windows
+        ahead = now - self._clock()
+        looked = min(self._desk.since + ahead, now)
+        begin, end = now - self._window, (looked // MINUTE + 1) * MINUTE
         for one in losses:
             key: Any = one.scope if one.scope is not None else ServiceName.parse(one.service)
-            missing = one.lost - seen.get(key, (0, 0.0))[0]
-            if missing > 0 and one.at - ahead > now - self._window:
-                windows.add(key, one.at - ahead, -missing)
+            past = {minute: won for minute, won in one.won.items() if begin < (minute + 1) * MINUTE <= end}
+            missing = min(0, windows.won(key, begin - ahead, end - ahead)) - sum(past.values())
+            if missing > 0:
+                last = min(looked, (max(past) + 1) * MINUTE - 1)
+                windows.add(key, last - ahead, -missing)
 
 
 def _newest(entries: Mapping[str, Any]) -> list[tuple[str, Any]]:

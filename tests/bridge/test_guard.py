@@ -53,6 +53,15 @@ def test_a_replacement_cancels_a_loss_and_an_old_loss_is_forgotten() -> None:
     assert windows.start("pay", 9, 0.0, 600.0) == 9
 
 
+def test_what_is_told_late_stands_where_it_belongs() -> None:
+    windows = Windows()
+    windows.add("pay", 100.0, -1)
+    windows.add("pay", 20.0, -2)
+    assert windows.won("pay", 0.0, 50.0) == -2
+    assert windows.lost(0.0) == {"pay": [(20.0, -2), (100.0, -1)]}
+    assert windows.start("pay", 9, 625.0, 600.0) == 10
+
+
 def test_many_changes_of_one_second_are_remembered_as_one() -> None:
     windows = Windows()
     for step in range(1000):

@@ -254,7 +254,20 @@ async def test_what_the_last_writer_took_away_counts_for_the_next_and_only_once(
         assert windows.start(PAY, 3, now, 600.0) == 5
         assert windows.start(SCOPE, 3, now, 600.0) == 5
         assert windows.start(ServiceName("grown"), 8, now, 600.0) == 8
-        assert windows.start(PAY, 3, now + 301.0, 600.0) == 3
+        assert windows.start(PAY, 3, now + 361.0, 600.0) == 3  # it was told by the minute
+
+
+async def test_what_a_standby_has_seen_itself_it_knows_better_than_the_note(pair: Pair) -> None:
+    """Notes are old by seconds: taken over at each turn, what was lost for a moment would never be won back."""
+    now = pair.clock.now
+    pair.two.desk.since = now - 120.0
+    async with pair.one.reign():
+        pair.one.desk.windows.add(PAY, now - 300.0, -2)
+        pair.one.desk.windows.add(PAY, now - 1.0, -3)
+        await pair.one.look()
+    for _ in range(2):
+        async with pair.two.reign():
+            assert pair.two.desk.windows.start(PAY, 3, now, 600.0) == 5
 
 
 async def test_the_first_copies_that_are_done_are_done_for_the_next_writer(pair: Pair) -> None:
