@@ -30,6 +30,7 @@ PLAN_SLICE = 200  # services planned before others get their turn on the loop
 OPINIONS = 8  # second opinions asked for at once
 HURRY = 1.0  # seconds between two batches that fail as a whole, for each of those in flight
 ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disagreed, is asked for again
+STOPPED = 3.0  # seconds more than it asked for: a process that slept so long was stopped, and may have been replaced
 LATE = 10.0  # seconds: an answer that comes later says what was made, and not when (a stopped process wakes to it)
 
 
@@ -458,9 +459,13 @@ class Reconciler:
 
     async def _confirm_loop(self) -> None:
         limit = asyncio.Semaphore(OPINIONS)
+        loop = asyncio.get_running_loop()
         loss = 0
         while True:
+            slept = loop.time()
             await asyncio.sleep(1.0)
+            if loop.time() - slept > 1.0 + STOPPED:
+                self._wake()
             before, loss = loss, self.desk.holds.asked()
             if loss < before:
                 self.poke(list(self.desk.holds.names()))  # what is left may be a loss that needs nobody's word
@@ -472,6 +477,14 @@ class Reconciler:
                 if mark is not None and not self.desk.is_frozen(mark.link):
                     asked.setdefault((mark.path[-1], mark.scope, mark.service), []).append(one)
             await asyncio.gather(*(self._confirm(*about, ones, limit) for about, ones in asked.items()))
+
+    def _wake(self) -> None:
+        """This process was stopped: what it heard before may be older than what another wrote meanwhile."""
+        log.warning("stopped destination=%s", self.destination)
+        for view in self._store.views():
+            if view.synced:
+                view.unhear()
+                self._relist(view)
 
     async def _confirm(
         self, identity: str, scope: str, service: ServiceName, ones: list[HeldRemoval], limit: asyncio.Semaphore

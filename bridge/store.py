@@ -150,7 +150,7 @@ class View:
         self.reason = reason
 
     def unhear(self) -> None:
-        """While its watch is down, another process wrote: what is known may be older than what stands at a target."""
+        """Another process may have written by a newer word: until the next listing, what is known may be old."""
         self.synced = False
 
     def believe(self) -> None:
