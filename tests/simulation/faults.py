@@ -29,6 +29,7 @@ class Weather:
     """What becomes of a registry's answers. Shares are 0..1, of words in an unbroken watch."""
 
     hidden: Callable[[ServiceName, str], bool] | None = None  # instances that answers leave out
+    excused: bool = False  # so are the small losses which that causes
     reads_too: bool = False  # whether fresh reads leave them out as well
     unreadable: frozenset[tuple[ServiceName, str]] = field(default_factory=frozenset)
     lost: float = 0.0

@@ -132,11 +132,15 @@ def _register(world: World, server: Server, service: ServiceName) -> Instance:
     others = [s for s in world.servers.values() if s.registry != server.registry and service in s.rightful]
     if others and rng.random() < 0.15:
         twin = rng.choice(list(rng.choice(others).rightful[service].values()))
-        siblings = [s for s in world.servers.values() if s.registry == server.registry]
-        if not any(twin.id in sibling.rightful.get(service, {}) for sibling in siblings):
+        if not any(twin.id in sibling.rightful.get(service, {}) for sibling in siblings(world, server)):
             fields = {"id": twin.id} if rng.random() < 0.5 else {"address": twin.address}
     team = rng.choice(("pay", "pay-2", "pay", "shop"))
     return world.start(server, service, metadata={"team": team}, **fields)
+
+
+def siblings(world: World, server: Server) -> list[Server]:
+    """The scopes of its registry, itself among them: an id is given once in all of them."""
+    return [one for one in world.servers.values() if one.registry == server.registry]
 
 
 def _some(world: World) -> tuple[Server, ServiceName, str] | None:
@@ -179,7 +183,7 @@ async def restart(world: World) -> None:
         before = server.rightful[service][id]
         world.stop(*some)
         await asyncio.sleep(world.rng.random() * world.rng.choice((0.05, 2.0)))
-        if id not in server.instances(service):
+        if not any(id in sibling.instances(service) for sibling in siblings(world, server)):
             world.put(server, service, before)
 
 

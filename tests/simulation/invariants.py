@@ -12,7 +12,7 @@ import msgspec
 from bridge.adapter import Cause, Change
 from bridge.holds import Item
 from bridge.link import Link, Policy, Unhealthy
-from bridge.model import Health, Instance, Mark, ServiceName
+from bridge.model import Health, Instance, Mark, Service, ServiceName
 
 if TYPE_CHECKING:
     from adapters.memory.server import Record
@@ -169,9 +169,9 @@ class Oracle:
             now = self._world.loop.time()
             newest, at = self._newest.get((mark.owner, target.identity, origin), (0, 0.0))
             # Who was stopped and wakes as the writer does not know yet what another wrote meanwhile.
-            if int(after.version[1:]) < newest and not (
-                now - process.woke < WAKING or any(slept <= at <= woke for slept, woke in process.naps)
-            ):
+            slow = now - process.woke < WAKING or any(slept <= at <= woke for slept, woke in process.naps)
+            lost = self._excused.get(origin, 0.0) > now  # nor does he to whom nobody said it
+            if int(after.version[1:]) < newest and not (slow or lost):
                 self._must_not(change, "I4", f"{what}: back to {after.version}, v{newest} was written already")
         self._shadow(what, target, change, after, mark)
 
@@ -208,8 +208,12 @@ class Oracle:
             text = f"{what}: its source {mark.path[-1]} has not been heard in this process"
             return self._must_not(change, "rule 2", text)
         ends = []
+        since = source.since.get((mark.service, mark.instance), float("inf"))
+        heard = self._world.loop.time() - since < TOGETHER  # else whoever has not heard of it must not think it gone
         for known in (told.services, source.rightful):
             one = known.get(mark.service, {}).get(mark.instance)
+            if one is None and known is told.services and not heard:
+                one = source.rightful.get(mark.service, {}).get(mark.instance)
             standing = source.mark(mark.service, mark.instance)
             moved = one is not None and not one.sockets() & own
             takers = (link, *self._world.former.get(link.name, ()))  # what the file takes away, nothing but it ends
@@ -223,6 +227,8 @@ class Oracle:
         now = self._world.loop.time()
         if self._forgiven.get((process, source), 0.0) > now:
             return None
+        if source.another_life and target.another_life:
+            return None  # it went when the source's other life was believed, and the target's backup brought it back
         ill = not change.before.instance.serving  # the guard counts what serves
         if self._excused.get(source_of(mark), 0.0) > now or (ill and self._lied.get(source, 0.0) > now):
             self._small[id(change)] = change
@@ -262,9 +268,14 @@ class Oracle:
         well = msgspec.structs.replace(now, health=Health.HEALTHY)
         if not takes(link, target, source.identity, mark.service, well, source.mark(mark.service, mark.instance)):
             return  # it goes for another reason
-        left = [one for id, one in target.instances(change.service).items() if id != change.id and one.serving]
-        if not left:
+        others = [one for id, one in target.instances(change.service).items() if id != change.id and one.serving]
+        if not others and not self._left_now(target, change.service):
             self._must_not(change, "the last", f"{what}: withdrawn for its health, and nothing else serves")
+
+    def _left_now(self, target: Server, service: ServiceName) -> int:
+        """How many entries others deleted in this very moment, which stand there as far as a bridge can know."""
+        now = self._world.loop.time()
+        return sum(name == service and now - at < TOGETHER for (name, _), at in target.deleted.items())
 
     # -- when it is made ---------------------------------------------------------------------------------------------
 
@@ -311,8 +322,10 @@ class Oracle:
         now = self._world.loop.time()
         mark = change.mark or (change.before.mark if change.before else None)
         assert mark is not None
-        scope = (mark.path[-1], mark.scope)
-        first_copy = delta > 0 and (target.identity, *scope) not in process.settled
+        counts_for = (self._successor(target, change, mark) or mark) if change.cause is Cause.REPLACED else mark
+        scope = (counts_for.path[-1], counts_for.scope)
+        growth = delta > 0 or change.cause is Cause.REPLACED
+        first_copy = growth and (target.identity, *scope) not in process.settled
         came_or_went = change.before is None or change.after is None  # the guard counts health by itself
         if delta and came_or_went and change.cause is not Cause.SHADOWED and not first_copy:
             for key in (change.service, scope):
@@ -324,18 +337,31 @@ class Oracle:
         if link is None or now - target.well_since < link.guard.window:
             return  # what a backup brought back is not counted
         limits = link.limits(change.service)
-        serving = target.serving(change.service)
+        serving = target.serving(change.service) + self._left_now(target, change.service)
         start = serving - self._net(process, target, change, change.service, limits.window)
-        if serving < 1 or (start > 1 and serving < limits.service_share * start):
+        # Who was stopped and wakes does not know yet which natives left the target meanwhile.
+        if now - process.woke > WAKING and (serving < 1 or (start > 1 and serving < limits.service_share * start)):
             self.breaks("guard", f"{what}: {serving} of {start} serve, and its source lied")
         lost = -self._net(process, target, change, scope, limits.window)
-        owned = self._owned(process, target, scope) + lost
-        if (lost >= 2 and lost > limits.hard_share * owned) or (
-            lost > limits.source_count and lost > limits.source_share * owned
+        gone = -self._net(process, target, change, scope, limits.window, every=True)
+        began = self._owned(process, target, scope) + gone
+        if (lost >= 2 and lost > limits.hard_share * began) or (
+            lost > limits.source_count and lost > limits.source_share * began
         ):
-            self.breaks("guard", f"{what}: {lost} of {owned} of {scope[0]} lost, and it lied")
+            self.breaks("guard", f"{what}: {lost} of {began} of {scope[0]} lost, and it lied")
 
-    def _net(self, process: Process, target: Server, change: Change, key: object, window: float) -> int:
+    def _successor(self, target: Server, change: Change, mark: Mark) -> Mark | None:
+        """The mark of what replaces an entry, perhaps from another scope: the one that is left has lost nothing."""
+        assert change.before is not None
+        for id, one in target.instances(change.service).items():
+            whose = target.mark(change.service, id)
+            if whose is not None and id != change.id and one.sockets() & change.before.instance.sockets():
+                return whose
+        return None
+
+    def _net(
+        self, process: Process, target: Server, change: Change, key: object, window: float, *, every: bool = False
+    ) -> int:
         now = self._world.loop.time()
         # The guard counts by the second, and what goes together by its cause: at the window's edge, what it may think.
         since = {True: now - window - 1.5, False: now - window + 1.5}
@@ -344,7 +370,7 @@ class Oracle:
             sum(
                 delta
                 for at, delta, cause in self._deltas.get((who, target.registry, key), ())
-                if at > since[delta > 0] and (delta > 0 or cause is change.cause or at < now - TOGETHER)
+                if at > since[delta > 0] and (every or delta > 0 or cause is change.cause or at < now - TOGETHER)
             )
             for who in (process, process.owner)
         )
@@ -436,6 +462,7 @@ class Oracle:
             foreign = {id for id in there.instances if id not in there.marks or there.marks[id].owner != owner}
             if link.policy is Policy.UPSERT_ONLY:  # what it leaves standing keeps its id
                 foreign = set(there.instances)
+            foreign |= self._stuck(there, foreign)
             sockets |= self._merged_away(link, name, foreign)
             for id, one in service.instances.items():
                 if not takes(link, target, source.identity, name, one, service.marks.get(id)):
@@ -445,6 +472,19 @@ class Oracle:
                 ):
                     found.append(f"I2 {target!r} {name}/{id}: missing, {source!r} has it")
         return found
+
+    def _stuck(self, there: Service, foreign: set[str]) -> set[str]:
+        """Ids that entries of ours keep from the registry that is named first: others have what they should be called.
+
+        They are alive, so they stand until they are written as that.
+        """
+        return {
+            id
+            for id, mark in there.marks.items()
+            if id not in foreign
+            for source in self._world.servers.values()
+            if source.identity == mark.path[-1] and id == mark.instance and f"{id}-{source.registry}" in foreign
+        }
 
     def _merged_away(self, link: Link, name: ServiceName, foreign: set[str]) -> set[tuple[str, int]]:
         """Addresses of instances that a merge chooses, and that others' ids at the target leave no room for."""
@@ -478,6 +518,8 @@ class Oracle:
                     else:
                         found.append(f"I2 {what}: stands, and {mark.path[-1]} does not have it")
                     continue
+                if link.policy is Policy.UPSERT_ONLY and id != mark.instance and mark.instance in there.instances:
+                    continue  # in a merge: it waits for the id that upsert-only leaves to what has ended
                 health = one.health if target.health else entry.health
                 if (entry.address, entry.version, entry.health) != (one.address, one.version, health):
                     found.append(f"I2 {what}: is {entry}, at {mark.path[-1]} it is {one}")

@@ -164,6 +164,14 @@ def _unsynced_trusted() -> Replacements:
     return [(store.View, "begin", begin)]
 
 
+def _old_words_stand() -> Replacements:
+    return [(store.View, "unhear", _always(None))]
+
+
+def _sleep_unnoticed() -> Replacements:
+    return [(reconcile, "STOPPED", float("inf"))]
+
+
 def _unreadable_is_gone() -> Replacements:
     return [
         (store.View, "_kept", lambda self, observed: observed.service),
@@ -223,6 +231,10 @@ def _path_ignored() -> Replacements:
 
 def _echoes_for_ever() -> Replacements:
     return [(echo.Written, "leave", _always(None))]
+
+
+def _looks_once() -> Replacements:
+    return [(reconcile.Reconciler, "read_again", _always(None))]
 
 
 def _echoes_sent() -> Replacements:
@@ -352,6 +364,12 @@ MUTANTS: dict[str, Mutant] = {
         "a listing removes what it has not told yet", ("listed_slowly",), _swept_before_synced
     ),
     "unsynced-trusted": Mutant("half a listing counts as a whole one", ("first_listing_breaks",), _unsynced_trusted),
+    "old-words-stand": Mutant(
+        "who takes over in the dark goes by what it heard before", ("taken_over_in_the_dark",), _old_words_stand
+    ),
+    "sleep-unnoticed": Mutant(
+        "who wakes goes by what it heard before it slept", ("woken_in_silence",), _sleep_unnoticed
+    ),
     "unreadable-is-gone": Mutant("what cannot be read is removed", ("unreadable",), _unreadable_is_gone),
     "old-words-believed": Mutant("a watch may go back in time", ("garbled",), _old_words_believed),
     "disk-believed": Mutant("what the disk remembers is written", ("old_memory",), _disk_believed),
@@ -360,6 +378,9 @@ MUTANTS: dict[str, Mutant] = {
     "path-ignored": Mutant("what came from a registry goes back to it", ("two_ways",), _path_ignored),
     "echoes-for-ever": Mutant(
         "what nothing may remove keeps others out for ever", ("moved_upstream",), _echoes_for_ever
+    ),
+    "looks-once": Mutant(
+        "an echo waits for what another process took away", ("moved_upstream_of_another_writer",), _looks_once
     ),
     "echoes-sent": Mutant("what other tools carry back is sent at once", ("moved_upstream",), _echoes_sent),
     "id-taken-over": Mutant("who has an id now overwrites who had it", ("merged",), _id_taken_over),

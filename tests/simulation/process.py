@@ -207,6 +207,9 @@ class Process:
             self.woke = self.world.loop.time()
             self.naps.append((self._slept, self.woke))
             self.stopped = False
+            for server in self.world.servers.values():
+                if server.another_life:  # it may have heard less of the last life than this one has
+                    self.world.oracle.forgive(self, server)
             self.world.loop.continue_process(self)
 
     # -- the operator ------------------------------------------------------------------------------------------------

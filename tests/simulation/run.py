@@ -19,7 +19,7 @@ from tests.simulation.world import World
 
 CALM_BOUND = 30.0  # seconds to agree where nothing went wrong: holds need a second opinion
 BOUND = 150.0  # seconds to agree after all faults: retries of what was denied, relists that wait their turn, holds
-SETTLES = 5.0  # seconds in which watches that were cut come back
+SETTLES = 20.0  # seconds in which watches that were cut or denied come back
 QUIET = 45.0  # seconds without a write, a relist among them
 
 

@@ -306,6 +306,22 @@ async def moved_upstream(world: World) -> None:
         world.oracle.breaks("I8", "what looks like an echo was sent at once")
 
 
+async def moved_upstream_of_another_writer(world: World) -> None:
+    """The same, and who writes beyond is another process: what it takes away there has to be seen."""
+    a, b, c = world.server("a"), world.server("b"), world.server("c")
+    world.links["x"] = [link("b", "a"), link("c", "b")]
+    world.fill(b, 3, 3)
+    await _begin(world)
+    Process(world, "x")
+    await asyncio.sleep(2.0)
+    c.take_lock("x")
+    await asyncio.sleep(5.0)
+    id, one = next(iter(b.rightful[ONE].items()))
+    world.stop(b, ONE, id)
+    world.start(a, ONE, address=one.address)
+    await asyncio.sleep(LONG)
+
+
 async def meddling(world: World) -> None:
     """Somebody deletes what we wrote."""
     _, target = await _one_way(world)
@@ -410,6 +426,41 @@ async def stopped_while_it_writes(world: World) -> None:
     writer.resume()
     await asyncio.sleep(10.0)
     target.latency = 0.02
+
+
+async def taken_over_in_the_dark(world: World) -> None:
+    """The source is dark for a writer that is stopped; another writes what came since, and gives way to the first."""
+    source, _ = await _one_way(world)
+    first = world.alive()[0]
+    source.cut(Unavailable("reset", 60.0))
+    await asyncio.sleep(0.1)
+    first.freeze()
+    second = Process(world, "x")
+    await asyncio.sleep(8.0)
+    world.alter(source, TWO, next(iter(source.rightful[TWO])))
+    world.start(source, ONE)
+    await asyncio.sleep(3.0)
+    first.resume()
+    await asyncio.sleep(10.0)
+    await second.end()
+    await asyncio.sleep(10.0)
+
+
+async def woken_in_silence(world: World) -> None:
+    """A standby is stopped while the writer writes and dies; when it wakes as the writer, the source says nothing."""
+    source, _ = await _one_way(world)
+    first, second = world.alive()[0], Process(world, "x")
+    await asyncio.sleep(2.0)
+    second.freeze()
+    world.alter(source, TWO, next(iter(source.rightful[TWO])))
+    world.start(source, ONE)
+    await asyncio.sleep(3.0)
+    await first.kill()
+    await asyncio.sleep(5.0)
+    source.silence()
+    await asyncio.sleep(1.0)
+    second.resume()
+    await asyncio.sleep(10.0)
 
 
 async def answered_late(world: World) -> None:
@@ -538,6 +589,7 @@ SCENARIOS: dict[str, Scenario] = {
         neighbours,
         two_ways,
         moved_upstream,
+        moved_upstream_of_another_writer,
         meddling,
         excluded,
         orphaned,
@@ -547,6 +599,8 @@ SCENARIOS: dict[str, Scenario] = {
         grown_after_it_was_shown,
         approved_once,
         stopped_while_it_writes,
+        taken_over_in_the_dark,
+        woken_in_silence,
         answered_late,
         old_memory,
         failing_target,

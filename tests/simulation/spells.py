@@ -48,7 +48,8 @@ async def gross_lie(world: World, server: Server, lasts: float) -> None:
     spared = set(names[:1]) if len(names) > 3 and world.rng.random() < 0.5 else set()
     if spared:
         world.oracle.excuse(server, names)
-    server.weather = Weather(hidden=lambda name, _: name not in spared, reads_too=world.rng.random() < 0.3)
+    reads_too = world.rng.random() < 0.3
+    server.weather = Weather(hidden=lambda name, _: name not in spared, excused=bool(spared), reads_too=reads_too)
     await _lie(world, server, min(lasts, 2.5) if server.weather.reads_too else lasts)
 
 
@@ -60,7 +61,7 @@ async def small_lie(world: World, server: Server, lasts: float) -> None:
     def hidden(name: ServiceName, id: str) -> bool:
         return zlib.crc32(f"{salt}{name}{id}".encode()) % 100 < 100 * share
 
-    server.weather = Weather(hidden=hidden)
+    server.weather = Weather(hidden=hidden, excused=True)
     await _lie(world, server, lasts)
     world.oracle.excuse(server, list(server.rightful))
 
@@ -71,6 +72,7 @@ async def _lie(world: World, server: Server, lasts: float) -> None:
         server.cut()  # the lie is a listing
     else:
         world.oracle.excuse(server, names)  # the lie is a row of events: the first of them may be believed
+        server.weather.excused = True
         server.announce(names)
     await asyncio.sleep(lasts)
     server.weather = Weather()

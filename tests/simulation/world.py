@@ -39,6 +39,7 @@ class Server(Store):
         self.rightful: dict[ServiceName, dict[str, Instance]] = {}
         self.since: dict[tuple[ServiceName, str], float] = {}  # when a native took a place
         self.left: dict[tuple[ServiceName, tuple[str, int]], float] = {}  # when a native's address went
+        self.deleted: dict[tuple[ServiceName, str], float] = {}  # when somebody who is no bridge deleted an entry
         self.weather = Weather()
         self.latency = LATENCY
         self.trouble_since: float | None = None  # since when nothing is answered, or nothing but errors
@@ -63,14 +64,20 @@ class Server(Store):
 
     def register(self, service: ServiceName, instance: Instance, mark: Mark | None = None) -> int:
         """A native or another bridge writes, and means it."""
-        self.rightful.setdefault(service, {})[instance.id] = instance
+        self._begin(service, instance)
         self.since[service, instance.id] = self._world.loop.time()
         return super().register(service, instance, mark)
 
     def deregister(self, service: ServiceName, id: str) -> None:
         """Somebody deletes it, and means it."""
+        self.deleted[service, id] = self._world.loop.time()
         self._end(service, id)
         super().deregister(service, id)
+
+    def _begin(self, service: ServiceName, instance: Instance) -> None:
+        self.rightful.setdefault(service, {})[instance.id] = instance
+        if self.weather.excused:
+            self._world.oracle.excuse(self, [service])
 
     def _end(self, service: ServiceName, id: str) -> None:
         native = self.since.pop((service, id), None) is not None
@@ -96,7 +103,7 @@ class Server(Store):
                 if not change.forget:
                     self.since.pop((change.service, change.id), None)
                 if change.after is not None:
-                    self.rightful.setdefault(change.service, {})[change.id] = change.after
+                    self._begin(change.service, change.after)
                 elif not change.forget:
                     self._end(change.service, change.id)
                 self._world.oracle.made(process, self, change, stood, whose, pending, holds_lock=holds_lock)
