@@ -245,7 +245,7 @@ class Desk:
     ) -> None:
         """Counts for the guard what became of ours under a name, and may tell; the later of two changes is seen alone.
 
-        Who wakes takes itself for the writer at first, and what is taken off or put back by others is ours all the same.
+        Who wakes takes itself for the writer at first; what others take off, or put back, is ours all the same.
         """
         for key in sorted(before.keys() | after.keys()):
             was, now = before.get(key), after.get(key)
