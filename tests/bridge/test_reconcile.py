@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from adapters.memory.server import Store as Server
 from bridge.link import Guard, Policy, Unhealthy
 from bridge.model import Health, Mark, ServiceName
@@ -134,6 +136,17 @@ async def test_a_native_that_writes_over_our_entry_keeps_it() -> None:
         source.deregister(PAY, "i1")
         await core.idle()
         assert target.instances(PAY) == {"i1": native}
+
+
+async def test_what_others_take_off_and_we_put_back_pays_for_no_loss() -> None:
+    source, target = Server("a"), Server("b")
+    fleet(source, 1, 3)
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await core.idle()
+        name, stood = ServiceName("s0"), target.instances(ServiceName("s0"))
+        target.deregister(name, "i0")
+        await until(lambda: target.instances(name) == stood)
+        assert core.reconcilers["target"].desk.windows.start(name, 3, time.monotonic(), 600.0) == 3
 
 
 async def test_two_ways_do_not_echo() -> None:
