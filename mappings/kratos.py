@@ -79,16 +79,14 @@ def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
     key = keys.join(name, instance.id)
     kept = shared.load(instance, NAME, _KEPT, _NOTHING)
     address = hostport.address_of(instance)
+    host = f"[{address}]" if ":" in address else address
     ports, tails = _written(instance.ports, kept.tails)
     record = _Written(
         id=instance.id if kept.id is None else kept.id,
         name=name.name,
         version=instance.version,
         metadata=instance.metadata or ({} if kept.empty else None),
-        endpoints=[
-            f"{port.name}://{hostport.join(address, port.number)}{tail}"
-            for port, tail in zip(ports, tails, strict=True)
-        ],
+        endpoints=[f"{port.name}://{host}:{port.number}{tail}" for port, tail in zip(ports, tails, strict=True)],
     )
     return key, gojson.encode(record)
 

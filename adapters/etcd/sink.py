@@ -80,7 +80,8 @@ class EtcdSink:
         """See `Sink.apply`: many changes share a transaction, some transactions are under way at once."""
         term = self._writing()
         outcomes: dict[int, Outcome] = {}
-        adds: list[Step] = []
+        creates: list[Step] = []
+        replacements: list[Step] = []
         removals: list[Step] = []
         for change in changes:
             try:
@@ -89,10 +90,9 @@ class EtcdSink:
             except IsthmusError as error:
                 outcomes[id(change)] = Outcome(change, error=error)
             else:
-                (removals if change.after is None else adds).append(made)
+                (removals if change.after is None else replacements if change.before else creates).append(made)
         # Creates first, then replacements: nobody finds a service empty on the way (Slack, 2020-05-12).
-        adds.sort(key=lambda each: each.change.before is not None)
-        for steps in (adds, removals):
+        for steps in (creates + replacements, removals):
             for outcome in await self._all(term, steps):
                 outcomes[id(outcome.change)] = outcome
         return [outcomes[id(change)] for change in changes]
