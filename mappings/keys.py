@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from bridge.errors import Rejected
 from bridge.model import ServiceName
@@ -44,4 +45,7 @@ def znode(path: str) -> str:
 def split(key: str) -> tuple[ServiceName, str] | None:
     """The service and the entry's id; None: not of that form."""
     name, _, id = key.partition("/")
-    return (ServiceName(name), id) if name and id and "/" not in id else None
+    return (_named(name), id) if name and id and "/" not in id else None
+
+
+_named = lru_cache(maxsize=64)(ServiceName)  # lists come in the order of services

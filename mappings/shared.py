@@ -16,8 +16,18 @@ _STRINGS = msgspec.json.Decoder(dict[str, str] | None)
 _KEPT = TypeVar("_KEPT", bound=msgspec.Struct)
 
 
-# One object for equal texts, as long as they are frequent: `sys.intern` has a place also for those that never recur.
-text = lru_cache(maxsize=8192)(str)
+_TEXTS: dict[str, str] = {}
+_MOST = 8192
+
+
+def text(text: str) -> str:
+    """One object for equal texts, as long as they are frequent.
+
+    `sys.intern` has a place also for those that never recur, and an lru_cache takes twice as long.
+    """
+    if len(_TEXTS) > _MOST:
+        _TEXTS.clear()
+    return _TEXTS.setdefault(text, text)
 
 
 @lru_cache(maxsize=1024)  # lists come in the order of services, whose instances are alike
@@ -28,8 +38,15 @@ def strings(raw: bytes) -> dict[str, str]:
 
 def fresh(raw: bytes) -> dict[str, str]:
     """The same as a dictionary of the caller's own."""
-    found = _STRINGS.decode(raw)
-    return dict(zip(found, map(text, found.values()), strict=True)) if found else {}  # msgspec shares keys itself
+    found: dict[str, str] | None = _STRINGS.decode(raw)
+    if not found:
+        return {}
+    if len(_TEXTS) > _MOST:
+        _TEXTS.clear()
+    same = _TEXTS.setdefault
+    for key, value in found.items():  # msgspec shares the keys itself
+        found[key] = same(value, value)
+    return found
 
 
 def load(instance: Instance, convention: str, decoder: msgspec.json.Decoder[_KEPT], default: _KEPT) -> _KEPT:

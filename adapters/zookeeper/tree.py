@@ -188,7 +188,11 @@ class Tree:
                     used += len(pairs)
                     left -= len(pairs)
                     # Written after the lists, perhaps together with a ledger node.
-                    doubtful = [key for key, pair in pairs.items() if pair.word is None and _is_newer(pair, one.zxid)]
+                    doubtful = [
+                        key
+                        for key, pair in pairs.items()
+                        if pair.word is None and pair.entry is not None and pair.entry.mzxid > one.zxid
+                    ]
                     if doubtful:
                         pairs.update((await self.pairs(doubtful))[0])
                     yield Folder(one.path, pairs, one.zxid, stands, not left)
@@ -229,10 +233,6 @@ _Place = tuple[str, bool]  # a key, and whether it has a ledger node
 def _placed(places: Sequence[_Place], answer: Answer) -> list[tuple[str, Pair]]:
     nodes = iter(values_of(answer))
     return [(key, Pair(next(nodes), next(nodes) if worded else None)) for key, worded in places]
-
-
-def _is_newer(pair: Pair, zxid: int) -> bool:
-    return pair.entry is not None and pair.entry.mzxid > zxid
 
 
 def _union(entries: list[str] | None, words: list[str] | None) -> Collection[str]:
