@@ -114,9 +114,8 @@ def main() -> int:
         "broken": broken,
     }
     path.write_text(json.dumps(whole, indent=1) + "\n")
-    print(
-        f"{sum(row['passed'] for row in found)} of {len(found)} goals met in {(time.monotonic() - began) / 60:.0f} min; see {path}"
-    )
+    met, minutes = sum(row["passed"] for row in found), (time.monotonic() - began) / 60
+    print(f"{met} of {len(found)} goals met in {minutes:.0f} min; see {path}")
     return 1 if broken else 0
 
 
