@@ -16,17 +16,17 @@ from bridge.terminal import (
 )
 
 
-@command("schema", "isthmus schema > isthmus.schema.json")
+@command("schema", "isthmus schema > isthmus.schema.json", "0")
 def schema() -> int:
-    """The JSON Schema of the configuration, for editors."""
+    """Prints the JSON Schema of the configuration. Editors complete and check the file with it."""
     print_json(config.schema())
     return OK
 
 
-@command("version", "isthmus version -o json")
+@command("version", "isthmus version -o json", "0")
 @OUTPUT
 def version(output: str) -> int:
-    """The versions of the program, the state folder's format and the ledger's."""
+    """Prints the versions. Of the program, of the state folder's format and of the ledger's."""
     rows = {"program": __version__, "state": state.FORMAT, "ledger": LEDGER_FORMAT}
     if output == "json":
         print_json(rows)
@@ -38,4 +38,4 @@ def version(output: str) -> int:
 __all__ = ["deciding", "looking", "main"]  # importing them defines their commands
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="isthmus")

@@ -36,11 +36,11 @@ from bridge.terminal import (
 )
 
 
-@command("holds", "isthmus holds isthmus.yaml")
+@command("holds", "isthmus holds isthmus.yaml", "0, 1 no daemon, 2 wrong usage or file")
 @FILE
 @OUTPUT
 def holds(file: Path, output: str) -> int:
-    """What the guard holds back, with cause and hash."""
+    """Lists what the guard holds back. With cause and rule, when it goes, and the id that `approve` takes."""
     rows = control.call(folder(load(file)) / "admin.sock", "holds")
     if output == "json":
         print_json(rows)
@@ -49,13 +49,17 @@ def holds(file: Path, output: str) -> int:
     return OK
 
 
-@command("approve", "isthmus approve isthmus.yaml 4f2a90c1d3e7 --reason 'decommissioned, CHG-1234'")
+@command(
+    "approve",
+    "isthmus approve isthmus.yaml 4f2a90c1d3e7 --reason 'decommissioned, CHG-1234'",
+    "0, 1 no daemon, or nothing is held under that id (any more), 2 wrong usage or file",
+)
 @FILE
 @click.argument("id")
 @click.option("--reason", required=True, help="Kept in the journal.")
 @OUTPUT
 def approve(file: Path, id: str, reason: str, output: str) -> int:
-    """Releases exactly the set that `holds` showed under that id; refused if it has grown."""
+    """Lets a held set go. Exactly the one that `holds` showed under that id; refused if it has grown."""
     items = control.call(folder(load(file)) / "admin.sock", "approve", id=id, reason=reason)
     if output == "json":
         print_json(items)
@@ -64,15 +68,19 @@ def approve(file: Path, id: str, reason: str, output: str) -> int:
     return OK
 
 
-@command("freeze", "isthmus freeze isthmus.yaml inventory-to-core --reason 'maintenance' --for 2h")
+@command(
+    "freeze",
+    "isthmus freeze isthmus.yaml inventory-to-core --reason 'maintenance' --for 2h",
+    "0, 1 the state folder cannot be written, 2 wrong usage or file",
+)
 @FILE
 @click.argument("link", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every link.")
-@click.option("--reason", required=True)
+@click.option("--reason", required=True, help="Kept in the journal, and shown by `status`.")
 @click.option("--for", "lasting", help="So long, e.g. 2h; else until `unfreeze`.")
 @OUTPUT
 def freeze(file: Path, link: str | None, everything: bool, reason: str, lasting: str | None, output: str) -> int:
-    """Stops the writes of a link; leases go on. Works without the daemon, survives restart and reload."""
+    """Stops the writes of a link. Leases go on. Works without the daemon, survives restart and reload."""
     configuration = load(file)
     key = _link(configuration, link, everything)
     place = folder(configuration)
@@ -85,22 +93,27 @@ def freeze(file: Path, link: str | None, everything: bool, reason: str, lasting:
     if output == "json":
         print_json({"frozen": key, **msgspec.to_builtins(kept.freezes.entries[key])})
     else:
-        click.echo(f"frozen: {key}")
+        click.echo(f"frozen: {_named(key)}")
     return OK
 
 
-@command("unfreeze", "isthmus unfreeze isthmus.yaml inventory-to-core")
+@command(
+    "unfreeze",
+    "isthmus unfreeze isthmus.yaml inventory-to-core",
+    "0, 1 not frozen, or the state folder cannot be written, 2 wrong usage or file",
+)
 @FILE
 @click.argument("link", required=False)
 @click.option("--all", "everything", is_flag=True, help="The freeze of every link.")
 @OUTPUT
 def unfreeze(file: Path, link: str | None, everything: bool, output: str) -> int:
-    """Resumes the writes of a link, and shows what is pending; it is planned afresh, under the guard."""
+    """Resumes the writes of a link. Shows what is pending: it is planned afresh, under the guard."""
     configuration = load(file)
     key = _link(configuration, link, everything)
     kept = state.State(folder(configuration))
     if key not in kept.freezes.entries:
-        fail(f"{key} is not frozen", FAILED)
+        frozen = ", ".join(_named(one) for one in kept.freezes.entries) or "nothing"
+        fail(f"{_named(key)} is not frozen; {frozen} is", FAILED)
     try:
         pending: Row | None = control.call(folder(configuration) / "admin.sock", "plan")
     except control.NoDaemonError:
@@ -112,12 +125,16 @@ def unfreeze(file: Path, link: str | None, everything: bool, output: str) -> int
     if output == "json":
         print_json({"unfrozen": key, "pending": pending})
         return OK
-    click.echo(f"unfrozen: {key}")
+    click.echo(f"unfrozen: {_named(key)}")
     if pending is None:
         click.echo(f"no daemon runs; `isthmus plan {file}` shows what is pending")
     else:
         print_plan(pending)
     return OK
+
+
+def _named(key: str) -> str:
+    return "--all" if key == state.EVERY_LINK else key
 
 
 def _link(configuration: Configuration, link: str | None, everything: bool) -> str:
@@ -129,7 +146,11 @@ def _link(configuration: Configuration, link: str | None, everything: bool) -> s
     return state.EVERY_LINK if link is None else link
 
 
-@command("purge", "isthmus purge isthmus.yaml core --orphans --yes")
+@command(
+    "purge",
+    "isthmus purge isthmus.yaml core --orphans --yes",
+    "0, 1 failed, refused, or all of it was spared, 2 wrong usage or file",
+)
 @FILE
 @click.argument("registry")
 @click.option("--link", help="Only what this link wrote.")
@@ -148,7 +169,7 @@ def purge(
     yes: bool,
     output: str,
 ) -> int:
-    """Removes what this bridge owns at a registry, after showing the plan; refused while a daemon writes there."""
+    """Removes what this bridge owns at a registry. Shows the plan first; refused while a daemon writes there."""
     configuration = load(file, ephemeral=True)
     if registry not in configuration.registries:
         raise ConfigError(f"{registry!r} is no registry of {file}; it has {', '.join(configuration.registries)}")
@@ -195,14 +216,18 @@ def _note(configuration: Configuration, kind: str, what: str, link: str = "") ->
         journal.note(folder, kind, link=link, by=who(), reason=what)
 
 
-@command("adopt", "isthmus adopt isthmus.yaml inventory-to-core --owner old-bridge --yes")
+@command(
+    "adopt",
+    "isthmus adopt isthmus.yaml inventory-to-core --owner old-bridge --yes",
+    "0, 1 failed, refused, or a registry is out of reach, 2 wrong usage or file",
+)
 @FILE
 @click.argument("link")
 @click.option("--owner", help="What this bridge id copied from the link's sources; without: natives that are equal.")
 @click.option("--yes", is_flag=True, help="Do it; without, only the plan is shown.")
 @OUTPUT
 def adopt(file: Path, link: str, owner: str | None, yes: bool, output: str) -> int:
-    """Takes entries over in place, without a removal; refused while a daemon of either owner writes there."""
+    """Takes entries over in place. Nothing is removed; refused while a daemon of either owner writes there."""
     configuration = load(file, ephemeral=True)
     chosen = _lasting(configuration, link)
     if owner == configuration.bridge.id:
@@ -225,13 +250,17 @@ def adopt(file: Path, link: str, owner: str | None, yes: bool, output: str) -> i
     return asyncio.run(work())
 
 
-@command("release", "isthmus release isthmus.yaml inventory-to-core --yes")
+@command(
+    "release",
+    "isthmus release isthmus.yaml inventory-to-core --yes",
+    "0, 1 failed or refused, 2 wrong usage or file",
+)
 @FILE
 @click.argument("link")
 @click.option("--yes", is_flag=True, help="Do it; without, only the plan is shown.")
 @OUTPUT
 def release(file: Path, link: str, yes: bool, output: str) -> int:
-    """Drops the ledger of what a link wrote, and leaves the entries: they are nobody's then, and nobody's to remove."""
+    """Lets go of what a link wrote, and leaves it there. It is nobody's then, and nobody's to remove."""
     configuration = load(file, ephemeral=True)
     chosen = _lasting(configuration, link)
     block = configuration.registries[chosen.to]
@@ -275,7 +304,8 @@ async def _hand_over(
         for one in changes
     ]
     if output == "table":
-        print_table([*rows, *left], ("service", "instance", "owner", "left"), f"nothing to {what}")
+        columns = ("service", "instance", "owner", *(("left",) if left else ()))
+        print_table([*rows, *left], columns, f"nothing to {what}")
     failed: list[str] = []
     if yes and changes:
         outcomes = await apply_under_lock(sink, changes, *others)

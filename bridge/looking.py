@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from textwrap import indent
+from typing import Any
 
 import click
 import msgspec
@@ -38,26 +40,38 @@ from bridge.terminal import (
 )
 
 
-@command("run", "isthmus run /etc/isthmus/isthmus.yaml")
+@command(
+    "run",
+    "isthmus run /etc/isthmus/isthmus.yaml",
+    "0 stopped in good order, 1 failed, 2 wrong usage or file; with --once also 3 something is held or parked",
+)
 @FILE
 @click.option(
     "--once", is_flag=True, help="Until every link is in step, then stop; exit 3 if anything is held or parked."
 )
 @click.option("--ephemeral", is_flag=True, help="Without a state folder: nothing is remembered over a restart.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning"]),
+    default="info",
+    show_default=True,
+    help="Of the lines on standard error; debug has one for every change.",
+)
 def run(file: Path, once: bool, ephemeral: bool, log_level: str) -> int:
-    """The daemon."""
+    """Runs the daemon. It keeps every link in step until SIGTERM; SIGHUP has it take a changed file over."""
     from bridge import daemon  # the other commands start faster without it
 
     configure(log_level)
     return daemon.start(file, once=once, ephemeral=ephemeral)
 
 
-@command("check", "isthmus check isthmus.yaml -o json")
+@command(
+    "check", "isthmus check isthmus.yaml -o json", "0 all answer, 1 a registry is out of reach, 2 wrong usage or file"
+)
 @FILE
 @OUTPUT
 def check(file: Path, output: str) -> int:
-    """Validates the file, reaches every registry, and says what each link will lose and which names meet."""
+    """Checks the file, and reaches every registry. Says what each link will lose, and which names meet."""
     configuration = load(file, ephemeral=True)
 
     async def work() -> tuple[dict[str, list[Row]], bool]:
@@ -97,12 +111,16 @@ def check(file: Path, output: str) -> int:
     return OK if whole else FAILED
 
 
-@command("plan", "isthmus plan isthmus.yaml")
+@command(
+    "plan",
+    "isthmus plan isthmus.yaml",
+    "0 nothing to change, 3 changes, 1 a registry is out of reach, 2 wrong usage or file",
+)
 @FILE
 @click.option("--running", is_flag=True, help="What reloading this file into the running daemon would change.")
 @OUTPUT
 def plan(file: Path, running: bool, output: str) -> int:
-    """What `run` would change, and what would be held and why; changes nothing."""
+    """Shows what `run` would change, and changes nothing. Also what would be held, and why."""
     configuration = load(file, ephemeral=True)
     edits = _edits(configuration) if running else []
 
@@ -115,9 +133,9 @@ def plan(file: Path, running: bool, output: str) -> int:
         print_json({**found, "unreached": missing, **({"file": edits} if running else {})})
     else:
         if running:
-            print_table(edits, ("what", "name", "change"), "the file says what already runs")
+            print_table(edits, ("what", "name", "change", "keys"), "the file says what already runs")
             click.echo()
-        print_plan(found)
+        print_plan(found, "nothing to change, as far as can be seen" if missing else "nothing to change")
     for text in missing:
         click.echo(f"out of reach: {text}", err=True)
     if missing:
@@ -127,8 +145,10 @@ def plan(file: Path, running: bool, output: str) -> int:
 
 def _edits(configuration: Configuration) -> list[Row]:
     now = control.call(folder(configuration) / "admin.sock", "configuration")
-    links = {link.name: json.loads(msgspec.json.encode(link)) for link in configuration.links}  # as the daemon sends it
-    registries = {name: one.digest for name, one in configuration.registries.items()}
+    links: dict[str, Any] = {
+        link.name: json.loads(msgspec.json.encode(link)) for link in configuration.links
+    }  # as the daemon sends it
+    registries: dict[str, Any] = {name: one.digest for name, one in configuration.registries.items()}
     rows = []
     for what, new, old in (("link", links, now["links"]), ("registry", registries, now["registries"])):
         for name in sorted(new.keys() | old.keys()):
@@ -137,17 +157,22 @@ def _edits(configuration: Configuration) -> list[Row]:
             elif name not in new:
                 rows.append({"what": what, "name": name, "change": "gone; its entries become orphans"})
             elif new[name] != old[name]:
-                rows.append({"what": what, "name": name, "change": "changed"})
+                keys = [key for key in new[name] if new[name][key] != old[name].get(key)] if what == "link" else []
+                rows.append({"what": what, "name": name, "change": "changed", "keys": keys})
     return rows
 
 
-@command("diff", "isthmus diff isthmus.yaml inventory core")
+@command(
+    "diff",
+    "isthmus diff isthmus.yaml inventory core",
+    "0 equal, 3 different, 1 a registry is out of reach, 2 wrong usage or file",
+)
 @FILE
 @click.argument("a")
 @click.argument("b")
 @OUTPUT
 def diff(file: Path, a: str, b: str, output: str) -> int:
-    """Compares two registries in the common model, leaving out what the second cannot express; 0 equal, 3 different."""
+    """Compares two registries, field by field. What the second cannot hold is left out."""
     configuration = load(file, ephemeral=True)
     for name in (a, b):
         if name not in configuration.registries:
@@ -165,15 +190,19 @@ def diff(file: Path, a: str, b: str, output: str) -> int:
     if output == "json":
         print_json(rows)
     else:
-        print_table(rows, ("service", "instance", "difference", "field", "left", "right"), "equal")
+        short = [row if row["field"] else {**row, **{s: brief(row[s]) for s in ("left", "right")}} for row in rows]
+        print_table(short, ("service", "instance", "difference", "field", "left", "right"), "equal")
     return ATTENTION if rows else OK
 
 
-@command("services", "isthmus services isthmus.yaml")
+@command("services", "isthmus services isthmus.yaml", "0, 2 wrong usage or file")
 @FILE
 @OUTPUT
 def services(file: Path, output: str) -> int:
-    """The services of every registry: instances, serving, age, origin, owner, and which owners write there no more."""
+    """Lists the services of every registry. Instances, serving, age, origin and owner.
+
+    SILENT names the owners for whom no daemon writes there now, and since when the daemon of this file has found it so.
+    """
     configuration = load(file, ephemeral=True)
 
     async def work() -> tuple[list[Row], list[str]]:
@@ -190,7 +219,7 @@ def services(file: Path, output: str) -> int:
         print_table(
             [{**row, "silent": _silent(row)} for row in rows],
             ("registry", "service", "instances", "serving", "natives", "owners", "silent", "age", "origins"),
-            "no services",
+            "no services that can be seen" if missing else "no services",
         )
     for text in missing:
         click.echo(f"out of reach: {text}", err=True)
@@ -206,38 +235,45 @@ def _silent(row: Row) -> list[str] | None:
     ]
 
 
-@command("explain", "isthmus explain isthmus.yaml pay-api/i1")
+@command(
+    "explain",
+    "isthmus explain isthmus.yaml pay-api/i1",
+    "0, 3 not found, 1 not found while a registry is out of reach, 2 wrong usage or file",
+)
 @FILE
-@click.argument("service")
+@click.argument("service", metavar="SERVICE[/INSTANCE]")
 @OUTPUT
 def explain(file: Path, service: str, output: str) -> int:
-    """The way of one service, or of one instance (SERVICE/INSTANCE), and the rules that decided; 3 not found."""
+    """Explains the way of a service, or of one instance. What stands where, and each decision with its rule."""
     configuration = load(file, ephemeral=True)
     name, _, instance = service.partition("/")
 
-    async def work() -> list[Row]:
+    async def work() -> tuple[list[Row], list[str]]:
         async with looking(configuration) as (engine, _):
-            return await show.explain(engine, ServiceName.parse(name), instance)
+            return await show.explain(engine, ServiceName.parse(name), instance), unreached(engine)
 
-    rows = asyncio.run(work())
+    rows, missing = asyncio.run(work())
     if output == "json":
         print_json(rows)
     else:
         print_table(rows, ("step", "at", "service", "instance", "what", "why"))
         for row in rows:
             if row.get("raw"):
-                click.echo(f"\n{row['at']} {row['place']}\n  {row['raw']}\n  {json.dumps(row['decoded'], default=str)}")
+                raw, decoded = row["raw"].strip(), json.dumps(row["decoded"], default=str)
+                click.echo(f"\n{row['at']} {row['place']}\n{indent(raw, '  ')}\n  is read as {decoded}")
+    for text in missing:
+        click.echo(f"out of reach: {text}", err=True)
     if not any(row["step"] == "held by" or row["what"] == "held" for row in rows):
         click.echo(f"not found: {service}", err=True)
-        return ATTENTION
+        return FAILED if missing else ATTENTION
     return OK
 
 
-@command("status", "isthmus status isthmus.yaml")
+@command("status", "isthmus status isthmus.yaml", "0 all well, 3 look at it, 1 no daemon, 2 wrong usage or file")
 @FILE
 @OUTPUT
 def status(file: Path, output: str) -> int:
-    """One screen of the running daemon; 0 all well, 3 look at it, 1 no daemon."""
+    """Shows the running daemon on one screen. Its last lines say what needs a look."""
     configuration = load(file)
     now = control.call(folder(configuration) / "admin.sock", "status")
     if output == "json":
@@ -261,7 +297,10 @@ def status(file: Path, output: str) -> int:
     for to, writer in {row["to"]: row["writer"] for row in now["links"] if row["role"] == "standby"}.items():
         click.echo(f"\n{to}: {_writer(writer)}")
     for link, freeze in now["freezes"].items():
-        click.echo(f"\nfrozen {link}: {freeze['reason']} (by {freeze['by']})")
+        until = "until `unfreeze`" if freeze["until"] is None else f"until {clock_time(freeze['until'])}"
+        click.echo(
+            f"\nfrozen {'--all' if link == state.EVERY_LINK else link}: {freeze['reason']} (by {freeze['by']}, {until})"
+        )
     if now["last_removals"]:
         click.echo("\nlast removals")
         print_table(timed(now["last_removals"]), ("at", "link", "service", "instance", "cause"))
@@ -277,14 +316,14 @@ def _writer(writer: Row | None) -> str:
     return f"{writer['host']} writes, pid {writer['pid']}, since {since}, configuration {writer['configuration']}"
 
 
-@command("log", "isthmus log isthmus.yaml --service pay-api --since 2h")
+@command("log", "isthmus log isthmus.yaml --service pay-api --since 2h", "0, 2 wrong usage or file")
 @FILE
 @click.option("--service", help="Of one service.")
 @click.option("--link", help="Of one link.")
 @click.option("--since", default="24h", show_default=True, help="So long ago, e.g. 90s, 2h, 7d.")
 @OUTPUT
 def log_(file: Path, service: str | None, link: str | None, since: str, output: str) -> int:
-    """What was written or removed, when, by which cause, with before and after; who approved or froze what, and why."""
+    """Lists what was written or removed, and why. Also who approved or froze what, and for which reason."""
     configuration = load(file)
     start = time.time() - duration(since)
     rows = [

@@ -329,7 +329,7 @@ def _standing(view: View, service: Service, key: str, instance: Instance, raw: d
         "service": str(service.name),
         "instance": key,
         "what": "copy" if mark else "native",
-        "why": _whence(mark) if mark else f"age {view.reason or 'live'}",
+        "why": _whence(mark) if mark else "live" if view.up else f"as it was known before: {view.reason}",
         "place": place,
         "raw": raw.get(place, ""),
         "decoded": plain(instance),

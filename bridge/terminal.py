@@ -50,15 +50,15 @@ def main() -> None:
     """Joins service registries: keeps them in step, shows what it would do and why, and never deletes what is alive."""
 
 
-def command(name: str, example: str) -> Callable[[Callable[..., int | None]], click.Command]:
-    """A command with an example in its help, whose return value is the exit code."""
+def command(name: str, example: str, exits: str) -> Callable[[Callable[..., int | None]], click.Command]:
+    """A command with an example in its help, and `exits`: what its exit codes mean, which are its return value."""
 
     def wrap(function: Callable[..., int | None]) -> click.Command:
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> None:
             sys.exit(function(*args, **kwargs) or OK)
 
-        return main.command(name, epilog=f"Example:  {example}")(run)
+        return main.command(name, epilog=f"Exit codes: {exits}.\n\n\b\nExample:\n  {example}")(run)
 
     return wrap
 
@@ -120,7 +120,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key}={one}" for key, one in value.items()) or "-"
     if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value)) or "-"
+        return ",".join(map(_cell, value)) or "-"
     return str(value)
 
 
@@ -155,11 +155,9 @@ def print_holds(rows: Sequence[Row]) -> None:
             click.echo(f"  {row['id']}  and {len(row['items']) - 20} more; -o json has all")
 
 
-def print_plan(found: dict[str, list[Row]]) -> None:
+def print_plan(found: dict[str, list[Row]], empty: str = "nothing to change") -> None:
     rows = [{**row, "after": brief(row["after"]), "before": brief(row["before"])} for row in found["changes"]]
-    print_table(
-        rows, ("action", "link", "service", "instance", "cause", "before", "after", "held"), "nothing to change"
-    )
+    print_table(rows, ("action", "link", "service", "instance", "cause", "before", "after", "held"), empty)
     if found["holds"]:
         click.echo()
         print_holds(found["holds"])

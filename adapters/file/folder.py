@@ -53,7 +53,8 @@ class Place(NamedTuple):
 
 def trouble(error: OSError) -> IsthmusError:
     """What the core is told of an error of the operating system: Unavailable unless it says otherwise."""
-    return REACTIONS.get(error.errno or 0, Unavailable)(str(error))
+    said = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
+    return REACTIONS.get(error.errno or 0, Unavailable)(said)
 
 
 @lru_cache(maxsize=65536)

@@ -25,10 +25,19 @@ def test_there_is_every_command() -> None:
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))
-def test_help_has_an_example(command: str) -> None:
-    ran = CliRunner().invoke(main, [command, "--help"])
+def test_help_has_an_example_in_one_line_and_the_exit_codes(command: str) -> None:
+    ran = CliRunner().invoke(main, [command, "--help"], terminal_width=80)
     assert ran.exit_code == 0
-    assert f"isthmus {command}" in ran.output.partition("Example:")[2]
+    (example,) = ran.output.partition("Example:\n")[2].splitlines()
+    assert f"isthmus {command}" in example
+    assert "\n  Exit codes: 0" in ran.output
+
+
+def test_what_each_command_does_is_said_in_one_line() -> None:
+    ran = CliRunner().invoke(main, ["--help"], terminal_width=80)
+    lines = {line.split()[0]: line for line in ran.output.partition("Commands:\n")[2].splitlines()}
+    assert lines.keys() == main.commands.keys()
+    assert not [line for line in lines.values() if line.endswith("...")]
 
 
 @pytest.mark.parametrize("command", sorted(main.commands.keys() - {"run", "schema"}))

@@ -111,6 +111,7 @@ async def test_a_freeze_stops_writes_over_reload_and_restart(pair: Pair) -> None
         ran = await bridge.isthmus("freeze", "inventory-to-cluster", "--reason", "maintenance", "-o", "json")
         assert ran.code == 0 and ran.json["frozen"] == "inventory-to-cluster"
         await until(lambda: _frozen(pair), "the daemon has seen it")
+        assert "frozen inventory-to-cluster: maintenance (by " in (await bridge.isthmus("status")).out
         before = pair.copies()
         pair.inventory.set("pay-api", i1="192.0.2.1", i9="192.0.2.9")
         await bridge.hup()
@@ -164,7 +165,8 @@ async def test_a_freeze_needs_no_daemon_and_ends_by_itself_under_the_guard(pair:
 
 
 async def test_what_is_not_frozen_cannot_be_unfrozen_and_no_link_is_frozen_that_is_not_there(pair: Pair) -> None:
-    assert (await pair.bridge.isthmus("unfreeze", "--all")).code == 1
+    refused = await pair.bridge.isthmus("unfreeze", "--all")
+    assert (refused.code, refused.err) == (1, "--all is not frozen; nothing is\n")
     ran = await pair.bridge.isthmus("freeze", "nonsense", "--reason", "r")
     assert ran.code == 2
     assert "inventory-to-cluster" in ran.err
@@ -180,9 +182,9 @@ async def test_plan_running_shows_what_a_reload_would_change(pair: Pair) -> None
         bridge.write()
         ran = await bridge.isthmus("plan", "--running", "-o", "json")
         assert ran.code == 3
-        assert [(row["what"], row["name"], row["change"]) for row in ran.json["file"]] == [
-            ("link", "inventory-to-cluster", "changed"),
-            ("registry", "inventory", "changed"),
+        assert [(row["what"], row["name"], row["change"], row["keys"]) for row in ran.json["file"]] == [
+            ("link", "inventory-to-cluster", "changed", ["services"]),
+            ("registry", "inventory", "changed", []),
         ]
         changes = {(row["action"], row["service"], row["cause"], bool(row["held"])) for row in ran.json["changes"]}
         assert changes == {("add", "shop", "", False), ("remove", "pay-db", "config", True)}

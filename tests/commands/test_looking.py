@@ -155,6 +155,16 @@ async def test_plan_prints_the_rest_where_one_registry_is_out_of_reach(pair: Pai
     assert "dead" in ran.err
 
 
+async def test_what_is_out_of_reach_is_not_called_absent(pair: Pair) -> None:
+    pair.inventory.path.rename(pair.inventory.path.with_name("away"))
+    ran = await pair.bridge.isthmus("explain", "pay-api/i1")
+    assert ran.code == 1
+    assert f"out of reach: inventory: No such file or directory: {pair.inventory.path}\n" in ran.err
+    ran = await pair.bridge.isthmus("plan")
+    assert (ran.code, ran.out) == (1, "nothing to change, as far as can be seen\n")
+    assert "no services that can be seen" in (await pair.bridge.isthmus("services")).out
+
+
 async def test_diff_compares_field_by_field_and_leaves_out_what_the_second_cannot_hold(pair: Pair, etcd: Etcd) -> None:
     pair.bridge.registries["cluster"] = etcd_block(etcd)
     pair.bridge.links[0]["services"] = {"include": ["*"]}
@@ -173,6 +183,8 @@ async def test_diff_compares_field_by_field_and_leaves_out_what_the_second_canno
         ("i1", "differs", "version"),
         ("i2", "only in inventory", ""),
     ]
+    table = (await pair.bridge.isthmus("diff", "inventory", "cluster")).out
+    assert table.splitlines()[-1].split() == ["pay-api", "i2", "only", "in", "inventory", "192.0.2.2:9000", "-"]
     assert (await pair.bridge.isthmus("diff", "inventory", "nowhere")).code == 2
 
 
