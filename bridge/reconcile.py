@@ -207,9 +207,10 @@ class Reconciler:
             await asyncio.sleep(backoff.delay() if delay is None else delay)
 
     def _trouble(self, what: str, error: Exception) -> None:
+        if self._reason.endswith(f": {error}"):
+            return  # whatever else is tried meets the same: one word of it is enough
         text = f"{what}: {error}"
-        if text != self._reason:
-            log.warning("trouble destination=%s reason=%r", self.destination, text)
+        log.warning("trouble destination=%s reason=%r", self.destination, text)
         self._reason = text
 
     def _fails(self, names: Iterable[ServiceName], error: Exception) -> None:
