@@ -333,10 +333,11 @@ class Client:
         for listener in tuple(self._listeners):
             listener.lost(reason)
 
-    def told(self, kind: int, path: str) -> None:
-        """Something happened to a node."""
+    def told(self, events: Sequence[tuple[int, str]]) -> None:
+        """Something happened to nodes."""
         for listener in tuple(self._listeners):
-            listener.told(kind, path)
+            for kind, path in events:
+                listener.told(kind, path)
 
     def _down(self, error: IsthmusError) -> None:
         if self._up and self._loop is not None:
@@ -408,6 +409,6 @@ class _Ear:
         if self._heard:
             self._client.lost(reason)
 
-    def told(self, kind: int, path: str) -> None:
+    def told(self, events: Sequence[tuple[int, str]]) -> None:
         if self._heard:
-            self._client.told(kind, path)
+            self._client.told(events)

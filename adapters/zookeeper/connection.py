@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionDropped
 from kazoo.handlers.threading import SequentialThreadingHandler
-from kazoo.protocol.connection import CLOSE_RESPONSE, PING_XID, ConnectionHandler
+from kazoo.protocol.connection import CLOSE_RESPONSE, PING_XID, WATCH_XID, ConnectionHandler
 from kazoo.protocol.serialization import CloseInstance, ReplyHeader, Watch, int_struct
 from kazoo.protocol.states import KazooState, KeeperState
 
@@ -43,6 +43,7 @@ _LOG = logging.getLogger("isthmus.zookeeper.kazoo")
 _LOG.setLevel(logging.ERROR)
 
 _FRAME = struct.Struct("!iii")  # length, xid, type
+_EVENT = struct.Struct("!ii12xi4xi")  # length, xid, kind, length of the path
 
 Post = Callable[..., None]
 
@@ -62,8 +63,8 @@ class Ear(Protocol):
     def lost(self, reason: str) -> None:
         """The session is gone: expired, or closed, or refused."""
 
-    def told(self, kind: int, path: str) -> None:
-        """Something happened to a watched node (`wire.CREATED`, `DELETED`, `CHANGED`)."""
+    def told(self, events: Sequence[tuple[int, str]]) -> None:
+        """Something happened to watched nodes: what (`wire.CREATED`, `DELETED`, `CHANGED`), and the path."""
 
 
 class TooLarge(Exception):
@@ -184,9 +185,27 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
 
     def _read_socket(self, read_timeout: float) -> Any:
         """All that has come: nobody wakes us for what is received already."""
-        while (response := super()._read_socket(read_timeout)) != CLOSE_RESPONSE and self._is_more():
-            pass
+        while (response := super()._read_socket(read_timeout)) != CLOSE_RESPONSE:
+            self._tell()
+            if not self._is_more():
+                break
         return response
+
+    def _tell(self) -> None:
+        """The events that stand before the next answer, together: one of our own transactions causes hundreds."""
+        told: list[tuple[int, str]] = []
+        received, end = self._received, 0
+        while len(received) - end >= _EVENT.size:
+            length, xid, kind, size = _EVENT.unpack_from(received, end)
+            if xid != WATCH_XID or len(received) - end - 4 < length:
+                break
+            start = end + _EVENT.size
+            end += 4 + length
+            if size > 0:
+                told.append((kind, self.client.unchroot(received[start : start + size].decode())))
+        if end:
+            del received[:end]
+            self.client.post(self.client.ear.told, told)
 
     def _is_more(self) -> bool:
         size = len(self._received)
@@ -230,7 +249,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
     def _read_watch_event(self, buffer: bytes, offset: int) -> None:
         event, _ = Watch.deserialize(buffer, offset)
         if event.path:
-            self.client.post(self.client.ear.told, event.type, self.client.unchroot(event.path))
+            self.client.post(self.client.ear.told, [(event.type, self.client.unchroot(event.path))])
 
 
 class Connection(KazooClient):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Changes as ZooKeeper transactions: what is compared, what is written, and which events that will cause; pure."""
+"""Changes as ZooKeeper transactions: what is compared, and what is written; pure."""
 
 from __future__ import annotations
 
@@ -38,10 +38,7 @@ class Rights(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One change to be sent. `ops` are packed; `counts` says how many of what; `events` are paths, one for each event.
-
-    `after` is the version to come, but for the transaction's number.
-    """
+    """One change to be sent. `after` is the version to come, but for the transaction's number."""
 
     change: Change
     key: str
@@ -52,11 +49,6 @@ class Step(NamedTuple):
     def size(self) -> int:
         """Bytes on the wire, about."""
         return sum(len(op.path) * 3 + len(getattr(op, "value", b"")) + 64 for op in self.ops)
-
-    @property
-    def events(self) -> list[str]:
-        """The paths that will be told of, one for each operation."""
-        return [op.path for op in self.ops]
 
 
 def version(key: str, pair: Pair) -> Version | None:
@@ -147,11 +139,12 @@ def portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
     portion: list[Step] = []
     size = 0
     for each in steps:
-        if portion and (len(portion) == CHANGES or size + each.size > BYTES):
+        more = each.size
+        if portion and (len(portion) == CHANGES or size + more > BYTES):
             yield portion
             portion, size = [], 0
         portion.append(each)
-        size += each.size
+        size += more
     if portion:
         yield portion
 

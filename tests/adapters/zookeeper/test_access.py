@@ -335,6 +335,45 @@ async def test_answers_that_come_together_are_all_heard(zookeeper: ZooKeeper) ->
             await client.close()
 
 
+class Told:
+    """A listener that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, str]] = []
+
+    def connected(self) -> None: ...
+
+    def disconnected(self) -> None: ...
+
+    def lost(self, reason: str) -> None: ...
+
+    def told(self, kind: int, path: str) -> None:
+        self.events.append((kind, path))
+
+
+async def test_events_that_come_together_are_told_before_the_answer_that_follows(
+    zookeeper: ZooKeeper, native: Native
+) -> None:
+    """What a sink writes is its own doing until the answer is in, and others' from then on."""
+    paths = [f"/apps/services/{number}" for number in range(30)]
+    await native.do(native.zk.ensure_path, "/apps/services")
+    async with Proxy(zookeeper.address) as proxy:
+        client, told = Client(Config(hosts=[f"{proxy.address}/apps"], layout="curator")), Told()
+        try:
+            await client.connected()
+            client.listen(told)
+            await client.watch("/services")
+            proxy.freeze("down")
+            for path in paths:
+                await native.register(path, "")
+            answer = client.reads(["/services"])
+            await proxy.heal()
+            await answer
+            assert told.events == [(wire.CREATED, path.removeprefix("/apps")) for path in paths]
+        finally:
+            await client.close()
+
+
 async def fill(zookeeper: ZooKeeper, count: int) -> None:
     client = Client(Config(hosts=[zookeeper.address], layout="curator"))
     try:
