@@ -5,29 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import msgspec
 
-from bridge.model import Instance, ServiceName, Traits
+from bridge.model import Instance, Traits
 from mappings import curator, dubbo2, dubbo3, gomicro, gozero, grpc, kitex, kratos, spring
-
-
-class Layout(Protocol):
-    """How one family of clients writes its entries."""
-
-    NAME: str
-    PREFIX: str
-    PROTOCOL: str
-    TRAITS: Traits
-
-    def locate(self, key: str) -> tuple[ServiceName, str] | None: ...
-
-    def decode(self, name: ServiceName, id: str, value: bytes, protocol: str) -> Instance: ...
-
-    def encode(self, name: ServiceName, instance: Instance) -> tuple[str, bytes]: ...
-
-    def canonical(self, name: ServiceName, instance: Instance, protocol: str) -> Instance: ...
+from mappings.layout import Layout
 
 
 class Pair(msgspec.Struct, frozen=True):

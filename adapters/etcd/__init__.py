@@ -14,12 +14,13 @@ import msgspec
 from adapters.etcd import access
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import RANGE, READ, ROLE, STATUS, TLS, USER, Client, Credentials, NoUser, reading
-from adapters.etcd.keys import LEDGER, LOCKS, ROOT, Layout, Range, Space
+from adapters.etcd.keys import LEDGER, LOCKS, ROOT, Range, Space
 from adapters.etcd.sink import EtcdSink
 from adapters.etcd.source import EtcdSource
 from bridge.adapter import Reach, Source
 from bridge.errors import ConfigError, Denied
 from bridge.model import ServiceName
+from mappings.layout import Layout
 
 LAYOUTS = {
     "grpc": "mappings.grpc",

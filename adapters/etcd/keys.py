@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from bridge.model import Instance, ServiceName, Traits
+from bridge.model import ServiceName
+from mappings.layout import Layout
 
 ROOT = "/isthmus/"
 LEDGER = b"/isthmus/ledger/"
@@ -20,23 +21,6 @@ FOREIGN = ("/dubbo/", "/micro/registry/", "/microservices/", "/registry/", "/ser
 # The first 16 bits of every lease that a bridge puts entries under ("is"); etcd draws its own at random, and every
 # stock client lets it: a leased entry without them is a native's.
 OUR_LEASES = 0x6973
-
-
-class Layout(Protocol):
-    """How one family of clients writes its entries: a module of `mappings`."""
-
-    NAME: str
-    PREFIX: str
-    PROTOCOL: str
-    TRAITS: Traits
-
-    def locate(self, key: str) -> tuple[ServiceName, str] | None: ...
-
-    def decode(self, name: ServiceName, id: str, value: bytes, protocol: str) -> Instance: ...
-
-    def encode(self, name: ServiceName, instance: Instance) -> tuple[str, bytes]: ...
-
-    def canonical(self, name: ServiceName, instance: Instance, protocol: str) -> Instance: ...
 
 
 class Range(NamedTuple):

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import islice
-from typing import NamedTuple, Protocol, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 from urllib.parse import quote_plus
 
 import msgspec
@@ -19,7 +19,8 @@ from adapters.zookeeper.client import Client
 from adapters.zookeeper.config import Config
 from adapters.zookeeper.wire import Node
 from bridge.errors import Undecodable
-from bridge.model import Instance, Mark, ServiceName, Traits
+from bridge.model import Instance, Mark, ServiceName
+from mappings.layout import Znodes
 
 ENTRIES = 240  # in one packet: one is 1 MiB at most, so no answer comes to its limit
 PLACES = 100  # whose children are listed in one packet: stock clients can read 1 MiB of names, and there are two lists
@@ -29,35 +30,17 @@ AHEAD = 6  # packets asked for before the first is used
 T = TypeVar("T")
 
 
-class Mapping(Protocol):
-    """How one family of clients writes its entries: a module of `mappings`."""
-
-    NAME: str
-    PREFIX: str
-    PROTOCOL: str
-    TRAITS: Traits
-
-    def locate(self, key: str) -> tuple[ServiceName, str] | None: ...
-
-    def decode(self, name: ServiceName, id: str, value: bytes, protocol: str) -> Instance: ...
-
-    def encode(self, name: ServiceName, instance: Instance) -> tuple[str, bytes]: ...
-
-    def canonical(self, name: ServiceName, instance: Instance, protocol: str) -> Instance: ...
-
-
 class Layout(NamedTuple):
     """`below`: where the entries are below a node of the root; `folder`: how stock clients create what holds them.
 
-    `shared`: other families keep their entries at the same places, and fail over each other's. `in_name`: the node's
-    name is the record. `reported`: a part of the record is in a report elsewhere.
+    `shared`: other families keep their entries at the same places, and fail over each other's. `reported`: a part of
+    the record is in a report elsewhere.
     """
 
     module: str
     below: str = ""
     folder: int = wire.CONTAINER
     shared: bool = True
-    in_name: bool = False
     reported: bool = False
     writable: bool = True
 
@@ -65,7 +48,7 @@ class Layout(NamedTuple):
 LAYOUTS = {
     "curator": Layout("mappings.curator"),
     "spring": Layout("mappings.spring"),
-    "dubbo2": Layout("mappings.dubbo2", "/providers", wire.PERSISTENT, shared=False, in_name=True),
+    "dubbo2": Layout("mappings.dubbo2", "/providers", wire.PERSISTENT, shared=False),
     "dubbo3": Layout("mappings.dubbo3", reported=True, writable=False),
 }
 
@@ -108,7 +91,7 @@ class Tree:
 
     def __init__(self, client: Client, config: Config) -> None:
         self.layout = LAYOUTS[config.layout]
-        self.mapping = cast(Mapping, importlib.import_module(self.layout.module))
+        self.mapping = cast(Znodes, importlib.import_module(self.layout.module))
         self.root = config.root if config.root is not None else self.mapping.PREFIX
         self.ledger = ledger.LEDGER + self.root
         self.protocol = config.protocol if config.protocol is not None else self.mapping.PROTOCOL
@@ -125,7 +108,7 @@ class Tree:
 
     def folder_of(self, name: ServiceName) -> str:
         """The place of a service's entries. Services that differ in their namespace share one."""
-        return (quote_plus(name.name, safe="*") if self.layout.in_name else name.name) + self.layout.below
+        return (quote_plus(name.name, safe="*") if self.mapping.IN_NAME else name.name) + self.layout.below
 
     def record(self, key: str, name: ServiceName, id: str, pair: Pair) -> Record | None:
         """What stands there; None: no entry, which is also what a node with children and without a value is."""
@@ -137,7 +120,7 @@ class Tree:
             mark = ledger.decode(word.value)
             if mark is None:
                 return Record(None, None, "its ledger entry has a format that this version cannot read")
-        value = key.rpartition("/")[2].encode() if self.layout.in_name else entry.value
+        value = key.rpartition("/")[2].encode() if self.mapping.IN_NAME else entry.value
         try:
             return Record(self.mapping.decode(name, id, value, self.protocol), mark)
         except Undecodable as error:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from bridge.model import Instance, ServiceName
 from mappings import dubbo2
-from mappings.pairs import LAYOUTS, Layout
+from mappings.layout import Layout
+from mappings.pairs import LAYOUTS
 
 GOLDEN = Path(__file__).parent / "golden"
 WRITABLE = sorted(LAYOUTS.keys() - {"dubbo3"})
