@@ -20,19 +20,18 @@ from typing import Any
 import msgspec
 
 from bridge import __version__, config, control, show, state
-from bridge.adapter import Cause, Change, Outcome, Reach, Sink
+from bridge.adapter import Reach, Sink
 from bridge.blocks import Configuration
+from bridge.chronicle import Chronicle
 from bridge.desk import Desk
 from bridge.document import Document
 from bridge.engine import Engine
 from bridge.errors import ConfigError, Unavailable
-from bridge.holds import HeldRemoval
 from bridge.inspect import pending
 from bridge.journal import Journal
 from bridge.metrics import Metrics
 from bridge.notify import Notifier
 from bridge.reconcile import Writer
-from bridge.store import Seen
 from bridge.succession import Succession
 from bridge.web import Web
 
@@ -54,9 +53,10 @@ class Daemon:
         self.started = time.time()
         self.journal = Journal(kept.folder / "journal" if kept.folder else None)
         self.metrics = Metrics(self._status, configuration.bridge.id)
+        self._chronicle = Chronicle(self.journal, self.metrics, kept, time.monotonic, self._writer_of)
         self.engine = Engine(
             configuration,
-            ear=self,
+            ear=self._chronicle,
             recorder=kept.known,
             frozen=self._is_frozen,
             peers=self._peers,
@@ -66,103 +66,6 @@ class Daemon:
         self._missed: frozenset[str] = frozenset()
         self._stop = asyncio.Event()
         self._notifier = Notifier(os.environ)
-
-    # -- what happens (bridge.reconcile.Ear) -------------------------------------------------------------------------
-
-    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
-        """One change was made at a destination."""
-        change = outcome.change
-        link = change.mark.link if change.mark else ""
-        took = self.engine.clock() - seen.at
-        self.metrics.written(link, kind, took)
-        self.journal.append(
-            kind,
-            link=link,
-            service=change.service,
-            instance=change.id,
-            cause=str(cause or ""),
-            before=change.before.instance if change.before else None,
-            after=change.after,
-            scope=(change.mark.path[-1], change.mark.scope) if change.mark else ("", ""),
-            serving=serving,
-            change=seen.change,
-        )
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(
-                "written change=%d kind=%s link=%s service=%s instance=%s cause=%s took=%.6f version=%s",
-                seen.change,
-                kind,
-                link,
-                change.service,
-                change.id,
-                cause or "",
-                took,
-                outcome.version,
-            )
-
-    def noticed(self, change: Change, kind: str, serving: tuple[int, int]) -> None:
-        """The writer made a change while this process stood by."""
-        mark = change.mark
-        to = next((one.to for one in self.configuration.links if mark is not None and one.name == mark.link), None)
-        writer = show.writer(self.engine.reconcilers[to]) if to in self.engine.reconcilers else None
-        self.journal.append(
-            kind,
-            link=mark.link if mark is not None else "",
-            service=change.service,
-            instance=change.id,
-            reason=f"by the writer {writer.host}" if writer is not None else "by the writer",
-            before=change.before.instance if change.before else None,
-            after=change.after,
-            scope=(mark.path[-1], mark.scope) if mark is not None else ("", ""),
-            serving=serving,
-        )
-
-    def held(self, one: HeldRemoval) -> None:
-        """The guard holds a removal."""
-        link, service, key = one.item
-        log.warning("held link=%s service=%s instance=%s rule=%r", link, service, key, one.verdict.rule)
-        change = one.removal.change
-        before = change.before.instance if change.before else None
-        self.journal.append(
-            "hold",
-            link=link,
-            service=change.service,
-            instance=key,
-            cause=str(one.removal.cause),
-            reason=one.verdict.rule,
-            before=before,
-        )
-
-    def released(self, one: HeldRemoval, why: str) -> None:
-        """A held removal is held no more."""
-        link, service, key = one.item
-        log.info("release link=%s service=%s instance=%s why=%r", link, service, key, why)
-        self.journal.append(
-            "release",
-            link=link,
-            service=one.removal.change.service,
-            instance=key,
-            cause=str(one.removal.cause),
-            reason=why,
-        )
-
-    def failed(self, change: Change, error: Exception) -> None:
-        """One change failed."""
-        link = change.mark.link if change.mark else ""
-        kind = type(error).__name__.lower()
-        self.metrics.failed(link, kind)
-        log.warning("%s link=%s service=%s instance=%s reason=%r", kind, link, change.service, change.id, str(error))
-        if kind == "rejected":
-            self.journal.append(
-                "park", link=link, service=change.service, instance=change.id, reason=str(error), after=change.after
-            )
-
-    def event(self, kind: str, **about: object) -> None:
-        """Anything else worth a line."""
-        log.info(" ".join([kind, *(f"{key}=%r" for key in about)]), *about.values())
-        self.journal.append(kind, reason=" ".join(f"{key}={value}" for key, value in about.items()))
-        if kind == "settled":
-            self.state.settle(str(about["destination"]), str(about["source"]), str(about["scope"]))
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -297,8 +200,12 @@ class Daemon:
 
     def _peers(self, destination: str, sink: Sink, desk: Desk) -> Succession:
         return Succession(
-            destination, sink, desk, self.state, self, me=self._me, clock=self.engine.clock, wall=time.time
+            destination, sink, desk, self.state, self._chronicle, me=self._me, clock=self.engine.clock, wall=time.time
         )
+
+    def _writer_of(self, link: str) -> Writer | None:
+        to = next((one.to for one in self.configuration.links if one.name == link), None)
+        return show.writer(self.engine.reconcilers[to]) if to in self.engine.reconcilers else None
 
     def _me(self) -> Writer:
         return Writer(socket.gethostname(), os.getpid(), self.started, self.configuration.hash)
