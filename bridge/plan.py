@@ -212,6 +212,8 @@ def _evidence(
         return Gone(Cause.ABSENCE, scope, f"its source {mark.path[-1]} answers no more; there is {answering}")
     if not view.synced:
         return f"{view!r} has not listed everything in this process: {view.reason}"
+    # While it is dark, what it said may be over: what went may be back, and nobody would tell.
+    dark = "" if view.up else f"{view!r} does not answer: {view.reason}"
     service = view.services.get(mark.service)
     if service is not None and mark.instance in service.instances:
         refusal = goal.refused.get((view.registry, view.scope, mark.service, mark.instance))
@@ -219,14 +221,14 @@ def _evidence(
             return f"parked: {refusal.reason}"
         cause = refusal.cause if refusal is not None else Cause.CONFIG
         # It is there, so whatever ended it before is undone; only what the file says is told from what its source says.
-        return Gone(causes.get(key, cause) if cause is Cause.CONFIG else cause, scope, view.doubt)
+        return Gone(causes.get(key, cause) if cause is Cause.CONFIG else cause, scope, view.doubt or dark)
     unreadable = view.unreadable.get(mark.service, ())
     if mark.instance in unreadable or EVERY_ID in unreadable:
         return f"its record in {view!r} cannot be read"
     if view.ended(mark.service, mark.instance):
-        return Gone(Cause.EVENT, scope)
+        return Gone(Cause.EVENT, scope, dark)
     empty = "" if view.services else f"{view!r} lists nothing at all"
-    return Gone(Cause.ABSENCE, scope, view.doubt or empty)
+    return Gone(Cause.ABSENCE, scope, view.doubt or dark or empty)
 
 
 def _is_another(entry: Entry, mark: Mark, wanted: Wanted) -> bool:

@@ -135,7 +135,7 @@ class View:
             self.doubt, self._is_back = "", False
             self._trusted = self._came
             self._store.syncs += 1
-        if not self.synced:
+        if not (self.synced and self.up):
             self._store.syncs += 1
         self.synced = self.up = True
         self.reason = ""
