@@ -77,6 +77,7 @@ class Oracle:
             tuple[object, str, object], list[tuple[float, int, Cause | None]]
         ] = {}  # by process, and by bridge
         self._lists: dict[View, deque[int]] = {}
+        self._removals: dict[tuple[Process, ServiceName, str], float] = {}  # since when one is asked for, to no avail
         self._asked_lately: dict[tuple[Process, ServiceName, str], list[float]] = {}
 
     def breaks(self, promise: str, text: str) -> None:
@@ -209,10 +210,11 @@ class Oracle:
             return self._must_not(change, "rule 2", text)
         ends = []
         since = source.since.get((mark.service, mark.instance), float("inf"))
-        heard = self._world.loop.time() - since < TOGETHER  # else whoever has not heard of it must not think it gone
+        # Who has not heard of it must not think it gone, unless it came just now, or is not in what is to be heard.
+        excused = self._world.loop.time() - since < TOGETHER or source.another_life
         for known in (told.services, source.rightful):
             one = known.get(mark.service, {}).get(mark.instance)
-            if one is None and known is told.services and not heard:
+            if one is None and known is told.services and not excused:
                 one = source.rightful.get(mark.service, {}).get(mark.instance)
             standing = source.mark(mark.service, mark.instance)
             moved = one is not None and not one.sockets() & own
@@ -222,6 +224,7 @@ class Oracle:
                 or moved
                 or not any(takes(each, target, source.identity, mark.service, one, standing) for each in takers)
             )
+        first = self._removals.setdefault((process, change.service, change.id), self._world.loop.time())
         if any(ends):
             return self._last_of_the_ill(what, process, target, link, change, mark, source)
         now = self._world.loop.time()
@@ -229,6 +232,8 @@ class Oracle:
             return None
         if source.another_life and target.another_life:
             return None  # it went when the source's other life was believed, and the target's backup brought it back
+        if source.another_life and first < source.well_since:
+            return None  # it was decided before the source went back
         ill = not change.before.instance.serving  # the guard counts what serves
         if self._excused.get(source_of(mark), 0.0) > now or (ill and self._lied.get(source, 0.0) > now):
             self._small[id(change)] = change
@@ -314,6 +319,7 @@ class Oracle:
             self.breaks("add before remove", f"{what}: removed while its replacement waits")
         was = stood is not None and stood.instance is not None and stood.instance.serving
         self._weigh(what, process, target, change, int(change.after is not None and change.after.serving) - int(was))
+        self._removals.pop((process, change.service, change.id), None)
         if change.after is None and whose is not None:
             self._approved.discard((process, target.registry, (whose.link, str(change.service), change.id)))
 

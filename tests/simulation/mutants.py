@@ -148,10 +148,22 @@ def _swept_before_synced() -> Replacements:
 
     def begin(self: store.View, listing: Listing) -> None:
         real(self, listing)
+        self.up = True
         for name in list(self.services):
             self._replace(name, Service(name), ended=False)
 
     return [(store.View, "begin", begin)]
+
+
+def _dark_trusted() -> Replacements:
+    real = plan._evidence
+
+    def evidence(*about: Any) -> Any:
+        gone = real(*about)
+        dark = isinstance(gone, plan.Gone) and " does not answer: " in gone.doubt
+        return gone._replace(doubt="") if dark else gone
+
+    return [(plan, "_evidence", evidence)]
 
 
 def _unsynced_trusted() -> Replacements:
@@ -159,7 +171,7 @@ def _unsynced_trusted() -> Replacements:
 
     def begin(self: store.View, listing: Listing) -> None:
         real(self, listing)
-        self.synced = True
+        self.synced = self.up = True
 
     return [(store.View, "begin", begin)]
 
@@ -362,6 +374,9 @@ MUTANTS: dict[str, Mutant] = {
     "believed-at-once": Mutant("a new life is believed as soon as it answers", ("restored",), _believed_at_once),
     "swept-before-synced": Mutant(
         "a listing removes what it has not told yet", ("listed_slowly",), _swept_before_synced
+    ),
+    "dark-trusted": Mutant(
+        "what a source said before it went dark takes away what may be back", ("back_in_the_dark",), _dark_trusted
     ),
     "unsynced-trusted": Mutant("half a listing counts as a whole one", ("first_listing_breaks",), _unsynced_trusted),
     "old-words-stand": Mutant(

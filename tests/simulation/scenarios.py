@@ -14,7 +14,7 @@ from tests.simulation.faults import Weather
 from tests.simulation.history import link
 from tests.simulation.process import Process
 from tests.simulation.run import Scenario
-from tests.simulation.world import Server, World
+from tests.simulation.world import LATENCY, Server, World
 
 ONE, TWO = ServiceName("s1"), ServiceName("s2")
 LONG = 30.0  # seconds: longer than every second opinion waits
@@ -97,13 +97,16 @@ async def erosion(world: World) -> None:
 
 
 async def listed_slowly(world: World) -> None:
-    """A listing takes long, and is broken off the first time; there is so little in it that no limit protects it."""
-    source, _ = await _one_way(world, services=1, instances=1, natives=2)
+    """A listing takes long, and hangs when the most of it is told; natives keep each service alive."""
+    source, _ = await _one_way(world, instances=1, natives=2)
+    view = world.alive()[0].engine.store.view("a", "")
     source.latency = 1.0
     source.cut()
-    await asyncio.sleep(3.0)
-    source.cut(Unavailable("reset"))
+    while view._listing is None or len(view._listing) < 6:
+        await asyncio.sleep(0.1)
+    source.latency = LONG
     await asyncio.sleep(LONG)
+    source.latency = LATENCY
 
 
 async def emptied_before_the_second_opinion(world: World) -> None:
@@ -129,6 +132,22 @@ async def draining_and_left_out(world: World) -> None:
     await asyncio.sleep(LONG)
 
 
+async def back_in_the_dark(world: World) -> None:
+    """An instance ends while its target is away; the source is dark when it comes back, and when the target does."""
+    source, target = await _one_way(world)
+    id, before = next(iter(source.rightful[ONE].items()))
+    target.silence()
+    await asyncio.sleep(0.5)
+    world.stop(source, ONE, id)
+    await asyncio.sleep(1.0)
+    source.cut(Unavailable("reset", LONG))
+    await asyncio.sleep(1.0)
+    world.put(source, ONE, before)
+    await asyncio.sleep(5.0)
+    target.heal()
+    await asyncio.sleep(LONG)
+
+
 async def most_come_back(world: World) -> None:
     """More than half is deleted in one moment, and held; most of it comes back, and the rest needs no operator."""
     source, target = await _one_way(world, services=20, instances=1, natives=1)
@@ -151,6 +170,8 @@ async def first_listing_breaks(world: World) -> None:
     told = Process(world, "x").told
     while (heard := told.get((source.identity, ""))) is None or len(heard.services) < 18:
         await asyncio.sleep(0.1)
+    history.thaw(world, "a-to-b")  # everything is looked at once more
+    await asyncio.sleep(0.2)
     source.fail_with(Unavailable("503"))
     await asyncio.sleep(LONG)
 
@@ -437,10 +458,10 @@ async def taken_over_in_the_dark(world: World) -> None:
     first.freeze()
     second = Process(world, "x")
     await asyncio.sleep(8.0)
+    first.resume()
+    await asyncio.sleep(3.0)
     world.alter(source, TWO, next(iter(source.rightful[TWO])))
     world.start(source, ONE)
-    await asyncio.sleep(3.0)
-    first.resume()
     await asyncio.sleep(10.0)
     await second.end()
     await asyncio.sleep(10.0)
@@ -575,6 +596,7 @@ SCENARIOS: dict[str, Scenario] = {
         listed_slowly,
         emptied_before_the_second_opinion,
         draining_and_left_out,
+        back_in_the_dark,
         most_come_back,
         first_listing_breaks,
         restored,
