@@ -25,7 +25,7 @@ from mappings.layout import Znodes
 ENTRIES = 240  # in one packet: one is 1 MiB at most, so no answer comes to its limit
 PLACES = 100  # whose children are listed in one packet: stock clients can read 1 MiB of names, and there are two lists
 PATHS = 250_000  # characters in one packet: a server takes 1 MiB (jute.maxbuffer), and Dubbo's names are long
-AHEAD = 6  # packets asked for before the first is used
+AHEAD = 16  # packets asked for before the first is used
 
 T = TypeVar("T")
 
