@@ -160,8 +160,9 @@ def _dark_trusted() -> Replacements:
 
     def evidence(*about: Any) -> Any:
         gone = real(*about)
-        dark = isinstance(gone, plan.Gone) and " does not answer: " in gone.doubt
-        return gone._replace(doubt="") if dark else gone
+        if isinstance(gone, plan.Gone) and " does not answer: " in gone.doubt:
+            return gone._replace(doubt="")
+        return gone
 
     return [(plan, "_evidence", evidence)]
 
