@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from bridge.errors import Conflict, Denied, Expired, Rejected, Unavailable
 from bridge.model import ServiceName
 from tests.simulation.faults import Weather
+from tests.simulation.invariants import name_at
 from tests.simulation.world import LATENCY, Server, World
 
 Spell = Callable[[World, Server, float], Awaitable[None]]
@@ -203,7 +204,7 @@ async def under(world: World, server: Server, spell: Spell, lasts: float) -> Non
 
 def relieve(world: World, server: Server) -> None:
     """Whatever was wrong with a registry is over, and what was parked is tried again."""
-    rejected = [name for name, error in server.refused.items() if isinstance(error, Rejected)]
+    rejected = {name for name, error in server.refused.items() if isinstance(error, Rejected)}
     server.latency = LATENCY
     if (other := world.behind[server.registry, server.scope]) is not server:
         world.behind[server.registry, server.scope] = server
@@ -218,5 +219,6 @@ def relieve(world: World, server: Server) -> None:
     world.under_spell.discard(server)
     for other in world.servers.values():
         for name, id in world.natives(other):
-            if name in rejected:
+            names = {name_at(link, other.registry, name) for _, link in world.links_to(server)}
+            if not rejected.isdisjoint(names):
                 world.alter(other, name, id)

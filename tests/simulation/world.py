@@ -64,8 +64,12 @@ class Server(Store):
 
     def register(self, service: ServiceName, instance: Instance, mark: Mark | None = None) -> int:
         """A native or another bridge writes, and means it."""
+        now = self._world.loop.time()
+        before = self.rightful.get(service, {}).get(instance.id)
+        if before is not None and (service, instance.id) in self.since:
+            self.left.update({(service, socket): now for socket in before.sockets() - instance.sockets()})
         self._begin(service, instance)
-        self.since[service, instance.id] = self._world.loop.time()
+        self.since[service, instance.id] = now
         return super().register(service, instance, mark)
 
     def deregister(self, service: ServiceName, id: str) -> None:
