@@ -31,6 +31,7 @@ OPINIONS = 8  # second opinions asked for at once
 HURRY = 1.0  # seconds between two batches that fail as a whole, for each of those in flight
 ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disagreed, is asked for again
 STOPPED = 3.0  # seconds more than it asked for: a process that slept so long was stopped, and may have been replaced
+FREE = 1.0  # seconds: a lock that takes longer to get was somebody's
 LATE = 10.0  # seconds: an answer that comes later says what was made, and not when (a stopped process wakes to it)
 
 
@@ -222,12 +223,16 @@ class Reconciler:
     async def _reign(self) -> None:
         self.role = "standby"
         self._following = True
+        asked = self._clock()
         async with self.sink.writer() as term:
+            another_wrote = self._clock() - asked > FREE
             if self.peers is not None:
                 await self.peers.inherit()
             for view in self._store.views():
                 if not view.up:
                     view.unhear()
+                    if view.listing and another_wrote:
+                        self._relist(view)  # by newer words, perhaps, than those that this listing began with
             # What was read as a standby may be old by now: an answer from before the lock is no ground to write on.
             self._unread = None
             self._superseded.clear()

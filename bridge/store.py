@@ -69,6 +69,11 @@ class View:
         """The number of the newest change there is."""
         return self._store.version
 
+    @property
+    def listing(self) -> bool:
+        """Whether a listing is under way."""
+        return self._listing is not None
+
     def restore(self, identity: str, incarnation: str, revision: int, services: dict[ServiceName, Service]) -> None:
         """Takes last known good over from the disk: served at once, evidence of nothing (rule 2)."""
         self.identity, self.incarnation, self.revision = identity, incarnation, revision

@@ -181,6 +181,10 @@ def _old_words_stand() -> Replacements:
     return [(store.View, "unhear", _always(None))]
 
 
+def _old_listing_stands() -> Replacements:
+    return [(reconcile, "FREE", float("inf"))]
+
+
 def _sleep_unnoticed() -> Replacements:
     return [(reconcile, "STOPPED", float("inf"))]
 
@@ -382,6 +386,9 @@ MUTANTS: dict[str, Mutant] = {
     "unsynced-trusted": Mutant("half a listing counts as a whole one", ("first_listing_breaks",), _unsynced_trusted),
     "old-words-stand": Mutant(
         "who takes over in the dark goes by what it heard before", ("taken_over_in_the_dark",), _old_words_stand
+    ),
+    "old-listing-stands": Mutant(
+        "who takes over goes by a listing that began before", ("taken_over_while_it_lists",), _old_listing_stands
     ),
     "sleep-unnoticed": Mutant(
         "who wakes goes by what it heard before it slept", ("woken_in_silence",), _sleep_unnoticed

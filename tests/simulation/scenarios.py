@@ -467,6 +467,24 @@ async def taken_over_in_the_dark(world: World) -> None:
     await asyncio.sleep(10.0)
 
 
+async def taken_over_while_it_lists(world: World) -> None:
+    """A standby has listed some of the source when the writer writes what came since, and gives way to it."""
+    source, target = await _one_way(world)
+    source.latency = 1.0
+    first, second = world.alive()[0], Process(world, "x")
+    view = second.engine.store.view("a", "")
+    while not view._listing:
+        await asyncio.sleep(0.05)
+    name = next(iter(view._listing))
+    world.start(source, name)
+    while len(target.instances(name)) < 4:
+        await asyncio.sleep(0.05)
+    source.latency = LONG
+    await first.end()
+    await asyncio.sleep(10 * LONG)
+    source.latency = LATENCY
+
+
 async def woken_in_silence(world: World) -> None:
     """A standby is stopped while the writer writes and dies; when it wakes as the writer, the source says nothing."""
     source, _ = await _one_way(world)
@@ -622,6 +640,7 @@ SCENARIOS: dict[str, Scenario] = {
         approved_once,
         stopped_while_it_writes,
         taken_over_in_the_dark,
+        taken_over_while_it_lists,
         woken_in_silence,
         answered_late,
         old_memory,
