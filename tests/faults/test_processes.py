@@ -320,8 +320,11 @@ async def test_fault_46_a_rename_of_every_service_adds_before_it_removes(
 
         await until(renamed, "everything stands under its new name")
         assert made.removals == []
-        (hold,) = await until(made.bridge.holds, "the old names are held")
-        assert (hold["cause"], hold["instances"]) == ("config", len(before))
+
+        async def held() -> bool:
+            return [(one["cause"], one["instances"]) for one in await made.bridge.holds()] == [("config", len(before))]
+
+        await until(held, "the old names are held, as one set")
         await made.bridge.approve()
 
         async def gone() -> bool:
