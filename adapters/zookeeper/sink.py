@@ -24,6 +24,7 @@ from adapters.zookeeper.txn import (
     Version,
     done,
     failed,
+    kept,
     moved,
     over,
     portions,
@@ -223,7 +224,7 @@ class ZooKeeperSink:
                 mark = UNKNOWN
             services.setdefault(name, {})[id] = Entry(instance or Instance(id, ""), mark, version(key, pair))
         if word is not None and not pair.ours and self._is_ours(word):
-            loose.setdefault(name, {})[id] = Version(key, word.mzxid, -1, word.version)
+            loose.setdefault(name, {})[id] = Version(kept(key), word.mzxid, -1, word.version)
 
     def _is_ours(self, word: Node | None) -> bool:
         mark = ledger.decode(word.value) if word is not None else None
@@ -370,7 +371,7 @@ class ZooKeeperSink:
                     mine = pair.ours and self._is_ours(pair.word)
                     if place is None or old is None or old.owner in (0, session) or not mine:
                         continue
-                    ops = moved(self._tree, old, pair, self._rights, session)
+                    ops = moved(self._tree, key, old, pair, self._rights, session)
                     steps.append(Step(Change(*place), key, ops, None))
         await self._make(term, steps)
 

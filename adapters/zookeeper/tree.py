@@ -7,7 +7,7 @@ import importlib
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from itertools import islice
+from itertools import islice, tee
 from typing import NamedTuple, TypeVar, cast
 from urllib.parse import quote_plus
 
@@ -152,16 +152,18 @@ class Tree:
     async def folders(self, paths: Iterable[str]) -> AsyncGenerator[Folder]:
         """These places, each in as many parts as it arrives in; where there is nothing, without pairs."""
         await self._client.connected()
-        listed: list[_Listed] = []
+        listed: deque[_Listed] = deque()
         async with _reading(_packets(paths, PLACES, self._pairs_of), self._lists) as listing:
             async for some, answer in listing:
                 lists = iter(lists_of(answer))
                 listed += [_Listed(path, next(lists), next(lists), answer.zxid) for path in some]
         arrived: list[tuple[str, Pair]] = []
         used = 0
-        packets = _packets((place for one in listed for place in one.places()), ENTRIES, self._places_of)
+        # Each list goes when all that it names has arrived: what is built meanwhile takes its room.
+        ahead, arriving = tee(_emptied(listed))
+        packets = _packets((place for one in ahead for place in one.places()), ENTRIES, self._places_of)
         async with _reading(packets, self._client.reads) as reading:
-            for one in listed:
+            for one in arriving:
                 left = len(_union(one.entries, one.words))
                 stands = (one.entries is not None, one.words is not None)
                 while True:
@@ -216,6 +218,11 @@ _Place = tuple[str, bool]  # a key, and whether it has a ledger node
 def _placed(places: Sequence[_Place], answer: Answer) -> list[tuple[str, Pair]]:
     nodes = iter(values_of(answer))
     return [(key, Pair(next(nodes), next(nodes) if worded else None)) for key, worded in places]
+
+
+def _emptied(listed: deque[_Listed]) -> Iterator[_Listed]:
+    while listed:
+        yield listed.popleft()
 
 
 def _union(entries: list[str] | None, words: list[str] | None) -> Collection[str]:

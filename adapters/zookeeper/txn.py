@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
 from kazoo import exceptions as kazoo
 
 from adapters.zookeeper import ledger, wire
@@ -17,10 +18,11 @@ CHANGES = 60  # in one transaction
 BYTES = 1_000_000  # in one transaction: a server takes packets of 1 MiB (jute.maxbuffer)
 
 
-class Version(NamedTuple):
+class Version(msgspec.Struct, frozen=True, gc=False):
     """An entry as it was read: where, by which transaction, the versions of both nodes, and its session.
 
-    Of a ledger node without its entry: `zxid` and `word` alone. `word` -1: no bridge's entry.
+    Of a ledger node without its entry: `zxid` and `word` alone. `word` -1: no bridge's entry. `key` is "" where it is
+    `service/id`: there is a version for each entry that stands, and a key is as large as the rest of it.
     """
 
     key: str
@@ -56,7 +58,14 @@ def version(key: str, pair: Pair) -> Version | None:
     entry, word = pair.entry, pair.word
     if entry is None:
         return None
-    return Version(key, entry.mzxid, entry.version, word.version if word is not None and pair.ours else -1, entry.owner)
+    return Version(
+        kept(key), entry.mzxid, entry.version, word.version if word is not None and pair.ours else -1, entry.owner
+    )
+
+
+def kept(key: str) -> str:
+    """What a version keeps of a key: nothing of `service/id`, which every layout has but those with a level between."""
+    return "" if key.count("/") == 1 else key
 
 
 def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) -> Step:
@@ -70,7 +79,7 @@ def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) 
             raise Conflict(f"{what}: forget what? the change has no `before`")
         if before.mark is not None and before.mark.owner != bridge:
             raise Conflict(f"{what}: not ours to release")
-        key = before.version.key
+        key = _key(change, before.version)
         left = (Check(f"{tree.root}/{key}", before.version.entry),) if before.mark is not None else ()
         return Step(change, key, (*left, Delete(f"{tree.ledger}/{key}", before.version.word)), None)
     if before is not None and (before.mark is None or before.mark.owner != bridge) and not change.adopt:
@@ -78,8 +87,8 @@ def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) 
     if change.after is None:
         if before is None:
             raise Conflict(f"{what}: remove what? the change has no `before`")
-        key = before.version.key
-        return Step(change, key, _deletes(tree, before.version), None)
+        key = _key(change, before.version)
+        return Step(change, key, _deletes(tree, key, before.version), None)
     if change.mark is None:
         raise Rejected(f"{what}: no mark for the ledger")
     key, value = tree.mapping.encode(change.service, change.after)
@@ -88,27 +97,27 @@ def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) 
     word = ledger.encode(change.mark)
     owner = 0 if change.ttl is None else session
     if before is None:
-        made = Step(change, key, _creates(tree, key, value, word, rights, owner), Version(key, 0, 1, 0, owner))
-    elif before.version.key != key:
-        raise Rejected(f"the record belongs under {key}, and stands under {before.version.key}")
+        made = Step(change, key, _creates(tree, key, value, word, rights, owner), Version(kept(key), 0, 1, 0, owner))
+    elif _key(change, before.version) != key:
+        raise Rejected(f"the record belongs under {key}, and stands under {_key(change, before.version)}")
     elif before.mark is None and before.version.owner:
         raise Rejected("it dies with the session of the native that registered it")
     elif before.version.word < 0:
         adopted = SetData(f"{tree.root}/{key}", value, before.version.entry)
         spoken = Create(f"{tree.ledger}/{key}", word, rights.words)
-        made = Step(change, key, (adopted, spoken), Version(key, 0, before.version.entry + 1, 0))
+        made = Step(change, key, (adopted, spoken), Version(kept(key), 0, before.version.entry + 1, 0))
     else:
-        made = Step(change, key, *_replaced(tree, before.version, value, word, rights, owner))
+        made = Step(change, key, *_replaced(tree, key, before.version, value, word, rights, owner))
     if made.size > BYTES:
         raise Rejected(f"{made.size:,} bytes: a packet of ZooKeeper's holds {BYTES:,}")
     return made
 
 
-def moved(tree: Tree, old: Version, pair: Pair, rights: Rights, session: int) -> tuple[Op, ...]:
+def moved(tree: Tree, key: str, old: Version, pair: Pair, rights: Rights, session: int) -> tuple[Op, ...]:
     """What has an entry die with this session, where it would die with another one."""
     entry, word = pair.entry, pair.word
     values = (entry.value if entry else b"", word.value if word else b"")
-    return _deletes(tree, old) + _creates(tree, old.key, *values, rights, session)
+    return _deletes(tree, key, old) + _creates(tree, key, *values, rights, session)
 
 
 def over(step: Step, pair: Pair, ledger_root: str) -> Step:
@@ -151,7 +160,7 @@ def portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
 
 def done(step: Step, zxid: int) -> Outcome:
     """What became of a change that was made."""
-    return Outcome(step.change, step.after and step.after._replace(zxid=zxid))
+    return Outcome(step.change, step.after and msgspec.structs.replace(step.after, zxid=zxid))
 
 
 def failed(step: Step, error: Exception) -> Outcome:
@@ -170,19 +179,23 @@ def _creates(tree: Tree, key: str, value: bytes, word: bytes, rights: Rights, ow
     )
 
 
-def _deletes(tree: Tree, old: Version) -> tuple[Op, ...]:
-    return Delete(f"{tree.root}/{old.key}", old.entry), Delete(f"{tree.ledger}/{old.key}", old.word)
+def _key(change: Change, version: Version) -> str:
+    return version.key or f"{change.service.name}/{change.id}"
+
+
+def _deletes(tree: Tree, key: str, old: Version) -> tuple[Op, ...]:
+    return Delete(f"{tree.root}/{key}", old.entry), Delete(f"{tree.ledger}/{key}", old.word)
 
 
 def _replaced(
-    tree: Tree, old: Version, value: bytes, word: bytes, rights: Rights, owner: int
+    tree: Tree, key: str, old: Version, value: bytes, word: bytes, rights: Rights, owner: int
 ) -> tuple[tuple[Op, ...], Version]:
     if old.owner != owner:  # a node is ephemeral from its creation on, or never
-        ops = _deletes(tree, old) + _creates(tree, old.key, value, word, rights, owner)
+        ops = _deletes(tree, key, old) + _creates(tree, key, value, word, rights, owner)
         return ops, Version(old.key, 0, 1, 0, owner)
     ops = (
-        SetData(f"{tree.root}/{old.key}", value, old.entry),
-        SetData(f"{tree.ledger}/{old.key}", word, old.word),
+        SetData(f"{tree.root}/{key}", value, old.entry),
+        SetData(f"{tree.ledger}/{key}", word, old.word),
     )
     return ops, Version(old.key, 0, old.entry + 1, old.word + 1, owner)
 
