@@ -56,8 +56,8 @@ class Source(Protocol):
     def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """Listing, then every service there is, then Synced, then changes for ever; misses nothing.
 
-        A partial answer is an error, never an observation. Raises Unavailable, Expired or Denied; keeps nothing
-        from one watch to the next, and never retries.
+        A partial answer is an error, never an observation. Raises Unavailable, Expired or Denied, and never retries.
+        What it keeps from one watch to the next it tells anew, after proof that the store is the same (ADR 8).
         """
         ...
 
