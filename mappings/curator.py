@@ -1,17 +1,19 @@
 """The records of Curator's service discovery in ZooKeeper: `/services/name/id`, the payload a map of metadata.
 
-Source: curator-x-discovery, seen with 5.9.0; see `mappings.jackson`. Without metadata no payload is written, which
-readers of every payload class take; with metadata, a Java map. `enabled: false` is kept and never invented: the stock
-writer leaves it out by default, and ServiceCache returns such instances.
+Source: curator-x-discovery, seen with 5.9.0; see `common.curator_record`. Without metadata no payload is
+written, which readers of every payload class take; with metadata, a Java map, or what `dressed` says. `enabled: false`
+is kept and never invented: the stock writer leaves it out by default, and ServiceCache returns such instances.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import msgspec
 
 from bridge.errors import Undecodable
 from bridge.model import Health, Instance, ServiceName, Traits
-from mappings import hostport, jackson, keys, loose, shared
+from mappings.common import curator_record, hostport, interning, json_values, keys
 
 NAME = "curator"
 PREFIX = "/services"
@@ -22,11 +24,12 @@ TRAITS = Traits(
     ports=2,
     port_names=False,
     protocols=frozenset(),
+    ports_apart=True,
 )
 
 
 class _Shape(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What the model has no place for; see the fields of `jackson.Record`.
+    """What the model has no place for; see the fields of `curator_record.Record`.
 
     `type`: the payload's class, where it is not what would be written. `json`: its keys whose values are no texts.
     `whole`: all of a payload that is no object.
@@ -39,6 +42,8 @@ class _Shape(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     service_type: str | None = None
     uri: str | None = None
     enabled: bool | None = None
+    address: str | None = None
+    numbers: curator_record.Numbers | None = None
 
 
 _SHAPE = msgspec.json.Decoder(_Shape)
@@ -54,67 +59,92 @@ locate = keys.split
 
 def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
     try:
-        record = jackson.read(value)
-        address = jackson.address(record)
-        ports = jackson.ports(record.port, record.sslPort, protocol)
+        record = curator_record.read(value)
+        address = curator_record.address(record)
+        numbers = curator_record.numbers(record)
+        enabled = curator_record.enabled(record)
         metadata, type, json, whole = _payload(bytes(record.payload))
-        uri = None if record.uriSpec == shared.NULL else loose.compact(bytes(record.uriSpec))
+        uri = None if record.uriSpec == interning.NULL else json_values.compact(bytes(record.uriSpec))
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not a Curator record: {error}") from None
-    enabled = None if record.enabled is None else record.enabled not in (False, "false")
     shape = _Shape(
-        id=None if record.id == id else record.id or "",
+        id=curator_record.identified(record, id),
         type=type,
         json=json,
         whole=whole,
-        service_type=None if record.serviceType == jackson.DYNAMIC else record.serviceType,
+        service_type=None if record.serviceType == curator_record.DYNAMIC else record.serviceType,
         uri=uri,
         enabled=enabled,
+        address=curator_record.spelled(record.address, address),
+        numbers=curator_record.kept_numbers(numbers),
     )
     return Instance(
         id,
         address,
-        ports,
+        curator_record.ports(numbers, protocol),
         health=Health.DRAINING if enabled is False else Health.UNKNOWN,
         metadata=metadata,
-        native=jackson.keep(NAME, jackson.registered(record), shape),
+        native=curator_record.keep(NAME, curator_record.registered(record), shape),
     )
 
 
 def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
-    key = keys.path(name, instance.id)
-    time, shape = jackson.kept(instance, NAME, _SHAPE, _PLAIN)
-    ports = jackson.written_ports(instance.ports, "")
+    id = keys.flat(instance.id)
+    key = keys.path(name, id)
+    time, shape = curator_record.kept(instance, NAME, _SHAPE, _PLAIN)
+    ports = curator_record.written_ports(instance.ports, shape.numbers)
     enabled = _enabled(instance, shape)
-    record = jackson.Written(
+    record = curator_record.Written(
         name=name.name,
-        id=instance.id if shape.id is None else shape.id,
-        address=hostport.address_of(instance),
+        id=id if shape.id is None else shape.id,
+        address=curator_record.written_address(instance, shape.address),
         port=ports.plain,
         sslPort=ports.tls,
         payload=_written_payload(instance.metadata, shape),
         registrationTimeUTC=int(time or 0),
-        serviceType=shape.service_type if shape.service_type in jackson.TYPES else jackson.DYNAMIC,
-        uriSpec=shared.NULL if shape.uri is None else loose.raw(shape.uri) or shared.NULL,
+        serviceType=shape.service_type if shape.service_type in curator_record.TYPES else curator_record.DYNAMIC,
+        uriSpec=interning.NULL if shape.uri is None else json_values.raw(shape.uri) or interning.NULL,
         enabled=msgspec.UNSET if enabled is None else enabled,
     )
-    return key, jackson.write(record)
+    return key, curator_record.write(record)
 
 
 def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
-    time, shape = jackson.kept(instance, NAME, _SHAPE, _PLAIN)
+    time, shape = curator_record.kept(instance, NAME, _SHAPE, _PLAIN)
     if shape != _PLAIN or "@class" in instance.metadata:
-        made = decode(name, instance.id, encode(name, instance)[1], protocol)
+        made = decode(name, keys.flat(instance.id), encode(name, instance)[1], protocol)
     else:
-        keys.path(name, instance.id)
+        keys.path(name, id := keys.flat(instance.id))
         made = Instance(
-            instance.id,
+            id,
             hostport.address_of(instance),
-            jackson.written_ports(instance.ports, protocol).model,
+            curator_record.ports(curator_record.written_ports(instance.ports, None), protocol),
             metadata=instance.metadata,
-            native=jackson.keep(NAME, time, shape),
+            native=curator_record.keep(NAME, time, shape),
         )
     return instance if made == instance else made
+
+
+def dressed(instance: Instance, payload: str | None, texts: Collection[str] | None = None) -> Instance:
+    """The instance as it is written with a payload of that class, None: without; the very same where it is so already.
+
+    `texts`: the only keys that may be written, None: all. A bean's reader fails over a text where the bean has a number
+    (seen with 5.9.0), so that of a class that is no map only keys are safe that hold texts in others' records.
+    """
+    time, shape = curator_record.kept(instance, NAME, _SHAPE, _PLAIN)
+    metadata = instance.metadata
+    if payload in (None, curator_record.TEXT, curator_record.OTHER):
+        metadata = {}
+    elif texts is not None:
+        metadata = {key: text for key, text in metadata.items() if key in texts}
+    said = payload if metadata and payload != curator_record.MAP else None
+    fresh = msgspec.structs.replace(shape, type=said, whole=None, json=() if said or not metadata else shape.json)
+    if fresh == shape and len(metadata) == len(instance.metadata):
+        return instance
+    native = {key: text for key, text in instance.native.items() if key != NAME}
+    return msgspec.structs.replace(
+        instance, metadata=metadata or interning.EMPTY, native=native | curator_record.keep(NAME, time, fresh)
+    )
 
 
 def _payload(text: bytes) -> _Payload:
@@ -129,29 +159,31 @@ def _payload(text: bytes) -> _Payload:
 
 def _said(text: bytes) -> _Payload:
     if text == b"null":
-        return shared.EMPTY, None, (), None
+        return interning.EMPTY, None, (), None
     if not text.startswith(b"{"):
-        return shared.EMPTY, None, (), loose.compact(text)
+        return interning.EMPTY, None, (), json_values.compact(text)
     json: tuple[str, ...] = ()
     try:
-        metadata = shared.fresh(text)
+        metadata = interning.fresh(text)
     except ValueError:
-        metadata, json = loose.read(text)
+        metadata, json = json_values.read(text)
     said = metadata.pop("@class", "")
-    if said in (jackson.SPRING, jackson.DUBBO) or "@class" in json:
-        raise ValueError(f"a payload of class {said}")
-    return metadata, None if said == jackson.MAP and metadata else said, json, None
+    if "@class" in json:
+        raise ValueError("the @class of its payload is no text")
+    if said in (curator_record.SPRING, curator_record.DUBBO):
+        raise ValueError(f"its payload is of class {said}, which another layout reads")
+    return metadata, None if said == curator_record.MAP and metadata else said, json, None
 
 
 def _written_payload(metadata: dict[str, str], shape: _Shape) -> dict[str, str | msgspec.Raw] | msgspec.Raw | None:
     if shape.whole is not None:
-        return loose.raw(shape.whole)
+        return json_values.raw(shape.whole)
     said = shape.type
     if said is None:
         if not metadata:
             return None
-        said = jackson.MAP
-    found = loose.write(metadata, shape.json)
+        said = curator_record.MAP
+    found = json_values.write(metadata, shape.json)
     found.pop("@class", None)  # the type that Jackson would build, and no text of a user's
     return {"@class": said, **found} if said else found
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from bridge.errors import Rejected, Undecodable
-from bridge.model import Health, Instance, Port, ServiceName, Traits
-from mappings import hostport, jackson, keys, shared, weights
+from bridge.model import LOST, Health, Instance, Port, ServiceName, Traits
+from mappings.common import curator_record, hostport, interning, keys, weights
 
 NAME = "dubbo3"
 PREFIX = "/services"
@@ -27,7 +27,7 @@ _DEFAULT_WEIGHT = 100
 
 class _Payload(msgspec.Struct, gc=False):
     type: str = msgspec.field(name="@class")
-    metadata: dict[str, str]
+    metadata: dict[str, str | int | float | bool | None]
 
 
 class _Endpoint(msgspec.Struct, gc=False):
@@ -48,27 +48,32 @@ locate = keys.split
 
 def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
     try:
-        record = jackson.read(value)
+        record = curator_record.read(value)
+        if record.payload == interning.NULL:
+            raise ValueError("it has no payload, which every instance of Dubbo has")
         payload = _PAYLOAD.decode(record.payload)
-        if payload.type != jackson.DUBBO:
-            raise ValueError(f"a payload of class {payload.type}")
-        metadata = payload.metadata
-        address = jackson.address(record)
-        said = _ENDPOINTS.decode(metadata.get("dubbo.endpoints", "[]"))
-        ports = _ports(said) or jackson.ports(record.port, None, protocol)
-        weight = metadata.pop("weight", None)
-        if weight is not None and not (weight.isascii() and weight.isdigit()):
-            raise ValueError(f"weight {weight!r}")
+        if payload.type != curator_record.DUBBO:
+            raise ValueError(f"its payload is of class {payload.type}, which another layout reads")
+        address = curator_record.address(record)
+        metadata = {key: _text(value) for key, value in payload.metadata.items() if value is not None}
+        ports = _ports(_endpoints(metadata.get("dubbo.endpoints", ""))) or curator_record.ports(
+            curator_record.numbers(record)._replace(tls=None), protocol
+        )
+        if not ports:
+            raise ValueError("neither its endpoints nor the record name a port")
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not a Dubbo 3 instance: {error}") from None
+    said = metadata.pop("weight", "")
+    weight = weights.parse(said)
     seen = metadata.get("dubbo.metadata.revision", "0") not in ("", "0")
     return Instance(
         id,
         address,
         ports,
         health=Health.UNKNOWN if seen else Health.UNHEALTHY,
-        weight=1.0 if weight is None else weights.read(int(weight), _DEFAULT_WEIGHT),
-        metadata=metadata or shared.EMPTY,
+        weight=1.0 if weight is None else weights.read(max(0, weight), _DEFAULT_WEIGHT),
+        metadata=metadata or interning.EMPTY,
+        native={LOST: f"weight={said} (no number)"} if said and weight is None else interning.EMPTY,
     )
 
 
@@ -97,6 +102,19 @@ def reported(instance: Instance, report: bytes) -> Instance:
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not a metadata report of Dubbo 3: {error}") from None
     return msgspec.structs.replace(instance, ports=ports) if ports else instance
+
+
+def _endpoints(text: str) -> list[_Endpoint]:
+    """Of `dubbo.endpoints`; none where it cannot be read: consumers take the report's port."""
+    try:
+        return _ENDPOINTS.decode(text or "[]")
+    except (ValueError, RecursionError):
+        return []
+
+
+def _text(value: object) -> str:
+    """As Jackson makes a text of a number or a truth value."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _ports(endpoints: list[_Endpoint]) -> tuple[Port, ...]:

@@ -17,7 +17,7 @@ import yaml
 
 from bridge.errors import Rejected, Undecodable
 from bridge.model import NOWHERE, Health, Instance, Locality, Mark, Port, ServiceName
-from mappings import hostport
+from mappings.common import hostport
 
 UNKNOWN_ID = "*"  # a record whose id cannot be told: any id of the service may be it
 
@@ -28,10 +28,13 @@ EMPTY = "says nothing: write `instances: []` where there are none"
 # Characters that JSON lets stand as they are and YAML does not (YAML 1.2.2, 5.1), or takes for line breaks.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
+CONTROL = re.compile("[\x00-\x1f\x7f]").search
+
 _LOADER = yaml.CSafeLoader
 
 Number = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Weight = Annotated[float, msgspec.Meta(ge=0)]
+MOST = 2**53  # beyond, a float skips whole numbers
+Weight = Annotated[float, msgspec.Meta(ge=0, le=MOST)]
 Tree = Any  # str | None | list[Tree] | dict[str, Tree]
 
 
@@ -68,6 +71,7 @@ class MarkRecord(_Strict, frozen=True):
     scope: str
     service: str
     instance: str
+    network: str = ""
 
 
 class Record(_Strict, frozen=True, kw_only=True):
@@ -158,8 +162,8 @@ def canonical(instance: Instance) -> Instance:
         raise Rejected(f"no file can hold the id {instance.id!r}")
     for port in instance.ports:
         hostport.dialable(port)
-    if not (math.isfinite(instance.weight) and instance.weight >= 0):
-        raise Rejected(f"weight: {instance.weight} is not a finite number from 0 on")
+    if not 0 <= instance.weight <= MOST:  # which no NaN is
+        raise Rejected(f"weight: {instance.weight} is not a number from 0 to {MOST}")
     if any(len(key) > LONGEST_KEY for key in (*instance.metadata, *instance.native)):
         raise Rejected(f"a key of more than {LONGEST_KEY} characters cannot be read back from YAML")
     try:
@@ -186,7 +190,7 @@ def _instance(tree: Tree, owner: str) -> tuple[Instance, Mark | None]:
         record = msgspec.convert(tree, Record, strict=False)
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at ")
-        raise Undecodable(f"{where.strip('`') or '$'}: {text}{_remedy(text)}") from None
+        raise Undecodable(f"{where.strip('`') or '$'}: {_plain(text)}") from None
     try:
         address = hostport.host(record.address)
     except ValueError as error:
@@ -195,6 +199,9 @@ def _instance(tree: Tree, owner: str) -> tuple[Instance, Mark | None]:
         raise Undecodable("$.port: say either `port` or `ports`")
     if not math.isfinite(record.weight):
         raise Undecodable(f"$.weight: {record.weight} is not a finite number")
+    for place, text in () if owner else _names(record):  # a bridge has to write the names that there are
+        if found := CONTROL(text):
+            raise Undecodable(f"{place}: has the character {found[0]!r}, which no name has")
     if record.id == UNKNOWN_ID:
         raise Undecodable("$.id: `*` is no id")
     if record.isthmus and record.isthmus.owner != owner:
@@ -218,22 +225,40 @@ def _instance(tree: Tree, owner: str) -> tuple[Instance, Mark | None]:
     return instance, _mark(record.isthmus) if record.isthmus else None
 
 
-def _remedy(text: str) -> str:
+def _names(record: Record) -> Iterator[tuple[str, str]]:
+    """What stands in tables and keys, each with its place."""
+    yield "$.id", record.id
+    yield "$.version", record.version
+    for index, port in enumerate(record.ports):
+        yield f"$.ports[{index}].name", port.name
+        yield f"$.ports[{index}].protocol", port.protocol
+    for index, tag in enumerate(record.tags):
+        yield f"$.tags[{index}]", tag
+
+
+def _plain(text: str) -> str:
+    """msgspec's words in ours, with what would be right."""
     if text.startswith("Invalid enum value"):
-        return f": one of {', '.join(Health)}"
-    if "unknown field" in text:
-        return f": an instance has {', '.join(Record.__struct_fields__[:-1])}"
-    return ""
+        return f"{text}: one of {', '.join(Health)}"
+    if unknown := re.match(r"Object contains unknown field `(.+)`", text):
+        return f"unknown key `{unknown[1]}`: an instance has {', '.join(Record.__struct_fields__[:-1])}"
+    text = re.sub(r"^Object missing required field `(.+)`", r"`\1` is missing", text)
+    return re.sub(r"^Expected `(.+?)`, got `(\S+)`", r"is \2; should be \1", text)
 
 
 def _mark(record: MarkRecord) -> Mark:
     service = ServiceName.parse(record.service)
-    return Mark(record.owner, record.link, record.path, record.scope, service, record.instance)
+    return Mark(record.owner, record.link, record.path, record.scope, service, record.instance, record.network)
+
+
+def _proof(mark: Mark) -> MarkRecord:
+    service = str(mark.service)
+    return MarkRecord(mark.owner, mark.link, mark.path, mark.scope, service, mark.instance, mark.network)
 
 
 def _record(instance: Instance, mark: Mark | None) -> Record:
     there = instance.locality
-    proof = MarkRecord(mark.owner, mark.link, mark.path, mark.scope, str(mark.service), mark.instance) if mark else None
+    proof = _proof(mark) if mark is not None else None
     return Record(
         id=instance.id,
         address=instance.address,

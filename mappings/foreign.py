@@ -1,7 +1,7 @@
 """The marks by which other synchronisers know what they wrote: recognised, and never copied.
 
 A copy of such a mark makes its tool believe that the copy is its own: nacos-sync deletes what carries its
-`sourceClusterId`, consul-k8s what carries its tag (conventions 0.5, 1.6).
+`sourceClusterId`, consul-k8s what carries its tag.
 """
 
 from __future__ import annotations

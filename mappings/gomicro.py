@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.errors import Undecodable
 from bridge.model import Instance, ServiceName, Traits
-from mappings import gojson, hostport, keys, loose, shared
+from mappings.common import gojson, hostport, interning, json_values, keys
 
 NAME = "go-micro"
 PREFIX = "/micro/registry/"
@@ -26,16 +26,16 @@ TRAITS = Traits(
 _NO_METHODS = msgspec.Raw(b"[]")
 
 
-class _Node(msgspec.Struct, gc=False):
-    metadata: msgspec.Raw = shared.NULL
+class _Node(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    metadata: msgspec.Raw = interning.NULL
     id: str = ""
     address: str = ""
 
 
-class _Record(msgspec.Struct, gc=False):
+class _Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     name: str = ""
     version: str = ""
-    metadata: msgspec.Raw = shared.NULL
+    metadata: msgspec.Raw = interning.NULL
     endpoints: msgspec.Raw = _NO_METHODS
     nodes: list[_Node] | None = None
 
@@ -51,14 +51,28 @@ class _Written(msgspec.Struct, gc=False):
     version: str
     metadata: dict[str, str] | None
     endpoints: msgspec.Raw
-    nodes: tuple[_WrittenNode]
+    nodes: tuple[_WrittenNode, ...]
+
+
+_SAID = ("broker", "protocol", "registry", "server", "transport")  # what go-micro itself says of a node
+
+
+class _Other(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A node that shares the key of the one that is the instance, with what go-micro itself says of it.
+
+    A user's metadata is not kept: nobody would look for secrets there.
+    """
+
+    id: str = ""
+    address: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """`name`, `id`: as the record has them, where the key differs. `endpoints`: the service's methods, as JSON, if any.
 
     `service`: key in the service's own metadata (not the node's), and in the model. `empty_service`, `empty_node`:
-    {} for null.
+    {} for null. `others`: further nodes under the same key, which no instance can stand for.
     """
 
     name: str | None = None
@@ -67,6 +81,7 @@ class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     service: tuple[tuple[str, str], ...] = ()
     empty_service: bool = False
     empty_node: bool = False
+    others: tuple[_Other, ...] = ()
 
 
 class _Parts(msgspec.Struct, gc=False):
@@ -77,33 +92,51 @@ class _Parts(msgspec.Struct, gc=False):
     endpoints: str | None
     service: dict[str, str] | None
     node: dict[str, str] | None
+    others: tuple[_Other, ...] = ()
 
 
-_RECORD = msgspec.json.Decoder(_Record)
+_RECORD = gojson.Reader(_Record, lenient=True)  # its readers ignore what json.Unmarshal says
 _KEPT = msgspec.json.Decoder(_Kept)
 _NOTHING = _Kept()
 
-locate = keys.split
+locate = keys.below  # readers take all that is below a service
 
 
 def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
     try:
         record = _RECORD.decode(value)
-        nodes = record.nodes or []
-        if len(nodes) != 1:
-            raise ValueError(f"{len(nodes)} nodes under one key")
-        node = nodes[0]
-        address, number = hostport.split(node.address)
+        node, address, number = _dialable(record.nodes or [])
         parts = _Parts(
             record.name,
             node.id,
-            loose.compact(bytes(record.endpoints)) if record.endpoints != _NO_METHODS else None,
-            None if record.metadata == shared.NULL else shared.strings(bytes(record.metadata)),
-            None if node.metadata == shared.NULL else shared.strings(bytes(node.metadata)),
+            json_values.compact(bytes(record.endpoints)) if record.endpoints != _NO_METHODS else None,
+            _texts(record.metadata),
+            _texts(node.metadata),
+            tuple([_other(one) for one in record.nodes or [] if one is not node]),
         )
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not a go-micro record: {error}") from None
     return _instance(name, id, address, number, protocol, record.version, parts)
+
+
+def _dialable(nodes: list[_Node]) -> tuple[_Node, str, int]:
+    """The first node with an address. Stock writers make a key for each node; readers take all that are under one."""
+    fault = ValueError("0 nodes under its key")
+    for node in nodes:
+        try:
+            return node, *hostport.split(node.address)
+        except ValueError as error:
+            fault = error
+    raise fault
+
+
+def _other(node: _Node) -> _Other:
+    metadata = _texts(node.metadata) or {}
+    return _Other(node.id, node.address, tuple([(key, metadata[key]) for key in _SAID if key in metadata]))
+
+
+def _texts(raw: msgspec.Raw) -> dict[str, str] | None:
+    return None if raw == interning.NULL else gojson.strings(bytes(raw), lenient=True)
 
 
 def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
@@ -117,14 +150,14 @@ def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
         name=parts.name,
         version=instance.version,
         metadata=parts.service,
-        endpoints=_NO_METHODS if parts.endpoints is None else loose.raw(parts.endpoints) or _NO_METHODS,
-        nodes=(node,),
+        endpoints=_NO_METHODS if parts.endpoints is None else json_values.raw(parts.endpoints) or _NO_METHODS,
+        nodes=(node, *[_WrittenNode(dict(one.metadata) or None, one.id, one.address) for one in parts.others]),
     )
-    return keys.join(name, instance.id), gojson.encode(record)
+    return keys.join(name, instance.id, nested="id"), gojson.encode(record)
 
 
 def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
-    keys.join(name, instance.id)
+    keys.join(name, instance.id, nested="id")
     number = hostport.one_port(instance).number
     address = hostport.address_of(instance)
     made = _instance(name, instance.id, address, number, protocol, instance.version, _parts(name, instance))
@@ -134,7 +167,7 @@ def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
 def _instance(
     name: ServiceName, id: str, address: str, number: int, protocol: str, version: str, parts: _Parts
 ) -> Instance:
-    node = metadata = parts.node or shared.EMPTY
+    node = metadata = parts.node or interning.EMPTY
     service = []
     if parts.service:
         metadata = dict(node)
@@ -151,13 +184,14 @@ def _instance(
         service=tuple(service),
         empty_service=parts.service is not None and not parts.service,
         empty_node=parts.node is not None and not parts.node,
+        others=parts.others,
     )
     port = hostport.port(number, node.get("protocol", "").lower() or protocol)
-    return Instance(id, address, (port,), version=version, metadata=metadata, native=shared.dump(NAME, kept))
+    return Instance(id, address, (port,), version=version, metadata=metadata, native=interning.dump(NAME, kept))
 
 
 def _parts(name: ServiceName, instance: Instance) -> _Parts:
-    kept = shared.load(instance, NAME, _KEPT, _NOTHING)
+    kept = interning.load(instance, NAME, _KEPT, _NOTHING)
     service = {key: instance.metadata[shown] for key, shown in kept.service if shown in instance.metadata}
     node = instance.metadata
     if service:
@@ -172,4 +206,5 @@ def _parts(name: ServiceName, instance: Instance) -> _Parts:
         endpoints=kept.endpoints,
         service=service or ({} if kept.empty_service else None),
         node=node or ({} if kept.empty_node else None),
+        others=kept.others,
     )

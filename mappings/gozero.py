@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from bridge.errors import Undecodable
+from bridge.errors import Stray, Undecodable
 from bridge.model import Instance, ServiceName, Traits
-from mappings import hostport, keys
+from mappings.common import hostport, keys
 
 NAME = "go-zero"
 PREFIX = ""
@@ -25,27 +25,28 @@ TRAITS = Traits(
 )
 
 
-def locate(key: str) -> tuple[ServiceName, str] | None:
-    name, _, id = key.rpartition("/")
-    return (ServiceName(name), id) if name and id.isascii() and id.isdigit() else None
+# Stock readers dial whatever is below a service's key, whether its last level is a number or not.
+locate = keys.levels
 
 
 def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
     try:
         address, number = hostport.split(value.decode())
     except ValueError as error:
-        raise Undecodable(f"not a go-zero address: {error}") from None
+        if id.isascii() and id.isdigit():
+            raise Undecodable(f"not a go-zero address: {error}") from None
+        raise Stray(f"{id!r} is no number as go-zero makes them, and the value no address: {error}") from None
     return Instance(id, address, (hostport.port(number, protocol),))
 
 
 def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
     value = _value(instance)
-    return keys.join(name, _number(instance.id, value)), value.encode()
+    return keys.join(name, _number(instance.id, value), nested="name"), value.encode()
 
 
 def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
     id = _number(instance.id, _value(instance))
-    keys.join(name, id)
+    keys.join(name, id, nested="name")
     made = Instance(id, hostport.address_of(instance), (hostport.port(instance.ports[0].number, protocol),))
     return instance if made == instance else made
 

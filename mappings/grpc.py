@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.errors import Undecodable
 from bridge.model import Instance, ServiceName, Traits
-from mappings import gojson, hostport, keys, loose, shared
+from mappings.common import gojson, hostport, interning, json_values, keys
 
 NAME = "grpc"
 PREFIX = ""
@@ -24,10 +24,10 @@ TRAITS = Traits(
 )
 
 
-class _Record(msgspec.Struct, gc=False):
+class _Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     Op: int = 0
     Addr: str = ""
-    Metadata: msgspec.Raw = shared.NULL
+    Metadata: msgspec.Raw = interning.NULL
 
 
 class _Written(msgspec.Struct, gc=False):
@@ -44,48 +44,47 @@ class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     whole: str | None = None
 
 
-_RECORD = msgspec.json.Decoder(_Record)
+_OPS = 255  # it is a byte in Go: readers skip a record with more
+_RECORD = gojson.Reader(_Record)
 _KEPT = msgspec.json.Decoder(_Kept)
 _NOTHING = _Kept()
 
-
-def locate(key: str) -> tuple[ServiceName, str] | None:
-    # A target may have several levels (`services/user`): its readers list `target/`.
-    name, _, id = key.rpartition("/")
-    return (ServiceName(name), id) if name and id else None
+locate = keys.levels  # a target may have several levels (`services/user`): its readers list `target/`
 
 
 def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
     try:
         record = _RECORD.decode(value)
+        if not 0 <= record.Op <= _OPS:
+            raise ValueError(f"Op {record.Op} is no byte")
         address, number = hostport.split(record.Addr)
-        raw = bytes(record.Metadata)
-        metadata, json = loose.read(raw) if raw.startswith(b"{") else (shared.EMPTY, ())
-        whole = None if metadata or raw == b"null" else loose.compact(raw)
+        raw = gojson.unicode(bytes(record.Metadata))
+        metadata, json = json_values.read(raw) if raw.startswith(b"{") else (interning.EMPTY, ())
+        whole = None if metadata or raw == b"null" else json_values.compact(raw)
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not a record of etcd's endpoints manager: {error}") from None
-    native = shared.dump(NAME, _Kept(record.Op, json, whole))
+    native = interning.dump(NAME, _Kept(record.Op, json, whole))
     return Instance(id, address, (hostport.port(number, protocol),), metadata=metadata, native=native)
 
 
 def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
-    kept = shared.load(instance, NAME, _KEPT, _NOTHING)
+    kept = interning.load(instance, NAME, _KEPT, _NOTHING)
     port = hostport.one_port(instance)
     record = _Written(
         Op=kept.op,
         Addr=hostport.join(hostport.address_of(instance), port.number),
         Metadata=_metadata(instance, kept),
     )
-    return keys.join(name, instance.id), gojson.encode(record)
+    return keys.join(name, keys.flat(instance.id), nested="name"), gojson.encode(record)
 
 
 def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
     if NAME in instance.native:  # rare: stock clients leave Metadata null, or fill it with texts
-        made = decode(name, instance.id, encode(name, instance)[1], protocol)
+        made = decode(name, keys.flat(instance.id), encode(name, instance)[1], protocol)
     else:
-        keys.join(name, instance.id)
+        keys.join(name, id := keys.flat(instance.id), nested="name")
         made = Instance(
-            instance.id,
+            id,
             hostport.address_of(instance),
             (hostport.port(hostport.one_port(instance).number, protocol),),
             metadata=instance.metadata,
@@ -95,5 +94,5 @@ def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
 
 def _metadata(instance: Instance, kept: _Kept) -> dict[str, str] | dict[str, str | msgspec.Raw] | msgspec.Raw:
     if instance.metadata:
-        return loose.write(instance.metadata, kept.json) if kept.json else instance.metadata
-    return shared.NULL if kept.whole is None else loose.raw(kept.whole) or shared.NULL
+        return json_values.write(instance.metadata, kept.json) if kept.json else instance.metadata
+    return interning.NULL if kept.whole is None else json_values.raw(kept.whole) or interning.NULL

@@ -1,7 +1,7 @@
 """The records of CloudWeGo Kitex in etcd: `kitex/registry-etcd/service/host:port`, JSON with weight and tags.
 
 Source: kitex-contrib/registry-etcd, seen with v0.2.5. A weight of 0 reads as the default, 10. Stock writers print IPv6
-without brackets, which nobody can take apart; readers dial it with brackets, and so it is written here.
+without brackets, which Go cannot dial; it is written here with brackets, which Go dials.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.errors import Undecodable
 from bridge.model import Instance, ServiceName, Traits
-from mappings import gojson, hostport, keys, shared, weights
+from mappings.common import gojson, hostport, interning, keys, weights
 
 NAME = "kitex"
 PREFIX = "kitex/registry-etcd/"  # without a slash in front
@@ -24,14 +24,16 @@ TRAITS = Traits(
 )
 
 _DEFAULT = 10
+_WEIGHTS = 2**63  # an int in Go, in which its balancers add them up
+_MOST = 2**53  # the greatest weight that the model tells from its neighbours
 _NETWORKS = frozenset({"tcp", "tcp4", "tcp6"})
 
 
-class _Record(msgspec.Struct, gc=False):
+class _Record(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     network: str = ""
     address: str = ""
     weight: int = 0
-    tags: msgspec.Raw = shared.NULL
+    tags: msgspec.Raw = interning.NULL
 
 
 class _Written(msgspec.Struct, gc=False):
@@ -49,11 +51,11 @@ class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     empty: bool = False
 
 
-_RECORD = msgspec.json.Decoder(_Record)
+_RECORD = gojson.Reader(_Record)
 _KEPT = msgspec.json.Decoder(_Kept)
 _NOTHING = _Kept()
 
-locate = keys.split
+locate = keys.below  # readers take all that is below a service
 
 
 def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
@@ -61,9 +63,11 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         record = _RECORD.decode(value)
         if record.network not in _NETWORKS:
             raise ValueError(f"network {record.network!r} reaches nobody on another host")
-        address, number = hostport.split(record.address)
+        if not -_WEIGHTS <= record.weight < _WEIGHTS:
+            raise ValueError(f"weight {record.weight} does not fit into 64 bits")
+        address, number = _split(record.address)
         raw = bytes(record.tags)
-        metadata = shared.strings(raw)
+        metadata = gojson.strings(raw)
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"not a kitex record: {error}") from None
     kept = _Kept(
@@ -77,14 +81,14 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         (hostport.port(number, protocol),),
         weight=weights.read(record.weight if record.weight > 0 else _DEFAULT, _DEFAULT),
         metadata=metadata,
-        native=shared.dump(NAME, kept),
+        native=interning.dump(NAME, kept),
     )
 
 
 def encode(name: ServiceName, instance: Instance) -> tuple[str, bytes]:
-    kept = shared.load(instance, NAME, _KEPT, _NOTHING)
+    kept = interning.load(instance, NAME, _KEPT, _NOTHING)
     id = _id(name, instance)
-    weight = weights.write(instance.weight, _DEFAULT, 1)
+    weight = weights.write(instance.weight, _DEFAULT, 1, _MOST)
     record = _Written(
         network=kept.network if kept.network in _NETWORKS else "tcp",
         address=id,
@@ -105,7 +109,7 @@ def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
             id,
             hostport.address_of(instance),
             (hostport.port(instance.ports[0].number, protocol),),
-            weight=weights.read(weights.write(instance.weight, _DEFAULT, 1), _DEFAULT),
+            weight=weights.read(weights.write(instance.weight, _DEFAULT, 1, _MOST), _DEFAULT),
             metadata=instance.metadata,
         )
     return instance if made == instance else made
@@ -113,3 +117,11 @@ def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
 
 def _id(name: ServiceName, instance: Instance) -> str:
     return hostport.join(hostport.address_of(instance), hostport.one_port(instance).number)
+
+
+def _split(text: str) -> tuple[str, int]:
+    """Host and port. Raises ValueError."""
+    host, colon, number = text.rpartition(":")
+    # Stock writers print IPv6 without brackets, and always with a port: what follows the last colon.
+    bare = colon and host.count(":") > 1 and not host.startswith("[")
+    return (hostport.host(host), hostport.port_number(number)) if bare else hostport.split(text)

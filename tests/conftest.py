@@ -8,20 +8,34 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
+from tests.servers import istio
 from tests.servers.certificates import Certificates, issue
+from tests.servers.consul import Consul
 from tests.servers.etcd import Etcd
+from tests.servers.eureka import Eureka
+from tests.servers.kafka import Kafka
+from tests.servers.kubernetes import Kubernetes
 from tests.servers.process import RUNNING
 from tests.servers.provide import NotProvided
+from tests.servers.server import Server
 from tests.servers.zookeeper import ZooKeeper
 
+S = TypeVar("S", bound=Server)
 IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
+
 
 StartEtcd = Callable[..., Awaitable[Etcd]]
 StartZooKeeper = Callable[..., Awaitable[ZooKeeper]]
+StartConsul = Callable[..., Awaitable[Consul]]
+StartEureka = Callable[..., Awaitable[Eureka]]
+StartKafka = Callable[..., Awaitable[Kafka]]
+StartKubernetes = Callable[..., Awaitable[Kubernetes]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +43,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     soaking = os.environ.get("ISTHMUS_SOAK", "") not in ("", "0")
     group.addoption("--soak", action="store_true", default=soaking, help="run the tests that take long, and only them")
     group.addoption("--seed", type=int, help="the seed of random histories (else 1, or a new one for each soak test)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # How long an example takes says nothing. Soak draws new examples, `make test` the same ones at
+    # each run, so that what fails is what was changed.
+    hypothesis.settings.register_profile("isthmus", deadline=None, derandomize=not config.getoption("--soak"))
+    hypothesis.settings.load_profile("isthmus")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -84,25 +105,50 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return issue(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_etcd(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Etcd]:
-    with provided():
-        async with Etcd(tmp_path_factory.mktemp("etcd"), version="3.6") as server:
-            yield server
+def _shared(kind: Callable[..., S], **options: object) -> Any:
+    """A server that all tests share, as long as the session lasts."""
+
+    @pytest_asyncio.fixture(scope="session", loop_scope="session")
+    async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S]:
+        with provided():
+            async with kind(tmp_path_factory.mktemp("servers"), **options) as server:
+                yield server
+
+    return shared
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_etcd34(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Etcd]:
-    with provided():
-        async with Etcd(tmp_path_factory.mktemp("etcd34"), version="3.4") as server:
-            yield server
+def _started(kind: Callable[..., S]) -> Any:
+    """Starts a server for one test alone, to be damaged; called with what the class takes besides its folder."""
+
+    @pytest_asyncio.fixture
+    async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Callable[..., Awaitable[S]]]:
+        async with AsyncExitStack() as servers:
+
+            async def start(**options: object) -> S:
+                with provided():
+                    server = kind(tmp_path_factory.mktemp("servers"), **options)
+                    await servers.enter_async_context(cast(Server, server))
+                    return server
+
+            yield start
+
+    return started
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_zookeeper(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ZooKeeper]:
-    with provided():
-        async with ZooKeeper(tmp_path_factory.mktemp("zookeeper")) as server:
-            yield server
+shared_etcd = _shared(Etcd, version="3.6")
+shared_etcd34 = _shared(Etcd, version="3.4")
+shared_zookeeper = _shared(ZooKeeper)
+shared_consul = _shared(Consul)
+shared_eureka = _shared(Eureka)
+shared_kafka = _shared(Kafka)
+shared_kubernetes = _shared(Kubernetes)
+
+etcd_server = _started(Etcd)  # await etcd_server(version="3.4", flags=["--..."])
+zookeeper_server = _started(ZooKeeper)  # await zookeeper_server(settings={"...": "..."})
+consul_server = _started(Consul)  # await consul_server(datacenter="dc2")
+eureka_server = _started(Eureka)  # await eureka_server(defaults=True)
+kafka_server = _started(Kafka)  # await kafka_server(settings={"...": "..."})
+kubernetes_server = _started(Kubernetes)  # with its etcd
 
 
 @pytest_asyncio.fixture
@@ -127,26 +173,40 @@ async def zookeeper(shared_zookeeper: ZooKeeper) -> ZooKeeper:
 
 
 @pytest_asyncio.fixture
-async def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StartEtcd]:
-    """Starts an etcd for this test alone, to be damaged: `await etcd_server(version="3.4", flags=["--..."])`."""
-    async with AsyncExitStack() as servers:
-
-        async def start(**options: object) -> Etcd:
-            with provided():
-                server = Etcd(tmp_path_factory.mktemp("etcd"), **options)  # type: ignore[arg-type]
-                return await servers.enter_async_context(server)
-
-        yield start
+async def consul(shared_consul: Consul) -> Consul:
+    """Consul 1.20, shared and emptied for each test: whoever stops or freezes one takes `consul_server`."""
+    await shared_consul.wipe()
+    return shared_consul
 
 
 @pytest_asyncio.fixture
-async def zookeeper_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StartZooKeeper]:
-    """Starts a ZooKeeper for this test alone, to be damaged: `await zookeeper_server(settings={"...": "..."})`."""
-    async with AsyncExitStack() as servers:
+async def eureka(shared_eureka: Eureka) -> Eureka:
+    """Eureka, shared and emptied for each test: whoever stops or freezes one takes `eureka_server`."""
+    await shared_eureka.wipe()
+    return shared_eureka
 
-        async def start(**options: object) -> ZooKeeper:
-            with provided():
-                server = ZooKeeper(tmp_path_factory.mktemp("zookeeper"), **options)  # type: ignore[arg-type]
-                return await servers.enter_async_context(server)
 
-        yield start
+@pytest_asyncio.fixture
+async def kafka(shared_kafka: Kafka) -> Kafka:
+    """Kafka 4.1, shared and emptied for each test: whoever stops or freezes one takes `kafka_server`."""
+    await shared_kafka.wipe()
+    return shared_kafka
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_mesh(shared_kubernetes: Kubernetes) -> Kubernetes:
+    with provided():
+        await istio.define(shared_kubernetes)
+    return shared_kubernetes
+
+
+@pytest_asyncio.fixture
+async def mesh(shared_mesh: Kubernetes) -> Kubernetes:
+    """The shared apiserver with Istio's definitions; istiod itself is `tests.servers.istio.Istiod`."""
+    return shared_mesh
+
+
+@pytest_asyncio.fixture
+async def kubernetes(shared_kubernetes: Kubernetes) -> Kubernetes:
+    """kube-apiserver 1.34, shared: each test makes a namespace of its own; to damage one, take `kubernetes_server`."""
+    return shared_kubernetes

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Callable
@@ -17,11 +18,12 @@ from pathlib import Path
 import pytest
 from kazoo.client import KazooClient
 
-from tests.conftest import StartEtcd, StartZooKeeper, provided
+from tests.conftest import StartConsul, StartEtcd, StartEureka, StartKubernetes, StartZooKeeper, provided
 from tests.servers import etcd as etcds
 from tests.servers import ports
 from tests.servers import zookeeper as zookeepers
 from tests.servers.certificates import Certificates
+from tests.servers.consul import datacenters
 from tests.servers.etcd import Etcd
 from tests.servers.process import NotReady, said
 from tests.servers.zookeeper import ZooKeeper
@@ -225,3 +227,46 @@ def test_two_processes_are_never_given_the_same_port(monkeypatch: pytest.MonkeyP
         assert not theirs & set(mine)
     finally:
         ports.release(mine)
+
+
+async def test_a_consul_that_was_killed_comes_back_with_its_data(consul_server: StartConsul) -> None:
+    server = await consul_server()
+    await server.call("PUT", "/v1/kv/left", "here")
+    await server.kill()
+    assert await server.answers("/v1/status/leader") == 0
+    await server.start()
+    assert await server.answers("/v1/kv/left") == 200
+
+
+async def test_joined_datacenters_answer_for_each_other(tmp_path: Path) -> None:
+    with provided():
+        async with datacenters(tmp_path, "dc1", "dc2") as (first, second):
+            await second.call("PUT", "/v1/catalog/register", {"Node": "n", "Address": "192.0.2.1"})
+            nodes = await first.call("GET", "/v1/catalog/nodes?dc=dc2")
+            assert {node["Node"] for node in nodes} == {"consul-dc2", "n"}
+
+
+async def test_a_eureka_that_was_restarted_comes_back_empty(eureka_server: StartEureka) -> None:
+    server = await eureka_server()
+    instance = {
+        "instanceId": "i1",
+        "app": "PAY",
+        "hostName": "192.0.2.1",
+        "ipAddr": "192.0.2.1",
+        "dataCenterInfo": {"@class": "com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo", "name": "MyOwn"},
+    }
+    await server.call("POST", "/apps/PAY", {"instance": instance})
+    assert (await server.call("GET", "/apps/PAY/i1"))["instance"]["hostName"] == "192.0.2.1"
+    await server.kill()
+    await server.start()
+    assert (await server.call("GET", "/apps"))["applications"]["application"] == []
+
+
+async def test_a_kube_apiserver_keeps_its_data_and_its_users_rights(kubernetes_server: StartKubernetes) -> None:
+    server = await kubernetes_server(users={"reader-token": ("reader", "")})
+    await server.namespace("shop")
+    await server.kill()
+    await server.start()
+    assert "shop" in await server.kubectl("get", "namespaces", "-o", "name")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        await server.call("GET", "/api/v1/namespaces", token="reader-token")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self, cast
-from urllib.parse import urlsplit
 
 import msgspec
 
-from adapters.etcd import access
+from adapters.common import places
+from adapters.common.credentials import Tls, secret
+from adapters.common.seat import MovedSeat
+from adapters.common.urls import is_url
 from adapters.etcd import etcd_pb2 as pb
-from adapters.etcd.client import RANGE, READ, ROLE, STATUS, TLS, USER, Client, Credentials, NoUser, reading
-from adapters.etcd.keys import LEDGER, LOCKS, ROOT, Range, Space
+from adapters.etcd import ledger, permissions
+from adapters.etcd.client import RANGE, READ, STATUS, Client, Credentials, NoUser, reading
+from adapters.etcd.keys import LEDGER, ROOT, Range, Space
+from adapters.etcd.readers import Counters
+from adapters.etcd.seat import EtcdNotes, EtcdSeat
 from adapters.etcd.sink import EtcdSink
 from adapters.etcd.source import EtcdSource
-from bridge.adapter import Reach, Source
-from bridge.errors import ConfigError, Denied
+from adapters.etcd.txn import BYTES, CHANGES
+from bridge.adapter import Credential, Notes, Raw, Reach, Reader, Right, Seat, Source, Trace
+from bridge.errors import ConfigError, Denied, Fault, Undecodable
 from bridge.model import ServiceName
 from mappings.layout import Layout
 
@@ -29,6 +36,9 @@ LAYOUTS = {
     "go-zero": "mappings.gozero",
     "go-micro": "mappings.gomicro",
 }
+LIMITS = (f"a transaction has at most {CHANGES} changes and {BYTES:,} bytes; a larger entry is parked",)
+
+OTHER_LAYOUT = "it is of another layout or prefix in this store: name that in the file, and leave it"
 
 
 class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
@@ -41,7 +51,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
     layout: Literal["grpc", "kratos", "kitex", "go-zero", "go-micro"]
     prefix: str | None = None
     protocol: str | None = None
-    tls: TLS | None = None
+    tls: Tls | None = None
     user: str | None = None
     password: str | None = None
     password_file: str | None = None
@@ -50,17 +60,20 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
 class Etcd:
     """One configured cluster and layout; see `bridge.adapter.Registry`."""
 
-    def __init__(self, name: str, client: Client, space: Space) -> None:
+    def __init__(self, name: str, client: Client, space: Space, counters: Counters) -> None:
         self.name = name
         self.traits = space.layout.TRAITS
         self.source = EtcdSource(client, space)
         self._client = client
         self._space = space
+        self._counters = counters
+        self._sinks: dict[str, EtcdSink] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        await self._counters.close()
         await self._client.close()
 
     async def scopes(self) -> AsyncIterator[Source]:
@@ -68,103 +81,167 @@ class Etcd:
         yield self.source
 
     def sink(self, bridge: str) -> EtcdSink:
-        """The destination side for that bridge."""
-        return EtcdSink(self._client, self._space, bridge, lambda: datetime.now(UTC))
+        """The destination side for that bridge; one, which `seat` knows."""
+        return self._sinks.setdefault(bridge, EtcdSink(self._client, self._space, bridge))
+
+    def seat(self, bridge: str, destination: str) -> Seat:
+        """The lock and the note below `/isthmus/`; while the own lock is held, the leases of entries are renewed."""
+        lent = "" if destination == self.name else destination
+        lock, note = self._space.own.lock(bridge, lent).encode(), self._space.own.note(bridge, lent).encode()
+        if lent:
+            return EtcdSeat(self._client, lock, note, _now)
+        own = EtcdSeat(self._client, lock, note, _now, self.sink(bridge).renewing)
+        return MovedSeat(own, EtcdSeat(self._client, lock, self._space.own.old_note(bridge).encode(), _now))
+
+    def notes(self, bridge: str) -> Notes:
+        """See `bridge.adapter.Keeper`."""
+        return EtcdNotes(self._client, self._space.own, bridge)
+
+    def credentials(self) -> list[Credential]:
+        """See `bridge.adapter.Credentialed`."""
+        return self._client.credentials()
 
     async def reach(self) -> Reach:
         """See `Registry.reach`; the permissions are those of the user's roles, where we may ask for them."""
         client = self._client
         header, may_read, may_write = await self._permissions()
+        where = self._space.prefix or "every key"
+        rights = (Right(f"read {where}", may_read), Right(f"read and write {where} and {ROOT}", may_write))
         try:
             status = await client.call(STATUS, pb.StatusRequest())
         except Denied:
             if header is None:
                 header = (await client.call(RANGE, pb.RangeRequest(key=LEDGER, keys_only=True))).header
             note = "version and alarms are not known: etcd 3.6 shows them to root alone"
-            return Reach(self._space.identity(header.cluster_id), "etcd", may_read, may_write, (note,))
+            who = self._space.identity(header.cluster_id)
+            return Reach(who, "etcd", may_read, may_write, (note,), rights=rights, limits=LIMITS)
         notes = [*status.errors]
+        prefix = self._space.prefix
+        if prefix and not prefix.endswith("/"):
+            notes.append(f"prefix {prefix!r} does not end with /: its keys are {prefix}SERVICE/ID; is {prefix}/ meant?")
         if not status.leader:
             notes.append("this member knows no leader")
         if status.is_learner:
             notes.append("this member is a learner: it answers no reads")
         identity = self._space.identity(status.header.cluster_id)
-        return Reach(identity, f"etcd {status.version}", may_read, may_write, tuple(notes), await self._writers())
+        return Reach(
+            identity,
+            f"etcd {status.version}",
+            may_read,
+            may_write,
+            tuple(notes),
+            await self._writers(),
+            rights,
+            LIMITS,
+        )
 
-    async def raw(self, name: ServiceName) -> dict[str, str]:
-        """Keys and values of one service, its ledger entries among them."""
+    async def raw(self, name: ServiceName) -> list[Raw]:
+        """See `Registry.raw`: the keys and values of one service, then its ledger entries."""
         answer = await self._client.call(READ, reading([self._space.folder(name), self._space.words(name)]))
-        return {
-            kv.key.decode(errors="replace"): kv.value.decode(errors="replace")
-            for response in answer.responses
-            for kv in response.response_range.kvs
-        }
+        entries, words = (response.response_range.kvs for response in answer.responses)
+        # Below the key of a service are those of services with longer names (`user/v2`), too.
+        found = [self._raw(name, kv) for kv in entries if (self._space.locate(kv.key) or (name,))[0] == name]
+        for kv in words:
+            place = self._space.locate(ledger.data_of(kv.key))
+            if place is not None and place[0] == name:
+                found.append(Raw(kv.key.decode(errors="replace"), kv.value.decode(errors="replace")))
+        return found
+
+    async def readers(self, name: ServiceName) -> list[Reader]:
+        """See `Readers`: etcd counts watches and reads, and knows neither whose they are nor of what."""
+        return await self._counters.readers(time.time())
+
+    async def traces(self, bridge: str) -> list[Trace]:
+        """See `Tracer`: what is below `/isthmus/`; the lease of a lock, and those of entries, end by themselves."""
+        answer = await self._client.call(READ, reading([Range.below(ROOT.encode())]))
+        kvs = answer.responses[0].response_range.kvs
+        found = self._space.own.traces(bridge, [kv.key.decode(errors="replace") for kv in kvs])
+        for kv in kvs:
+            mark = ledger.word_of(kv).mark if kv.key.startswith(LEDGER) else None
+            if mark is not None and mark.owner == bridge:
+                elsewhere = "" if self._space.has(ledger.data_of(kv.key)) else OTHER_LAYOUT
+                found.append(Trace("ledger entry", kv.key.decode(errors="replace"), elsewhere))
+        return found
+
+    def _raw(self, name: ServiceName, kv: pb.KeyValue) -> Raw:
+        key, text = kv.key.decode(errors="replace"), kv.value.decode(errors="replace")
+        place = self._space.locate(kv.key)
+        if place is None:
+            return Raw(key, text, "", f"no key that {self._space.layout.NAME} makes")
+        try:
+            self._space.layout.decode(name, place[1], kv.value, self._space.protocol)
+        except Undecodable as error:
+            return Raw(key, text, place[1], str(error))
+        except Exception as bug:  # as in a watch: a mapping's bug is one record's
+            return Raw(key, text, place[1], f"a bug in the mapping: {bug!r}")
+        return Raw(key, text, place[1])
 
     async def _writers(self) -> frozenset[str] | None:
-        area = Range.below(LOCKS.encode())
+        area = Range.below(f"{places.LOCKS}/".encode())
         request = pb.RangeRequest(key=area.start, range_end=area.end, keys_only=True)
         try:
             answer = await self._client.call(RANGE, request)
         except Denied:  # locks are no part of what a reader must see
             return None
-        return frozenset(bridge for kv in answer.kvs if (bridge := self._space.locker(kv.key)) is not None)
+        keys = (kv.key.decode(errors="replace") for kv in answer.kvs)
+        return frozenset(bridge for key in keys if (bridge := self._space.own.bridge_of(key)) is not None)
 
     async def _permissions(self) -> tuple[pb.Header | None, bool | None, bool | None]:
         """Who answers, and whether we may read and write (None is unknown); nothing is written to find out."""
-        client = self._client
         try:
-            # Asked of nobody in particular, the question itself is refused where authentication is on.
-            user = await client.call(USER, pb.UserGetRequest(name=client.user or "root"))
+            header, granted = await permissions.granted(self._client)
         except NoUser:
-            return (None, True, True) if client.user is None else (None, None, None)
+            return (None, True, True) if self._client.user is None else (None, None, None)
         except Denied:
             return None, None, None
-        if client.user is None or "root" in user.roles:
-            return user.header, True, True
-        permissions: list[pb.Permission] = []
-        for role in user.roles:
-            try:
-                permissions += (await client.call(ROLE, pb.RoleGetRequest(role=role))).permissions
-            except Denied:
-                return user.header, None, None
-        may_read = access.allows(permissions, access.READ, [*self._space.entries, self._space.ledger])
+        if granted is None:
+            return header, True, True
+        may_read = permissions.allows(granted, permissions.READ, [*self._space.entries, self._space.ledger])
         # What a transaction compares, it must be allowed to read.
         written = [*self._space.entries, Range.below(ROOT.encode())]
-        may_write = all(access.allows(permissions, kinds, written) for kinds in (access.READ, access.WRITE))
-        return user.header, may_read, may_write
+        may_write = all(permissions.allows(granted, kinds, written) for kinds in (permissions.READ, permissions.WRITE))
+        return header, may_read, may_write
+
+
+def place(config: Config) -> tuple[frozenset[str], str]:
+    """Where a registry's entries are: the servers, and what all their keys begin with."""
+    return frozenset(config.endpoints), _prefix(config)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def create(name: str, config: Config, state: Path | None) -> Etcd:
     """The registry of one block of the configuration; keeps nothing in `state`. Raises ConfigError."""
     faults = list(_faults(config))
     if faults:
-        raise ConfigError(*(f"{name}: {fault}" for fault in faults))
+        raise ConfigError(*faults)
     layout = cast(Layout, importlib.import_module(LAYOUTS[config.layout]))
-    prefix = layout.PREFIX if config.prefix is None else config.prefix
+    prefix = _prefix(config)
     protocol = layout.PROTOCOL if config.protocol is None else config.protocol
-    credentials = Credentials(config.user, _password(config)) if config.user else None
-    return Etcd(name, Client(config.endpoints, config.tls, credentials), Space(layout, prefix, protocol))
+    credentials = Credentials(config.user, secret(config.password, config.password_file)) if config.user else None
+    client = Client(config.endpoints, config.tls, credentials)
+    return Etcd(name, client, Space(layout, prefix, protocol), Counters(config.endpoints, config.tls))
 
 
-def _faults(config: Config) -> Iterator[str]:
+def _prefix(config: Config) -> str:
+    layout = cast(Layout, importlib.import_module(LAYOUTS[config.layout]))
+    return layout.PREFIX if config.prefix is None else config.prefix
+
+
+def _faults(config: Config) -> Iterator[Fault]:
     if not config.endpoints:
-        yield "endpoints: name at least one"
-    for url in config.endpoints:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
-            yield f"endpoints: {url!r} is not http://host:port or https://host:port"
+        yield Fault("name at least one", ("endpoints",))
+    for index, url in enumerate(config.endpoints):
+        if not is_url(url, path=False):
+            yield Fault(f"{url!r} is not http://host:port or https://host:port", ("endpoints", index))
     if config.tls and not any(url.startswith("https:") for url in config.endpoints):
-        yield "tls: no endpoint begins with https://"
-    if config.tls and (config.tls.cert is None) != (config.tls.key is None):
-        yield "tls: cert and key go together"
+        yield Fault("no endpoint begins with https://", ("tls",))
+    if config.tls:
+        yield from config.tls.faults()
     passwords = [given for given in (config.password, config.password_file) if given is not None]
     if (config.user is None) != (not passwords) or len(passwords) > 1:
-        yield "user: goes together with one of password and password_file"
+        yield Fault("goes together with one of password and password_file", ("user",))
     if config.prefix is not None and config.prefix.startswith(ROOT):
-        yield f"prefix: {ROOT} is where bridges keep their ledger"
-
-
-def _password(config: Config) -> Callable[[], str]:
-    if config.password_file is None:
-        return lambda: config.password or ""
-    path = Path(config.password_file)
-    return lambda: path.read_text().rstrip("\r\n")
+        yield Fault(f"{ROOT} is where bridges keep their ledger", ("prefix",))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -13,15 +12,19 @@ import grpc
 import msgspec
 from google.protobuf.message import Message
 
+from adapters.common.credentials import Pems, Tls, ended
+from adapters.common.disk import Question
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.keys import Range
+from bridge.adapter import Credential
 from bridge.errors import Denied, Expired, IsthmusError, Rejected, Unavailable
 
 UNARY_TIME = 5.0  # seconds for one request
 PAGE_TIME = 15.0  # seconds for one page of a list
 PAGE = 5_000  # keys: etcd counts the whole range anew for each page; what a larger one took stays with the process
 OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", 64 << 20),  # gRPC's own limit of 4 MiB is one batch of a busy watch
+    # gRPC's own limit of 4 MiB is one batch of a busy watch; this one is the deletion of some three million keys.
+    ("grpc.max_receive_message_length", 256 << 20),
     ("grpc.keepalive_time_ms", 10_000),
     # keepalive_timeout_ms does not find a frozen server in grpcio 1.85, this does.
     ("grpc.http2.ping_timeout_ms", 5_000),
@@ -34,15 +37,6 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
-
-
-class TLS(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """Paths of PEM files, read anew when they change; `server_name` where the certificate is for another name."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    server_name: str | None = None
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -143,6 +137,16 @@ def reading(areas: Iterable[Range]) -> pb.TxnRequest:
     )
 
 
+def _asked(request: Message, user: str | None) -> str:
+    """What somebody was refused, by its first key, "" where it is about none."""
+    operation = next(iter(request.success), None) if isinstance(request, pb.TxnRequest) else None
+    what = getattr(operation, operation.WhichOneof("request")) if operation is not None else request
+    key = getattr(what, "key", b"").decode(errors="replace")
+    verb = "read" if isinstance(what, pb.RangeRequest) else "write"
+    below = " and the keys that follow" if getattr(what, "range_end", b"") else ""
+    return f": the user {user or 'without a name'} may not {verb} {key}{below}" if key else ""
+
+
 class _Link:
     """One channel, with those who use it: a channel that was replaced is closed by the last of them."""
 
@@ -189,15 +193,16 @@ class Client:
     """
 
     def __init__(
-        self, endpoints: Sequence[str], tls: TLS | None = None, credentials: Credentials | None = None
+        self, endpoints: Sequence[str], tls: Tls | None = None, credentials: Credentials | None = None
     ) -> None:
         self.user = credentials.user if credentials else None
         self._endpoints = [_Endpoint.of(url) for url in endpoints]
-        self._tls = tls or TLS()
-        self._credentials = credentials
+        self._tls = tls or Tls()
         self._current = 0
         self._link: _Link | None = None
-        self._files: tuple[Any, ...] = ()
+        self._pems = Pems()  # that the link was made with
+        self._read_pems = Question(lambda: self._pems.read(self._tls), "the TLS files")
+        self._password = Question(credentials.password, "the password's file") if credentials else None
         self._token: str | None = None  # "": logged in where authentication is off
         self._login = asyncio.Lock()
 
@@ -206,6 +211,10 @@ class Client:
         if self._link is not None:
             link, self._link = self._link, None
             await link.channel.close(None)
+
+    def credentials(self) -> list[Credential]:
+        """The certificate that was shown last."""
+        return [self._pems.shown] if self._pems.shown is not None else []
 
     async def call(self, method: Method[Q, R], request: Q, timeout: float = UNARY_TIME) -> R:
         """One request and its answer, `timeout` in seconds."""
@@ -226,6 +235,8 @@ class Client:
                 renewed = True
             except Refused:
                 raise
+            except Denied as error:
+                raise Denied(f"{error}{_asked(request, self.user)}") from error
             except Unavailable:
                 tries -= 1
                 if tries <= 0:
@@ -298,7 +309,7 @@ class Client:
         """The same cluster over a connection that nobody has used, for a second opinion."""
         other = Client([])
         other.user, other._endpoints, other._tls = self.user, self._endpoints, self._tls
-        other._credentials, other._token, other._current = self._credentials, self._token, self._current
+        other._password, other._token, other._current = self._password, self._token, self._current
         try:
             yield other
         finally:
@@ -318,24 +329,22 @@ class Client:
             await left.retire()
 
     async def _authenticated(self) -> str | None:
-        if self._credentials is None or self._token is not None:
+        if self._password is None or self._token is not None:
             return self._token
         async with self._login:
             if self._token is None:
                 try:
-                    request = pb.AuthenticateRequest(name=self.user, password=self._credentials.password())
+                    request = pb.AuthenticateRequest(name=self.user, password=await self._password.answer())
                     self._token = (await self.call(AUTHENTICATE, request)).token
-                except OSError as error:
-                    raise Denied(f"cannot read the password: {error}") from None
                 except AuthOff:
                     self._token = ""  # as etcd's own client does: users are configured before it is switched on
         return self._token
 
     async def _connected(self) -> _Link:
-        endpoint = self._endpoints[self._current]
-        files = self._stamps() if endpoint.secure else ()
-        if self._link is None or files != self._files:
-            replaced, self._link, self._files = self._link, _Link(self._channel(endpoint)), files
+        pems = await self._read_pems.answer() if self._endpoints[self._current].secure else self._pems
+        if self._link is None or pems != self._pems:
+            self._pems = pems
+            replaced, self._link = self._link, _Link(self._channel(self._endpoints[self._current]))
             if replaced is not None:
                 await replaced.retire()
         return self._link
@@ -346,13 +355,10 @@ class Client:
             return grpc.aio.insecure_channel(endpoint.target, options)
         if self._tls.server_name:
             options.append(("grpc.ssl_target_name_override", self._tls.server_name))
-        ca, cert, key = (_bytes(path) if path else None for path in (self._tls.ca, self._tls.cert, self._tls.key))
-        credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=self._pems.ca, private_key=self._pems.key, certificate_chain=self._pems.cert
+        )
         return grpc.aio.secure_channel(endpoint.target, credentials, options)
-
-    def _stamps(self) -> tuple[Any, ...]:
-        """What changes when one of the TLS files is replaced, by a rename of a link to its folder too."""
-        return tuple(_stamp(path) for path in (self._tls.ca, self._tls.cert, self._tls.key) if path)
 
 
 class _Use:
@@ -372,6 +378,9 @@ class _Use:
             error = error_of(failure.code(), failure.details() or "")
             if isinstance(error, Unavailable) and not isinstance(error, Refused):
                 await self._client.leave(self._link)
+                shown = self._client._pems.shown
+                if shown is not None and ended(shown) and "Connection refused" not in str(error):
+                    raise Denied(f"{error}: {shown.what} {ended(shown)}") from None
             raise error from None
         if isinstance(failure, grpc.aio.UsageError | asyncio.InvalidStateError):
             raise Unavailable(f"the connection was closed: {failure}") from None
@@ -379,18 +388,3 @@ class _Use:
             task = asyncio.current_task()
             if task is None or not task.cancelling():
                 raise Unavailable("the connection was closed") from None  # by `close`, which is how gRPC says it
-
-
-def _bytes(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise Unavailable(f"cannot read a TLS file: {error}") from None
-
-
-def _stamp(path: str) -> tuple[int, int, int]:
-    try:
-        stat = Path(path).stat()
-    except OSError as error:
-        raise Unavailable(f"cannot read a TLS file: {error}") from None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size

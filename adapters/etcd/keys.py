@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
-from urllib.parse import quote, unquote
 
+from adapters.common import places
 from bridge.model import ServiceName
 from mappings.layout import Layout
 
-ROOT = "/isthmus/"
-LEDGER = b"/isthmus/ledger/"
-LOCKS = "/isthmus/lock/"
-NOTES = "/isthmus/desk/"
+ROOT = f"{places.ROOT}/"
+LEDGER = f"{places.LEDGER}/".encode()
 
-# What other software and the other layouts keep in the keyspace (conventions 2.7). `/registry/` is Kubernetes.
+# What other software and the other layouts keep in the keyspace. `/registry/` is Kubernetes.
 FOREIGN = ("/dubbo/", "/micro/registry/", "/microservices/", "/registry/", "/services/", "kitex/registry-etcd/", ROOT)
 
 # The first 16 bits of every lease that a bridge puts entries under ("is"); etcd draws its own at random, and every
@@ -58,6 +56,7 @@ class Space:
         self.layout = layout
         self.prefix = prefix
         self.protocol = protocol
+        self.own = places.Own(layout.NAME, prefix)
         self._head = len(prefix)
         self._start = prefix.encode()
         self._excluded = tuple(other.encode() for other in FOREIGN if other.startswith(prefix) and other != prefix)
@@ -92,23 +91,6 @@ class Space:
     def words(self, name: ServiceName) -> Range:
         """The ledger entries of one service, likewise."""
         return Range.below(LEDGER + self.key(name, ""))
-
-    def lock(self, bridge: str) -> bytes:
-        """The key of the lock of one bridge id for this destination."""
-        return f"{LOCKS}{quote(bridge, safe='')}/{self._destination}".encode()
-
-    def note(self, bridge: str) -> bytes:
-        """The key of the note that the daemons of one bridge id keep for this destination."""
-        return f"{NOTES}{quote(bridge, safe='')}/{self._destination}".encode()
-
-    def locker(self, key: bytes) -> str | None:
-        """The bridge id whose lock for this destination a key is; None: of another one."""
-        bridge, _, destination = key.decode(errors="replace").removeprefix(LOCKS).partition("/")
-        return unquote(bridge) if destination == self._destination else None
-
-    @property
-    def _destination(self) -> str:
-        return f"{self.layout.NAME}:{quote(self.prefix, safe='')}"
 
 
 def is_ours(lease: int) -> bool:

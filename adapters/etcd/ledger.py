@@ -1,18 +1,17 @@
-"""The ledger's entries: which data key they speak of, and the mark that they hold as JSON."""
+"""The entries of the ledger in etcd: the data key that each is about, and the mark in it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
-
 from adapters.etcd import etcd_pb2 as pb
-from adapters.etcd.keys import LEDGER
+from adapters.etcd.keys import LEDGER, Range
 from bridge.model import Mark
+from mappings.ledger import decode
 
 
 class Word(NamedTuple):
-    """What the ledger says of one key. It proves who wrote the entry while both have one revision (design, rule 5).
+    """What the ledger says of one key. It proves who wrote the entry while both have one revision (safety rule 5).
 
     `mark` None: written by a bridge whose format we cannot read, hence a copy of we know not what.
     """
@@ -21,9 +20,6 @@ class Word(NamedTuple):
     mark: Mark | None
 
 
-_FORMAT = b'{"v":1,'  # the version of the format comes first in the JSON object, then the mark's own fields
-_DECODER = msgspec.json.Decoder(Mark)
-_ENCODER = msgspec.json.Encoder()
 _HEAD = len(LEDGER)
 
 
@@ -32,22 +28,14 @@ def key_of(data: bytes) -> bytes:
     return LEDGER + data
 
 
+def about(area: Range) -> Range:
+    """The ledger's entries about a range of data keys."""
+    return Range(LEDGER + area.start, LEDGER + area.end if area.end != b"\0" else Range.below(LEDGER).end)
+
+
 def data_of(key: bytes) -> bytes:
     """The data key that a ledger key speaks of."""
     return key[_HEAD:]
-
-
-def encode(mark: Mark) -> bytes:
-    """The ledger's value."""
-    return _FORMAT + _ENCODER.encode(mark)[1:]
-
-
-def decode(value: bytes) -> Mark | None:
-    """The mark; None where its format is not ours to read."""
-    try:
-        return _DECODER.decode(value) if value.startswith(_FORMAT) else None
-    except ValueError:
-        return None
 
 
 def word_of(kv: pb.KeyValue) -> Word:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
+from urllib.parse import quote
 
-import msgspec
-
+from adapters.common.places import SHARDS
+from adapters.common.term import LeasedTerm, holder
 from adapters.etcd import etcd_pb2 as pb
-from adapters.etcd.client import GRANT, KEEP_ALIVE, RANGE, REVOKE, TXN, Client
+from adapters.etcd.client import GRANT, KEEP_ALIVE, READ, REVOKE, TXN, Client, reading
 from adapters.etcd.keys import Range
 from adapters.etcd.watching import Batch, Watching
 from bridge.errors import IsthmusError, Unavailable
@@ -35,29 +34,35 @@ class Fence(NamedTuple):
     cluster: int
 
 
-class EtcdTerm:
+class Taken(NamedTuple):
+    """The lock as it was got. `since`: when its lease was asked for (the loop's clock). `over`: from another holder."""
+
+    lease: int
+    fence: Fence
+    since: float
+    over: bool
+
+
+class EtcdTerm(LeasedTerm[Fence]):
     """The time during which the lock is ours; it ends with the lock's lease, at the latest when that may have ended."""
-
-    def __init__(self, fence: Fence) -> None:
-        self.fence = fence
-        self.lost = asyncio.Event()
-
-    async def ended(self) -> None:
-        """Returns when the lock is lost."""
-        await self.lost.wait()
 
 
 @contextlib.asynccontextmanager
-async def locked(client: Client, key: bytes, now: Callable[[], datetime]) -> AsyncIterator[EtcdTerm]:
-    """Waits for the lock and keeps it; given back at the end, so that a standby goes on at once."""
-    lease, fence, since = await _acquire(client, key, now)
-    term = EtcdTerm(fence)
+async def locked(client: Client, key: bytes, shard: str, now: Callable[[], datetime]) -> AsyncIterator[EtcdTerm]:
+    """Waits for the lock, or for that of one shard, and keeps it; given back at the end, so that a standby goes on."""
+    taken = await (_acquire_shard(client, key, shard, now) if shard else _acquire(client, key, now))
+    term = EtcdTerm(taken.fence, taken.since, LOCK_TTL, taken_over=taken.over)
 
     async def keep() -> None:
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(since + LOCK_TTL) as limit:
-                    await kept_alive(client, lease, LOCK_TTL / 3, limit.reschedule)
+                async with asyncio.timeout_at(taken.since + LOCK_TTL) as limit:
+
+                    def renewed(ends: float) -> None:
+                        limit.reschedule(ends)
+                        term.renewed(ends - LOCK_TTL)
+
+                    await kept_alive(client, taken.lease, LOCK_TTL / 3, renewed)
         finally:
             term.lost.set()
 
@@ -67,7 +72,7 @@ async def locked(client: Client, key: bytes, now: Callable[[], datetime]) -> Asy
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-        await _revoke(client, lease)
+        await _revoke(client, taken.lease)
 
 
 async def kept_alive(client: Client, lease: int, patience: float, renewed: Callable[[float], None]) -> None:
@@ -97,26 +102,60 @@ async def kept_alive(client: Client, lease: int, patience: float, renewed: Calla
         await asyncio.sleep(PAUSE)
 
 
-async def _acquire(client: Client, key: bytes, now: Callable[[], datetime]) -> tuple[int, Fence, float]:
-    loop = asyncio.get_running_loop()
+async def _acquire(client: Client, key: bytes, now: Callable[[], datetime]) -> Taken:
+    """The lock of the whole; raises Unavailable where shards are marked beside it."""
+    mark, over = _mark(key), False
     while True:
-        found = await client.call(RANGE, pb.RangeRequest(key=key))
-        if found.kvs:
-            await _gone(client, key, found.header)
-            continue
-        since = loop.time()
-        lease = (await client.call(GRANT, pb.LeaseGrantRequest(ttl=LOCK_TTL))).id
-        free = pb.Compare(target=pb.Compare.CREATE, key=key, create_revision=0)
-        put = pb.PutRequest(key=key, value=_holder(now()), lease=lease)
-        try:
-            request = pb.TxnRequest(compare=[free], success=[pb.RequestOp(request_put=put)])
-            answer = await client.call(TXN, request)
-        except BaseException:
-            await _revoke(client, lease)  # it may have been taken, and the answer lost
-            raise
-        if answer.succeeded:
-            return lease, Fence(key, answer.header.revision, answer.header.cluster_id), since
-        await _revoke(client, lease)
+        held, marked, header = await _look(client, key, mark)
+        if marked:
+            raise Unavailable(f"shards are marked beside the lock ({mark.decode()}): its daemons write one shard each")
+        if held:
+            await _gone(client, key, header)
+        elif taken := await _take(client, key, [key, mark], now):
+            return taken._replace(over=over)
+        over = True
+
+
+async def _acquire_shard(client: Client, whole: bytes, shard: str, now: Callable[[], datetime]) -> Taken:
+    """The lock of one shard, once the mark stands beside the lock of the whole, and nobody holds that any more."""
+    mark, over = _mark(whole), False
+    key = mark + b"/" + quote(shard, safe="").encode()
+    free = pb.Compare(target=pb.Compare.CREATE, key=mark, create_revision=0)
+    put = pb.PutRequest(key=mark, value=holder(now()))
+    await client.call(TXN, pb.TxnRequest(compare=[free], success=[pb.RequestOp(request_put=put)]))
+    while True:
+        for each in (whole, key):
+            held, _, header = await _look(client, each, mark)
+            if held:
+                over = True
+                await _gone(client, each, header)
+        if taken := await _take(client, key, [key, whole], now):
+            return taken._replace(over=over)
+        over = True
+
+
+async def _look(client: Client, key: bytes, mark: bytes) -> tuple[bool, bool, pb.Header]:
+    """Whether somebody holds the lock, and whether there is that mark."""
+    answer = await client.call(READ, reading([Range(key, b""), Range(mark, b"")]))
+    held, marked = (bool(each.response_range.kvs) for each in answer.responses)
+    return held, marked, answer.header
+
+
+async def _take(client: Client, key: bytes, absent: Sequence[bytes], now: Callable[[], datetime]) -> Taken | None:
+    """Creates the lock's key under a new lease, unless one of those keys is there."""
+    since = asyncio.get_running_loop().time()
+    lease = (await client.call(GRANT, pb.LeaseGrantRequest(ttl=LOCK_TTL))).id
+    free = [pb.Compare(target=pb.Compare.CREATE, key=each, create_revision=0) for each in absent]
+    put = pb.PutRequest(key=key, value=holder(now()), lease=lease)
+    try:
+        answer = await client.call(TXN, pb.TxnRequest(compare=free, success=[pb.RequestOp(request_put=put)]))
+    except BaseException:
+        await _revoke(client, lease)  # it may have been taken, and the answer lost
+        raise
+    if answer.succeeded:
+        return Taken(lease, Fence(key, answer.header.revision, answer.header.cluster_id), since, over=False)
+    await _revoke(client, lease)
+    return None
 
 
 async def _gone(client: Client, key: bytes, header: pb.Header) -> None:
@@ -145,6 +184,5 @@ async def _revoke(client: Client, lease: int) -> None:
         await client.call(REVOKE, pb.LeaseRevokeRequest(id=lease), REVOKE_TIME)
 
 
-def _holder(now: datetime) -> bytes:
-    """For whoever looks at the lock and asks who has it."""
-    return msgspec.json.encode({"host": socket.gethostname(), "pid": os.getpid(), "since": now.isoformat()})
+def _mark(whole: bytes) -> bytes:
+    return whole + f"/{SHARDS}".encode()

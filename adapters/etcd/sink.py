@@ -5,44 +5,51 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Collection, Sequence
 
+import msgspec
+
+from adapters.common import assembly
+from adapters.common.assembly import Record
+from adapters.common.changes import Outcomes, turn
+from adapters.common.inbox import Inbox
+from adapters.common.term import writing
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd import ledger
 from adapters.etcd.client import GRANT, RANGE, READ, TXN, UNARY_TIME, Client, LeaseExists, LeaseGone, TooLarge, reading
 from adapters.etcd.keys import LEDGER, Range, Space, is_ours, lease_of
 from adapters.etcd.ledger import Word
-from adapters.etcd.lock import EtcdTerm, kept_alive, locked
-from adapters.etcd.txn import GONE, Step, is_held, looks, noting, portions, step, stood, transaction
+from adapters.etcd.lock import EtcdTerm, kept_alive
+from adapters.etcd.txn import Step, in_portions, is_held, looks, step, stood, transaction
 from adapters.etcd.watching import Batch, Watching
-from bridge.adapter import Change, Entry, Held, Note, Outcome
+from bridge.adapter import Change, Entry, Held, Outcome, Term
 from bridge.errors import Conflict, Denied, Expired, IsthmusError, Rejected, Superseded, Unavailable
 from bridge.model import Instance, Mark, ServiceName
+from mappings import pairs
 
 FLIGHTS = 8  # transactions under way at once
 NAMES = 30  # services in one read
 BACKLOG = 64  # responses that the watch is ahead of whoever asks for the drift
 REMEMBERED = 65_536  # revisions of our own transactions, for the watch that looks for those of others
-UNKNOWN = Mark(owner="", link="", path=(), scope="", service=ServiceName(""), instance="")  # of an unreadable word
 
 
 class EtcdSink:
     """One layout below one prefix, written by the bridge with one id."""
 
-    def __init__(self, client: Client, space: Space, bridge: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, client: Client, space: Space, bridge: str) -> None:
         self.traits = space.layout.TRAITS
         self._client = client
         self._space = space
         self._bridge = bridge
-        self._now = now
-        self._term: EtcdTerm | None = None
+        self._writes = False
         self._leases: dict[int, asyncio.Task[None]] = {}  # kept alive while we are the writer
         self._written: OrderedDict[int, None] = OrderedDict()  # revisions of our transactions, oldest first
         self._flying: set[asyncio.Future[None]] = set()
+        self._theirs: dict[ServiceName, frozenset[str]] = {}  # the other layouts that have records under a name
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
-        """See `Sink.canonical`: what the layout can carry."""
+        """See `Sink.canonical`: what the layout can carry, beside what others have under that name."""
+        self._judge(name)
         return self._space.layout.canonical(name, instance, self._space.protocol)
 
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
@@ -55,20 +62,23 @@ class EtcdSink:
         except Expired as error:  # compacted while it was listed
             raise Unavailable(f"the list was cut short: {error}") from None
         services: dict[ServiceName, dict[str, Entry]] = {}
+        theirs: dict[ServiceName, frozenset[str]] = dict.fromkeys(wanted, frozenset())
         for kv in entries:
-            key = kv.key
-            place = self._space.locate(key)
+            place = self._space.locate(kv.key)
             if place is None or (names is not None and place[0] not in wanted):
                 continue
             name, id = place
-            word = words.pop(key, None)
+            word = words.pop(kv.key, None)
             if word is not None and word.revision != kv.mod_revision:
-                words[key] = word  # a native wrote over it: loose
+                words[kv.key] = word  # a native wrote over it: loose
                 word = None
-            mark = None if word is None else word.mark or UNKNOWN
-            services.setdefault(name, {})[id] = Entry(self._decoded(name, id, kv.value), mark, kv.mod_revision)
-            if mark is not None and mark.owner == self._bridge and is_ours(kv.lease):
+            record, another = self._read(name, id, kv, word.mark if word is not None else None)
+            if another:
+                theirs[name] = theirs.get(name, frozenset()) | {another}
+            services.setdefault(name, {})[id] = assembly.entry(id, record, kv.mod_revision, ledgered=word is not None)
+            if record.mark is not None and record.mark.owner == self._bridge and is_ours(kv.lease):
                 self._keep(kv.lease)
+        self._theirs = {name: one for name, one in {**({} if names is None else self._theirs), **theirs}.items() if one}
         loose: dict[ServiceName, dict[str, int]] = {}
         for key, word in words.items():
             place = self._space.locate(key)
@@ -76,57 +86,39 @@ class EtcdSink:
                 loose.setdefault(place[0], {})[place[1]] = word.revision
         return Held(self._space.identity(header.cluster_id), services, loose)
 
-    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+    async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
         """See `Sink.apply`: many changes share a transaction, some transactions are under way at once."""
-        term = self._writing()
-        outcomes: dict[int, Outcome] = {}
-        creates: list[Step] = []
-        replacements: list[Step] = []
-        removals: list[Step] = []
-        for change in changes:
+        term = writing(EtcdTerm, self._bridge, term)
+        outcomes = Outcomes(changes)
+        steps: list[Step] = []
+        for change in sorted(changes, key=turn):
             try:
+                if change.after is not None:
+                    self._judge(change.service)
                 lease = 0 if change.ttl is None or change.after is None else await self._lease(term, change.ttl)
-                made = step(self._space, self._bridge, change, lease)
+                steps.append(step(self._space, self._bridge, change, lease))
             except IsthmusError as error:
-                outcomes[id(change)] = Outcome(change, error=error)
-            else:
-                (removals if change.after is None else replacements if change.before else creates).append(made)
-        # Creates first, then replacements: nobody finds a service empty on the way (Slack, 2020-05-12).
-        for steps in (creates + replacements, removals):
-            for outcome in await self._all(term, steps):
-                outcomes[id(outcome.change)] = outcome
-        return [outcomes[id(change)] for change in changes]
+                outcomes.fail(change, error)
+        adds = [each for each in steps if each.change.after is not None]
+        for some in (adds, steps[len(adds) :]):
+            outcomes.put(*await self._all(term, some))
+        return outcomes.in_order()
 
     async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
         """See `Sink.drift`; the empty set once, when it listens: what happened before then nobody knows."""
         header = (await self._client.call(RANGE, pb.RangeRequest(key=LEDGER, keys_only=True))).header
-        inbox: asyncio.Queue[Batch | Exception | None] = asyncio.Queue()
-        room = asyncio.Semaphore(BACKLOG)
+        inbox: Inbox[Batch | None] = Inbox(BACKLOG)
         watching = Watching(self._client, dict.fromkeys(self._space.entries, header.revision), header.cluster_id)
-
-        async def hand_over(batch: Batch) -> None:
-            await room.acquire()
-            inbox.put_nowait(batch)
-
-        async def watch() -> None:
-            try:
-                await watching.run(lambda: inbox.put_nowait(None), hand_over)
-            except Exception as error:
-                inbox.put_nowait(error)
-
-        task = asyncio.create_task(watch())
+        task = inbox.run(lambda: watching.run(lambda: inbox.post(None), inbox.put))
         try:
             while True:
-                items = [await inbox.get()]
-                while not inbox.empty():
-                    items.append(inbox.get_nowait())
+                items, failure = await inbox.take()
                 names: set[ServiceName] = set()
                 for item in items:
-                    if isinstance(item, Exception):
-                        raise item
-                    if isinstance(item, Batch):
-                        room.release()
+                    if item is not None:
                         names |= await self._others(item)
+                if failure is not None:
+                    raise failure
                 if None in items:
                     yield frozenset()
                 elif names:
@@ -136,34 +128,17 @@ class EtcdSink:
             await asyncio.gather(task, return_exceptions=True)
 
     @contextlib.asynccontextmanager
-    async def writer(self) -> AsyncIterator[EtcdTerm]:
-        """Waits for the lock of this bridge id; inside, `apply` writes, and our leases are kept alive."""
-        async with locked(self._client, self._space.lock(self._bridge), self._now) as term:
-            self._term = term
-            try:
-                yield term
-            finally:
-                self._term = None
-                leases, self._leases = [*self._leases.values()], {}
-                for keeping in leases:
-                    keeping.cancel()
-                await asyncio.gather(*leases, return_exceptions=True)
-
-    async def recall(self) -> Note | None:
-        """The note of this bridge, with its revision."""
-        found = await self._client.call(RANGE, pb.RangeRequest(key=self._space.note(self._bridge)))
-        return Note(found.kvs[0].value, found.kvs[0].mod_revision) if found.kvs else None
-
-    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
-        """See `Sink.note`."""
-        fence = self._writing().fence if writer else None
-        revision = before.version if before is not None else GONE
-        answer = await self._client.call(TXN, noting(self._space.note(self._bridge), content, revision, fence))
-        if answer.succeeded:
-            return Note(content, answer.header.revision)
-        if fence is not None and not is_held(fence, await self._client.call(READ, looks(fence, ()))):
-            raise Superseded(f"the lock of {self._bridge} is not ours any more")
-        raise Conflict(f"the note of {self._bridge} is not what it was")
+    async def renewing(self) -> AsyncIterator[None]:
+        """Inside, which is while we are the writer, the leases that our entries are found under are kept alive."""
+        self._writes = True
+        try:
+            yield
+        finally:
+            self._writes = False
+            leases, self._leases = [*self._leases.values()], {}
+            for keeping in leases:
+                keeping.cancel()
+            await asyncio.gather(*leases, return_exceptions=True)
 
     # Reading.
 
@@ -205,27 +180,42 @@ class EtcdSink:
                 self._note(words, response.response_range)
         return words, entries, header
 
+    def _read(self, name: ServiceName, id: str, kv: pb.KeyValue, mark: Mark | None) -> tuple[Record, str]:
+        """What a record says, and the other layout that it is of, "" where it is none.
+
+        A record of another layout that a registry of this very bridge wrote is not this destination's to change.
+        """
+        layout, protocol = self._space.layout, self._space.protocol
+        record = assembly.decoded(mark, layout.decode, name, id, kv.value, protocol)
+        another = pairs.recognized(kv.value) if record.instance is None else ""
+        if not another or another == layout.NAME:
+            return record, ""
+        return msgspec.structs.replace(record, mark=None), another
+
+    def _judge(self, name: ServiceName) -> None:
+        """Raises Rejected where a record of ours and one of another layout would break each other's readers.
+
+        Readers of a name take all that is below it, so what stands under a name above this one counts, too.
+        """
+        if not self._theirs:
+            return
+        layout, (text, namespace) = self._space.layout.NAME, name
+        while text:
+            for other in sorted(self._theirs.get(ServiceName(text, namespace), ())):
+                if why := pairs.apart(layout, other):
+                    raise Rejected(f"{self._space.prefix}{text}/ holds a record of layout {other}, and {why}")
+            text = text.rpartition("/")[0]
+
     def _note(self, words: dict[bytes, Word], page: pb.RangeResponse) -> None:
         for kv in page.kvs:
             key = ledger.data_of(kv.key)
             if self._space.has(key):
                 words[key] = ledger.word_of(kv)
 
-    def _decoded(self, name: ServiceName, id: str, value: bytes) -> Instance:
-        try:
-            return self._space.layout.decode(name, id, value, self._space.protocol)
-        except Exception:  # Undecodable, or a mapping's bug: it stands there all the same
-            return Instance(id, "")
-
     # Writing.
 
-    def _writing(self) -> EtcdTerm:
-        if self._term is None or self._term.lost.is_set():
-            raise Superseded(f"the lock of {self._bridge} is not ours")
-        return self._term
-
     async def _all(self, term: EtcdTerm, steps: list[Step]) -> list[Outcome]:
-        flown = list(portions(steps))
+        flown = list(in_portions(steps))
         if len(flown) <= 1:  # the usual batch needs no task
             return await self._commit(term, steps) if steps else []
         flights = asyncio.Semaphore(FLIGHTS)
@@ -313,7 +303,7 @@ class EtcdSink:
 
     def _keep(self, lease: int) -> None:
         """Renews a lease as long as we are the writer; one that an earlier process left us, too."""
-        if self._term is None or lease in self._leases:
+        if not self._writes or lease in self._leases:
             return
 
         async def keep() -> None:

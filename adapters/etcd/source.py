@@ -8,36 +8,48 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import NamedTuple
 
+from adapters.common.assembly import EVERY, Ignored
+from adapters.common.inbox import Inbox
 from adapters.etcd import etcd_pb2 as pb
-from adapters.etcd import ledger
+from adapters.etcd import ledger, permissions
 from adapters.etcd.client import READ, Client, reading
-from adapters.etcd.copy import Copy, Looked
 from adapters.etcd.keys import Range, Space
 from adapters.etcd.ledger import Word
 from adapters.etcd.watching import Batch, Watching
-from bridge.adapter import Listing, Observed, Synced
-from bridge.errors import Expired, Unavailable
+from adapters.etcd.working_copy import Copy, Looked
+from bridge.adapter import Behind, Listing, Observed, Synced
+from bridge.errors import Denied, Expired, Unavailable
 from bridge.model import Service, ServiceName
 
-AUDIT_TIME = 60.0  # seconds from one audit to the next: how long a watch may lie (reliability, fault 18)
+AUDIT_TIME = 60.0  # seconds from one audit to the next: how long a watch may lie (safety fault 18)
 AUDIT_PAGE = 5_000  # keys: small, for the watch goes on meanwhile
 SLICE = 1_000  # entries decoded at once, about 5 ms
 PASSING_TIME = 60.0  # seconds in which a watch must pass a revision that the store has
 GRACE_TIME = 5.0  # seconds for what etcd before 3.5.8 claims to have sent and has not
 LOOK = 60  # keys in one look: two ranges each, and a transaction has 128 operations at most
 BACKLOG = 64  # responses that are read ahead of their consumer
+PROBE_TIME = 5.0  # seconds between two questions how far the store is, and how far the watch
+
+
+class Areas(NamedTuple):
+    """What is read: ranges of entries, and of the ledger's entries about them. `partial`: there is more."""
+
+    entries: tuple[Range, ...]
+    words: tuple[Range, ...]
+    partial: bool = False
 
 
 class _Place:
     """Where a watch is: all that it has told, and up to which revision of each range."""
 
-    def __init__(self, copy: Copy, header: pb.Header, ranges: Sequence[Range], audit_at: float) -> None:
+    def __init__(self, copy: Copy, header: pb.Header, areas: Areas, audit_at: float) -> None:
         self.copy = copy
+        self.areas = areas
         self.cluster = header.cluster_id
-        self.known = dict.fromkeys(ranges, header.revision)
+        self.known = dict.fromkeys((*areas.entries, *areas.words), header.revision)
         self.audit_at = audit_at  # of the loop's clock: streams that keep breaking put no audit off
 
     @property
@@ -50,12 +62,23 @@ class EtcdSource:
 
     scope = ""
 
-    def __init__(self, client: Client, space: Space, audit_time: float = AUDIT_TIME) -> None:
-        self.ignored: dict[str, str] = {}  # key to reason, of the last records that made no sense
+    def __init__(
+        self, client: Client, space: Space, audit_time: float = AUDIT_TIME, probe_time: float = PROBE_TIME
+    ) -> None:
+        self.ignored = Ignored()  # by key
         self._client = client
         self._space = space
         self._audit_time = audit_time
+        self._probe_time = probe_time
         self._left: _Place | None = None  # where the last watch was when its stream broke
+        self._watching: Watching | None = None  # while a watch runs
+        self._whole = Areas(space.entries, (space.ledger,))
+        self._areas = self._whole  # what the last list was of
+
+    @property
+    def behind(self) -> Behind | None:
+        """See `Source.behind`; as of the last probe."""
+        return self._watching.behind(asyncio.get_running_loop().time()) if self._watching is not None else None
 
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`. Raises Unavailable, Expired (compacted, or events were lost) or Denied.
@@ -68,7 +91,8 @@ class EtcdSource:
             if place is None or not await self._stands(place):
                 place = None  # it is of no use any more, whatever becomes of the list
                 place = await self._listed()
-            yield Listing(self._space.identity(place.cluster), revision=place.revision)
+            partial = place.areas.partial
+            yield Listing(self._space.identity(place.cluster), revision=place.revision, partial=partial)
             for observed in place.copy.again(place.revision):
                 yield observed
             async with contextlib.aclosing(self._follow(place)) as words:
@@ -80,28 +104,23 @@ class EtcdSource:
 
     async def _follow(self, place: _Place) -> AsyncGenerator[Observed | Synced]:
         copy, known = place.copy, place.known
-        # Not a TaskGroup: it would cancel whoever consumes this generator (PEP 789). What fails comes by the inbox.
-        inbox: asyncio.Queue[Batch | list[Looked] | Exception] = asyncio.Queue(BACKLOG)
-        watching = Watching(self._client, known, place.cluster)
+        inbox: Inbox[Batch | list[Looked]] = Inbox(BACKLOG)
+        watching = self._watching = Watching(self._client, known, place.cluster)
         tasks = [
-            _reporting(lambda: watching.run(lambda: None, inbox.put), inbox),
-            _reporting(lambda: self._audit(place, watching), inbox),
+            inbox.run(lambda: watching.run(lambda: None, inbox.put)),
+            inbox.run(lambda: self._audit(place, watching)),
+            inbox.run(lambda: self._probe(watching)),
         ]
         look: asyncio.Task[None] | None = None
         try:
             yield Synced(place.revision)
             while True:
                 if (look is None or look.done()) and (keys := copy.unsettled()):
-                    look = _reporting(lambda keys=keys: self._look(keys, inbox.put), inbox)  # type: ignore[misc]
-                arrived = [await inbox.get()]
-                while not inbox.empty():
-                    arrived.append(inbox.get_nowait())
+                    look = inbox.run(lambda keys=keys: self._look(keys, inbox.put))  # type: ignore[misc]
+                arrived, failure = await inbox.take()
                 events: list[pb.Event] = []
-                failure: Exception | None = None
                 for item in arrived:
-                    if isinstance(item, Exception):
-                        failure = failure or item
-                    elif isinstance(item, Batch):
+                    if isinstance(item, Batch):
                         events.extend(item.events)
                         known[item.area] = max(known[item.area], item.revision)
                 copy.apply(events)
@@ -113,17 +132,44 @@ class EtcdSource:
                 if failure is not None:  # now that all is told that came before it
                     raise failure
         finally:
+            self._watching = None
             ending = [*tasks, look] if look is not None else tasks
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
 
     async def _listed(self) -> _Place:
+        """Lists everything, or the part of it that may be read. Raises Denied where that is nothing."""
+        self._areas = self._whole
         self.ignored.clear()
-        copy = Copy(self._space, self.ignored)
-        header = await self._list(copy, self._client, self._space.ledger, self._space.entries)
-        ranges = [*self._space.entries, self._space.ledger]
-        return _Place(copy, header, ranges, asyncio.get_running_loop().time() + self._audit_time)
+        copy = Copy(self._space, self.ignored, self._is_cut)
+        try:
+            header = await self._list(copy, self._client, self._areas)
+        except Denied:
+            part = await self._readable()
+            if not part.entries or not part.partial:
+                raise
+            self._areas = part
+            header = await self._list(copy, self._client, part)
+            for gap in permissions.gaps(self._space.entries, part.entries):
+                start, end = (key.decode(errors="replace") for key in gap)
+                to = "the end" if end == "\0" else end
+                self.ignored.put(
+                    start, f"the user {self._client.user} may not read up to {to}: grant a role of it read"
+                )
+        return _Place(copy, header, self._areas, asyncio.get_running_loop().time() + self._audit_time)
+
+    async def _readable(self) -> Areas:
+        """What our user may read of it now."""
+        may = (await permissions.granted(self._client)).permissions
+        if may is None:
+            return self._whole
+        entries = permissions.readable(may, self._space.entries)
+        partial = not permissions.covers(entries, self._space.entries)
+        return Areas(entries, tuple(map(ledger.about, entries)), True) if partial else self._whole
+
+    def _is_cut(self, name: ServiceName) -> bool:
+        return self._areas.partial and not permissions.covers(self._areas.entries, [self._space.folder(name)])
 
     async def _stands(self, place: _Place) -> bool:
         """Whether the store that answers is the one whose watch broke off, and still has the history since then.
@@ -135,7 +181,7 @@ class EtcdSource:
         if place.copy.keeps_back:
             return False  # it cannot be told as it is
         since = min(place.known.values())
-        asked = [pb.RangeRequest(key=self._space.ledger.start, revision=since, keys_only=True)]
+        asked = [pb.RangeRequest(key=place.areas.words[0].start, revision=since, keys_only=True)]
         newest = place.copy.newest()
         if newest is not None:
             key, revision = newest
@@ -152,22 +198,28 @@ class EtcdSource:
         return newest is None or [kv.mod_revision for kv in found] == [newest[1]]
 
     async def read(self, name: ServiceName) -> Observed:
-        """One service by a linearizable read over a connection of its own. Raises Unavailable or Denied."""
-        copy = Copy(self._space, {})
+        """One service by a linearizable read over a connection of its own. Raises Unavailable or Denied.
+
+        Where the last list was of a part without all of this service, nothing of it can be read, and it may be there.
+        """
+        if self._is_cut(name):
+            return Observed(Service(name), frozenset({EVERY}))
+        copy = Copy(self._space, Ignored())
         async with self._client.fresh() as client:
-            header = await self._list(copy, client, self._space.words(name), [self._space.folder(name)])
+            whole = Areas((self._space.folder(name),), (self._space.words(name),))
+            header = await self._list(copy, client, whole)
         for observed in copy.changed(header.revision):
             if observed.service.name == name:
                 return observed
         return Observed(Service(name), revision=header.revision)
 
-    async def _list(self, copy: Copy, client: Client, words: Range, entries: Sequence[Range]) -> pb.Header:
+    async def _list(self, copy: Copy, client: Client, areas: Areas) -> pb.Header:
         """Fills the copy with what is there as of one revision; the header says which."""
         header = pb.Header()
-        async with contextlib.aclosing(client.pages([words, *entries])) as pages:
+        async with contextlib.aclosing(client.pages([*areas.words, *areas.entries])) as pages:
             async for area, page in pages:
                 header = header if header.revision else page.header
-                if area is words:
+                if area in areas.words:
                     copy.load_words(page.kvs)
                 else:
                     for begin in range(0, len(page.kvs), SLICE):
@@ -189,19 +241,32 @@ class EtcdSource:
                 ]
             )
 
+    async def _probe(self, watching: Watching) -> None:
+        """Asks how far the store is, and etcd how far the watch is: one that only waits looks like a quiet one."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(self._probe_time)
+            at = clock()
+            with contextlib.suppress(Unavailable, Denied):  # what is wrong with the store the watch says
+                answer = await self._client.call(READ, reading([Range(self._areas.words[0].start, b"")]))
+                watching.heard_of(answer.header.revision, at)
+                await watching.ask_progress()
+
     async def _audit(self, place: _Place, watching: Watching) -> None:
         """Raises Expired when the watch has lost an event, so that everything is listed again."""
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(place.audit_at - clock())
-            await self._compare(place.copy, watching)
+            if place.areas.partial and await self._readable() != place.areas:
+                raise Expired(f"the user {self._client.user} may read other keys than before")
+            await self._compare(place, watching)
             place.audit_at = clock() + self._audit_time
 
-    async def _compare(self, copy: Copy, watching: Watching) -> None:
-        audit = copy.audit()
+    async def _compare(self, place: _Place, watching: Watching) -> None:
+        audit = place.copy.audit()
         revision = 0
         try:
-            async with contextlib.aclosing(self._client.pages(self._space.entries, True, AUDIT_PAGE)) as pages:
+            async with contextlib.aclosing(self._client.pages(place.areas.entries, True, AUDIT_PAGE)) as pages:
                 async for _, page in pages:
                     revision = revision or page.header.revision
                     audit.page(page.kvs)
@@ -226,17 +291,3 @@ class EtcdSource:
 
 def _word(kvs: Sequence[pb.KeyValue]) -> Word | None:
     return ledger.word_of(kvs[0]) if kvs else None
-
-
-def _reporting(
-    make: Callable[[], Coroutine[Any, Any, None]], inbox: asyncio.Queue[Batch | list[Looked] | Exception]
-) -> asyncio.Task[None]:
-    """A task whose failure comes by the inbox."""
-
-    async def run() -> None:
-        try:
-            await make()
-        except Exception as error:
-            await inbox.put(error)
-
-    return asyncio.create_task(run())

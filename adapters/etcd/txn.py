@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from adapters.common.changes import judge, portions
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd import ledger
 from adapters.etcd.keys import Space
 from adapters.etcd.lock import Fence
 from bridge.adapter import Change
-from bridge.errors import Conflict, Rejected
+from bridge.errors import Rejected
+from mappings.ledger import encode
 
 CHANGES = 60  # in one transaction: two operations each and the lock's, of the 128 that etcd allows (--max-txn-ops)
 BYTES = 1 << 20  # of keys and values in one transaction, below the 1.5 MiB that etcd allows (--max-request-bytes)
@@ -35,45 +37,28 @@ class Step(NamedTuple):
 
 def step(space: Space, bridge: str, change: Change, lease: int) -> Step:
     """Raises Rejected: the value must not be written. Conflict: what stands there was not written by this bridge."""
-    key = space.key(change.service, change.id)
-    before = change.before
+    judge(bridge, change)
+    key, before = space.key(change.service, change.id), change.before
     if change.forget:
-        if before is None:
-            raise Conflict(f"{change.service}/{change.id}: forget what? the change has no `before`")
-        if before.mark is not None and before.mark.owner != bridge:
-            raise Conflict(f"{change.service}/{change.id}: not ours to release")
-        return Step(change, key, (before.version if before.mark else None, before.version))
-    if before is not None and (before.mark is None or before.mark.owner != bridge) and not change.adopt:
-        raise Conflict(f"{change.service}/{change.id}: not ours to change")
-    # A create revision would not do: stock clients rewrite a key and keep it (design, rule 5).
+        revision = before.version if before is not None else None
+        return Step(change, key, (revision if before is not None and before.mark else None, revision))
+    # A create revision would not do: stock clients rewrite a key and keep it (safety rule 5).
     expected: tuple[int, int | None] = (GONE, None)
     if before is not None:
         expected = (before.version, before.version if before.mark else None)
-    if change.after is None:
+    if change.after is None or change.mark is None:
         return Step(change, key, expected)
-    if change.mark is None:
-        raise Rejected(f"{change.service}/{change.id}: no mark for the ledger")
     path, value = space.layout.encode(change.service, change.after)
     if (space.prefix + path).encode() != key:
         raise Rejected(f"the record belongs under {path}, not under {change.service}/{change.id}")
     if not space.has(key):
         raise Rejected(f"{key.decode()} is where another layout or the ledger is")
-    return Step(change, key, expected, value, ledger.encode(change.mark), lease)
+    return Step(change, key, expected, value, encode(change.mark), lease)
 
 
-def portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
+def in_portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
     """Steps by transaction, in their order."""
-    portion: list[Step] = []
-    size = 0
-    for each in steps:
-        more = each.size
-        if portion and (len(portion) == CHANGES or size + more > BYTES):
-            yield portion
-            portion, size = [], 0
-        portion.append(each)
-        size += more
-    if portion:
-        yield portion
+    return portions(steps, lambda step: step.size, CHANGES, BYTES)
 
 
 def transaction(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
@@ -116,6 +101,18 @@ def noting(key: bytes, content: bytes, revision: int, fence: Fence | None) -> pb
         lock.target, lock.key, lock.create_revision = pb.Compare.CREATE, fence.key, fence.revision
     _put(request.success.add().request_put, key, content, 0)
     return request
+
+
+def removing(key: bytes, fence: Fence) -> pb.TxnRequest:
+    """Deletes a key as the writer, whatever is there."""
+    held = pb.Compare(target=pb.Compare.CREATE, key=fence.key, create_revision=fence.revision)
+    return pb.TxnRequest(compare=[held], success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))])
+
+
+def dropping(key: bytes, revision: int) -> pb.TxnRequest:
+    """Deletes a key that has that revision."""
+    stands = pb.Compare(target=pb.Compare.MOD, key=key, mod_revision=revision)
+    return pb.TxnRequest(compare=[stands], success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))])
 
 
 def is_held(fence: Fence, answer: pb.TxnResponse) -> bool:

@@ -5,7 +5,12 @@
     <service>.<bridge>.isthmus.yaml           what one bridge wrote for that service
     .isthmus/identity                         who this folder is (see `who`)
     .isthmus/lock.<bridge>                    held by the one writer of that bridge
-    .isthmus/desk.<bridge>                    the note that its daemons keep for each other
+    .isthmus/note.<bridge>                    the note that its daemons keep for each other
+    .isthmus/seat.<bridge>;<destination>      the lock of a destination elsewhere that has none of its own
+    .isthmus/note.<bridge>;<destination>      and its note
+    .isthmus/key.<bridge>;<key>               a note of its daemons that is of no destination
+    .isthmus/shards.<bridge>;<destination>;   the mark that its daemons write one shard each (destination: as above)
+    .isthmus/shards.<bridge>;<destination>;<shard>  the lock of a shard
 
 Names are percent-encoded where a file's name cannot hold them. What begins with a dot, has another ending, or lies
 deeper, is nobody's service.
@@ -30,7 +35,10 @@ ENDINGS = (".yaml", ".yml")
 BRIDGED = ".isthmus"
 OURS = ".isthmus"  # the folder in the folder
 DRAFT = ".new"
-LOCK = "lock."
+LOCK, NOTE, SHARDS = "lock.", "note.", "shards."
+LENT = "seat."  # instead of LOCK, for a destination that has no seat of its own
+KEYED = "key."  # a note that is of no destination
+SEP = ";"  # never in a quoted name
 LONGEST = 255 - len(f".{DRAFT}")  # bytes of a file's name
 LIMIT = 4 << 20  # bytes of one file: some 15,000 instances
 
@@ -189,23 +197,102 @@ def make_ours(root: str) -> None:
         os.mkdir(os.path.join(root, OURS))
 
 
-def lock_of(bridge: str) -> str:
-    """The path of the lock of a bridge, relative to the folder."""
-    return f"{OURS}/{LOCK}{_quoted(bridge)}"
+def remove(path: str) -> None:
+    """Takes a file away, if there is one. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
-def note_of(bridge: str) -> str:
-    """The path of the note of a bridge, relative to the folder."""
+class SeatFiles(NamedTuple):
+    """The paths of one seat, relative to the folder: its lock, its note, the mark that shards are written."""
+
+    lock: str
+    note: str
+    shards: str
+
+    def shard(self, name: str) -> str:
+        """The lock of one shard."""
+        return f"{self.shards}{_quoted(name)}"
+
+
+def seat_of(bridge: str, lent: str = "") -> SeatFiles:
+    """The seat of a bridge at this folder, or of the destination that it is lent to."""
+    whose = f"{_quoted(bridge)}{SEP}{_quoted(lent)}"
+    own = whose.removesuffix(SEP)
+    return SeatFiles(f"{OURS}/{LENT if lent else LOCK}{own}", f"{OURS}/{NOTE}{own}", f"{OURS}/{SHARDS}{whose}{SEP}")
+
+
+def noted(bridge: str, key: str = "") -> str:
+    """The note of a bridge under a key; without one, how the names of all of them begin. Raises Rejected."""
+    path = f"{OURS}/{KEYED}{_quoted(bridge)}{SEP}{quote(key, safe='')}"
+    if len(os.path.basename(path)) > LONGEST:
+        raise Rejected(f"no file can be named after the key {key!r}")
+    return path
+
+
+def keys(root: str, bridge: str) -> list[str]:
+    """The keys under which a bridge keeps notes. Raises OSError."""
+    start = os.path.basename(noted(bridge))
+    return [unquote(name.removeprefix(start)) for name in _ours(root) if name.startswith(start)]
+
+
+def old_note(bridge: str) -> str:
+    """Where older versions kept the note of a bridge at this folder."""
     return f"{OURS}/desk.{_quoted(bridge)}"
 
 
-def locks(root: str) -> dict[str, str]:
-    """The locks that there are: path, relative to the folder, by bridge id. Raises OSError."""
+def locks(root: str) -> dict[str, list[str]]:
+    """The locks that there are: paths, relative to the folder, by bridge id; its shards' among them. Raises OSError."""
+    found: dict[str, list[str]] = {}
     try:
         names = os.listdir(os.path.join(root, OURS))
     except FileNotFoundError:
         return {}
-    return {unquote(name.removeprefix(LOCK)): f"{OURS}/{name}" for name in names if name.startswith(LOCK)}
+    for name in names:
+        if name.startswith(LOCK):
+            found.setdefault(unquote(name.removeprefix(LOCK)), []).append(f"{OURS}/{name}")
+        elif name.startswith(SHARDS):
+            bridge, lent, shard = name.removeprefix(SHARDS).split(SEP)
+            if shard and not lent:
+                found.setdefault(unquote(bridge), []).append(f"{OURS}/{name}")
+    return found
+
+
+def left_of(root: str, bridge: str) -> dict[str, str]:
+    """By path, what a bridge keeps in a folder beside its service files: lock, note or shards. Raises OSError."""
+    own, found = seat_of(bridge), {}
+    for name in _ours(root):
+        words = ("lock", "seat", "note", "shards", "desk", "key")
+        kind = next((word for word in words if name.startswith(f"{word}.")), "")
+        whose, lent, *_ = f"{name.removeprefix(f'{kind}.')}{SEP}".split(SEP)
+        if kind and unquote(whose) == bridge:
+            path = f"{OURS}/{name}"
+            kinds = {"seat": "lock", "desk": "note", "key": "note"}
+            is_own = not lent or path in own or kind == "key"
+            found[path] = kinds.get(kind, kind) if is_own else f"{kinds.get(kind, kind)} {unquote(lent)}"
+    return found
+
+
+def is_shared(root: str, bridge: str) -> bool:
+    """Whether another bridge has anything in the folder. Raises OSError."""
+    mine = {"identity", *(os.path.basename(path) for path in left_of(root, bridge))}
+    owners = {there.owner for path in paths(root) if (there := place(path))} - {"", bridge}
+    return bool(owners or set(_ours(root)) - mine)
+
+
+def remove_shared(root: str) -> None:
+    """The folder's identity and what it is in, unless anything of a bridge is there. Raises OSError."""
+    if _ours(root) == ["identity"] and not any(there.owner for path in paths(root) if (there := place(path))):
+        remove(os.path.join(root, OURS, "identity"))
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.join(root, OURS))
+
+
+def _ours(root: str) -> list[str]:
+    try:
+        return sorted(os.listdir(os.path.join(root, OURS)))
+    except FileNotFoundError:
+        return []
 
 
 def replace(

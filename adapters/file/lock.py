@@ -7,8 +7,10 @@ import contextlib
 import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
+from math import inf
 
 from adapters.file import folder
+from adapters.file.disk import Disk
 from bridge.errors import Unavailable
 
 AGAIN = 0.1  # seconds between two tries of a standby, and between two looks of a writer
@@ -17,12 +19,27 @@ AGAIN = 0.1  # seconds between two tries of a standby, and between two looks of 
 class FileTerm:
     """The time during which the lock is ours: while the file that we locked is the one that stands there."""
 
-    def __init__(self, path: str, descriptor: int) -> None:
+    def __init__(self, disk: Disk, path: str, descriptor: int) -> None:
+        self.taken_over = False
+        self._disk = disk
         self._path = path
         self._descriptor = descriptor
+        self._is_over = False
+
+    @property
+    def fence(self) -> FileTerm:
+        """What a write looks at (`stands`)."""
+        return self
+
+    @property
+    def until(self) -> float:
+        """Infinite: the kernel keeps the lock for as long as we live; over once its file is known to be another."""
+        return -inf if self._is_over else inf
 
     def stands(self) -> bool:
-        """Whether we are the writer."""
+        """Whether we are the writer. Asks the disk: not to be called on the loop."""
+        if self._is_over:
+            return False
         try:
             there, ours = os.stat(self._path), os.fstat(self._descriptor)
         except OSError:
@@ -30,26 +47,58 @@ class FileTerm:
         return (there.st_ino, there.st_dev) == (ours.st_ino, ours.st_dev)
 
     def release(self) -> None:
-        """Give the lock back."""
-        os.close(self._descriptor)
+        """Give the lock back, without waiting for the disk: nothing is written with this term from now on."""
+        self._is_over = True
+        self._disk.leave(os.close, self._descriptor)
 
     async def ended(self) -> None:
         """Returns when somebody removed or replaced the lock's file, or the folder."""
-        while self.stands():
+        while await self._disk.run(self.stands):
             await asyncio.sleep(AGAIN)
+        self._is_over = True
 
 
 @contextlib.asynccontextmanager
-async def hold(path: str) -> AsyncIterator[FileTerm]:
+async def hold(disk: Disk, path: str) -> AsyncIterator[FileTerm]:
     """Waits for the lock. Raises Unavailable or Denied where there can be no such file."""
-    term = _take(path)
-    while term is None:
+    waited = False
+    while (term := await _taken(disk, path)) is None:
+        waited = True
         await asyncio.sleep(AGAIN)
-        term = _take(path)
+    term.taken_over = waited
     try:
         yield term
     finally:
         term.release()
+
+
+@contextlib.asynccontextmanager
+async def hold_whole(disk: Disk, path: str, mark: str) -> AsyncIterator[FileTerm]:
+    """The lock of the whole; raises Unavailable where there is the mark of shards, too."""
+    await _unmarked(disk, mark)
+    async with hold(disk, path) as term:
+        await _unmarked(disk, mark)  # again: whoever makes the mark waits for the lock afterwards
+        yield term
+
+
+async def _unmarked(disk: Disk, mark: str) -> None:
+    if await disk.look(os.path.exists, mark):
+        raise Unavailable(f"shards are marked beside the lock ({mark}): its daemons write one shard each")
+
+
+@contextlib.asynccontextmanager
+async def hold_shard(disk: Disk, path: str, mark: str, shard: str) -> AsyncIterator[FileTerm]:
+    """The lock of one shard, once the mark stands and nobody holds the lock of the whole any more."""
+    await disk.look(_mark, mark)
+    async with hold(disk, path) as whole:
+        pass
+    async with hold(disk, shard) as term:
+        term.taken_over |= whole.taken_over
+        yield term
+
+
+def _mark(path: str) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 @contextlib.contextmanager
@@ -75,12 +124,27 @@ def is_held(path: str) -> bool:
     return False
 
 
-def _take(path: str) -> FileTerm | None:
+async def _taken(disk: Disk, path: str) -> FileTerm | None:
+    """The term, None: somebody else has the lock. One that is got after we have been cancelled is given back."""
+    taking = asyncio.ensure_future(disk.run(_take, disk, path))
+    try:
+        return await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        taking.add_done_callback(_give_back)
+        raise
+
+
+def _give_back(taking: asyncio.Future[FileTerm | None]) -> None:
+    if not taking.cancelled() and taking.exception() is None and (term := taking.result()) is not None:
+        term.release()
+
+
+def _take(disk: Disk, path: str) -> FileTerm | None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise folder.trouble(error) from error
-    term = FileTerm(path, descriptor)
+    term = FileTerm(disk, path, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if term.stands():

@@ -10,17 +10,19 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 import msgspec
 
+from adapters.common.changes import Outcomes, judge
 from adapters.file import folder
+from adapters.file.disk import Disk
 from adapters.file.folder import Signature
 from adapters.file.follow import follow
-from adapters.file.lock import FileTerm, exclusive, hold
-from adapters.file.view import View
-from bridge.adapter import Change, Entry, Held, Note, Outcome
-from bridge.errors import Conflict, IsthmusError, Rejected, Superseded, Unavailable, Undecodable
+from adapters.file.seat import Fence
+from adapters.file.view import Stands, View
+from bridge.adapter import Change, Entry, Held, Outcome, Term
+from bridge.errors import Conflict, IsthmusError, Rejected, Superseded
 from bridge.model import Instance, Mark, ServiceName, Traits
 from mappings import file as mapping
 
@@ -30,14 +32,14 @@ Entries = dict[str, tuple[Instance, Mark | None]]
 class FileSink:
     """The files of one bridge in a folder."""
 
-    def __init__(self, root: str, rescan: float, traits: Traits, bridge: str) -> None:
+    def __init__(self, disk: Disk, root: str, rescan: float, traits: Traits, bridge: str) -> None:
         self.traits = traits
+        self._disk = disk
         self._root = root
         self._rescan = rescan
         self._bridge = bridge
         self._view = View(root, own=bridge)
         self._turn = asyncio.Lock()  # one thread at a time in the view
-        self._term: FileTerm | None = None
         self._written: dict[str, Signature | None] = {}
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
@@ -50,88 +52,33 @@ class FileSink:
         wanted = None if names is None else frozenset(names)
         async with self._turn:
             try:
-                return await asyncio.to_thread(self._held, wanted)
+                return await self._disk.run(self._held, wanted)
             except OSError as error:
                 raise folder.trouble(error) from error
 
-    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+    async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
         """One atomic write for each service, or two where the batch has several: everywhere adds before removals."""
-        outcomes: dict[int, Outcome] = {}
+        fence = Fence(self._bridge, self._root, term)
+        outcomes = Outcomes(changes)
         several = len({change.service for change in changes}) > 1
-        batches: dict[tuple[bool, ServiceName], list[int]] = {}
-        for index, change in enumerate(changes):
-            batches.setdefault((several and change.after is None, change.service), []).append(index)
-        for (_, name), indexes in sorted(batches.items(), key=lambda batch: batch[0][0]):
+        batches: dict[tuple[bool, ServiceName], list[Change]] = {}
+        for change in changes:
+            batches.setdefault((several and change.after is None, change.service), []).append(change)
+        for (_, name), some in sorted(batches.items(), key=lambda batch: batch[0][0]):
             async with self._turn:
-                made = await asyncio.to_thread(self._apply, name, [changes[index] for index in indexes])
-            outcomes.update(zip(indexes, made, strict=True))
-        return [outcomes[index] for index in range(len(changes))]
+                outcomes.put(*await self._disk.run(self._apply, fence, name, some))
+        return outcomes.in_order()
 
     async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
         """The empty set as soon as it listens, then the services whose files others wrote; raises as a watch does."""
         first = True
-        async with contextlib.aclosing(follow(self._root, self._rescan)) as looks:
+        async with contextlib.aclosing(follow(self._disk, self._root, self._rescan)) as looks:
             async for track, paths in looks:
                 others = (path for path in paths if self._written.get(path, ()) != track.known.get(path))
                 names = frozenset(there.service for path in others if (there := folder.place(path)))
                 if first or names:
                     yield frozenset() if first else names
                 first = False
-
-    @contextlib.asynccontextmanager
-    async def writer(self) -> AsyncIterator[FileTerm]:
-        """Waits for the lock of this bridge in this folder. Raises Unavailable or Denied."""
-        await self._settled(folder.make_ours, self._root)
-        async with hold(os.path.join(self._root, folder.lock_of(self._bridge))) as term:
-            await self._settled(folder.settle_identity, self._root, self._bridge)
-            self._term = term
-            try:
-                yield term
-            finally:
-                self._term = None
-
-    async def recall(self) -> Note | None:
-        """The note of this bridge, with the state of its file."""
-        try:
-            return await asyncio.to_thread(self._recall)
-        except OSError as error:
-            raise folder.trouble(error) from error
-
-    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
-        """See `Sink.note`."""
-        try:
-            return await asyncio.to_thread(self._note, content, before, writer)
-        except OSError as error:
-            raise folder.trouble(error) from error
-
-    def _recall(self) -> Note | None:
-        path = folder.note_of(self._bridge)
-        try:
-            signature, content = folder.read(self._root, path)
-        except (FileNotFoundError, NotADirectoryError):
-            os.stat(self._root)  # no folder is no answer
-            return None
-        except Undecodable as error:
-            raise Unavailable(f"{path}: {error}") from None
-        return Note(content, signature)
-
-    def _note(self, content: bytes, before: Note | None, writer: bool) -> Note:
-        path = folder.note_of(self._bridge)
-
-        def ready(_: Signature) -> None:
-            if writer:
-                self._stand()
-
-        with exclusive(os.path.join(self._root, folder.OURS)):
-            if folder.signature(self._root, path) != (before.version if before is not None else None):
-                raise Conflict(f"{path} is not what it was")
-            return Note(content, folder.replace(self._root, path, content, ready))
-
-    async def _settled(self, act: Callable[..., None], *arguments: str) -> None:
-        try:
-            await asyncio.to_thread(act, *arguments)
-        except OSError as error:
-            raise folder.trouble(error) from error
 
     def _held(self, names: frozenset[ServiceName] | None) -> Held:
         self._look(names)
@@ -168,10 +115,10 @@ class FileSink:
     def _is_ours(self, holder: dict[str, str], name: ServiceName, id: str) -> bool:
         return holder.get(id) == folder.path_of(name, self._bridge)
 
-    def _apply(self, name: ServiceName, changes: Sequence[Change]) -> list[Outcome]:
+    def _apply(self, fence: Fence, name: ServiceName, changes: Sequence[Change]) -> list[Outcome]:
         """The changes of one service in one write. Raises Superseded."""
         try:
-            self._stand()
+            fence.stand()
             path = folder.path_of(name, self._bridge)
             self._look(frozenset({name}))
             before = self._own(name)
@@ -179,8 +126,10 @@ class FileSink:
             holder = self._view.stands(name).holder
             outcomes = [self._decide(after, change) for change in changes]
             if after != before:
-                self._write(path, after, self._bridge)
-            self._take_out(path, {each.change.id: holder[each.change.id] for each in outcomes if _is_adopted(each)})
+                self._write(fence, path, after, self._bridge)
+            self._take_out(
+                fence, path, {each.change.id: holder[each.change.id] for each in outcomes if _is_adopted(each)}
+            )
         except Superseded:
             raise
         except IsthmusError as error:
@@ -197,46 +146,41 @@ class FileSink:
             return Outcome(change, error=error)
 
     def _change(self, entries: Entries, change: Change) -> str | None:
+        """Makes the change in `entries`. The version of what stands there then, None: nothing. Raises IsthmusError."""
+        judge(self._bridge, change)
         stands = self._view.stands(change.service)
         path = folder.path_of(change.service, self._bridge)
-        held = stands.holder.get(change.id)
         ours = entries.get(change.id)
-        stands_as_it_was = ours is not None and change.before is not None and _version(*ours) == change.before.version
         if change.forget:
-            release = change.before is not None and change.before.mark is not None
-            if ours is None or not stands_as_it_was or (held == path) != release:
-                raise Conflict(f"{path}: the record of {change.id} is not what it was")
-            if release:
-                entries[change.id] = ours[0], None  # without a mark it is nobody's, though it stands in our file
-            else:
-                del entries[change.id]
+            _forget(entries, change, path, is_shown=stands.holder.get(change.id) == path)
             return None
-        if change.before is None:
-            if held or change.id in entries or change.id in stands.unreadable:
-                raise Conflict(f"{held or path}: {change.id} stands there")
-        elif change.adopt and held is not None and held != path:
-            if not _owner(held):
-                raise Rejected(f"{held} is kept by people: remove {change.id} there, and it will be written")
-            if (
-                _version(stands.service.instances[change.id], stands.service.marks.get(change.id))
-                != change.before.version
-            ):
-                raise Conflict(f"{held}: {change.id} is not what it was")
-        elif held != path or not ours or not (ours[1] or change.adopt) or not stands_as_it_was:
-            if change.after is None and not held and not ours:
-                return None
-            raise Conflict(f"{held or path}: {change.id} is not what it was")
+        if change.after is None and not (ours or change.id in stands.holder):
+            return None  # it is gone already
+        self._compare(change, stands, ours, path)
         if change.after is None:
             del entries[change.id]
             return None
-        if change.mark is None or change.mark.owner != self._bridge:
-            raise Rejected("nothing is written without the mark of its bridge")
         if change.ttl is not None:
             raise Rejected("a file outlives whoever wrote it: make the link lasting")
         entries[change.id] = self.canonical(change.service, change.after), change.mark
         return _version(*entries[change.id])
 
-    def _take_out(self, path: str, adopted: dict[str, str]) -> None:
+    def _compare(self, change: Change, stands: Stands, ours: tuple[Instance, Mark | None] | None, path: str) -> None:
+        """Raises Conflict where something else stands there than the change says, Rejected where people keep it."""
+        held = stands.holder.get(change.id)
+        if change.before is None:
+            if held or ours or change.id in stands.unreadable:
+                raise Conflict(f"{held or path}: {change.id} stands there")
+        elif change.adopt and held is not None and held != path:
+            if not _owner(held):
+                raise Rejected(f"{held} is kept by people: remove {change.id} there, and it will be written")
+            theirs = stands.service.instances[change.id], stands.service.marks.get(change.id)
+            if _version(*theirs) != change.before.version:
+                raise Conflict(f"{held}: {change.id} is not what it was")
+        elif held != path or not ours or not (ours[1] or change.adopt) or _version(*ours) != change.before.version:
+            raise Conflict(f"{held or path}: {change.id} is not what it was")
+
+    def _take_out(self, fence: Fence, path: str, adopted: dict[str, str]) -> None:
         """Takes what stands in our file now, `path`, out of the files that it was adopted from, by id.
 
         It stood in both for a moment, alike: nobody saw it gone. The caller keeps the bridges of those files still.
@@ -250,16 +194,16 @@ class FileSink:
                 for id, instance in decoded.instances.items()
                 if adopted.get(id) != theirs
             }
-            self._write(theirs, rest, _owner(theirs))
+            self._write(fence, theirs, rest, _owner(theirs))
 
-    def _write(self, path: str, entries: Entries, owner: str) -> None:
+    def _write(self, fence: Fence, path: str, entries: Entries, owner: str) -> None:
         """Raises OSError, Superseded, Conflict (written since we read it), Rejected (too long)."""
         file = self._view.files.get(path)
         strays = file.decoded.strays if file else ()
         if file and mapping.UNKNOWN_ID in file.decoded.unreadable and not strays:
             self._put_aside(path)
         if not entries and not strays:
-            self._stand()
+            fence.stand()
             self._written[path] = None
             os.unlink(os.path.join(self._root, path))
             self._view.put(path, None, mapping.Decoded())
@@ -269,7 +213,7 @@ class FileSink:
             raise Rejected(f"{path} would be longer than {folder.LIMIT} bytes")
 
         def ready(new: Signature) -> None:
-            self._stand()
+            fence.stand()
             if folder.signature(self._root, path) != (file.signature if file else None):
                 raise Conflict(f"{path} was written a moment ago")
             self._written[path] = new
@@ -290,9 +234,16 @@ class FileSink:
             os.unlink(aside)
         os.link(os.path.join(self._root, path), aside)
 
-    def _stand(self) -> None:
-        if self._term is None or not self._term.stands():
-            raise Superseded(f"the lock of {self._bridge} in {self._root} is not ours")
+
+def _forget(entries: Entries, change: Change, path: str, *, is_shown: bool) -> None:
+    """Takes our mark off an entry, or the whole record where another file's is shown in its place. Raises Conflict."""
+    ours, release = entries.get(change.id), change.before is not None and change.before.mark is not None
+    if ours is None or change.before is None or _version(*ours) != change.before.version or is_shown != release:
+        raise Conflict(f"{path}: the record of {change.id} is not what it was")
+    if release:
+        entries[change.id] = ours[0], None  # without a mark it is nobody's, though it stands in our file
+    else:
+        del entries[change.id]
 
 
 def _owner(path: str) -> str:

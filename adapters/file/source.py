@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from adapters.file import folder
-from adapters.file.follow import follow
+from adapters.file.checks import Checks
+from adapters.file.disk import Disk
+from adapters.file.follow import follow, with_checks
 from adapters.file.view import Stands, View
-from bridge.adapter import Listing, Observed, Synced
+from bridge.adapter import Behind, Listing, Observed, Synced
 from bridge.model import ServiceName
 
 
@@ -18,10 +20,17 @@ class FileSource:
 
     scope = ""
 
-    def __init__(self, root: str, rescan: float) -> None:
+    def __init__(self, disk: Disk, root: str, rescan: float, checks: Checks | None = None) -> None:
+        self._disk = disk
         self.ignored: dict[str, str] = {}
         self._root = root
         self._rescan = rescan
+        self._checks = checks
+
+    @property
+    def behind(self) -> Behind | None:
+        """Not known: a folder does not say that it has more to tell."""
+        return None
 
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`. A file that makes no sense is its service with "*" in `unreadable`.
@@ -30,32 +39,38 @@ class FileSource:
         """
         self.ignored.clear()
         clock = asyncio.get_running_loop().time
-        try:
-            yield Listing(*await asyncio.to_thread(folder.who, self._root))
-        except OSError as error:
-            raise folder.trouble(error) from error
+        yield Listing(*await self._disk.look(folder.who, self._root))
         view = View(self._root, self.ignored)
+        if self._checks is not None:
+            await self._checks.restore()
         listed = False
-        async with aclosing(follow(self._root, self._rescan)) as looks:
-            async for track, paths in looks:
-                doubtful: list[str] = []
-                changed = await asyncio.to_thread(view.read, paths, doubtful.append)
-                for path in doubtful:
-                    track.doubt(path, clock())
+        looks = follow(self._disk, self._root, self._rescan)
+        async with aclosing(looks), aclosing(with_checks(looks, self._checks)) as both:
+            async for look, checked in both:
+                changed = set(checked)
+                if look is not None:
+                    doubtful: list[str] = []
+                    track, paths = look
+                    changed |= await self._disk.look(view.read, paths, doubtful.append)
+                    for path in doubtful:
+                        track.doubt(path, clock())
                 for name in changed if listed else view.services():
-                    stands = view.stands(name)
-                    yield Observed(stands.service, stands.unreadable)
+                    yield self._seen(view.stands(name))
                 if not listed:
                     listed = True
                     yield Synced()
 
+    def _seen(self, stands: Stands) -> Observed:
+        if self._checks is None:
+            return Observed(stands.service, stands.unreadable)
+        self._checks.know(stands)
+        return Observed(self._checks.seen(stands), stands.unreadable)
+
     async def read(self, name: ServiceName) -> Observed:
         """One service, from files that are opened for it."""
-        try:
-            stands = await asyncio.to_thread(_read, self._root, name)
-        except OSError as error:
-            raise folder.trouble(error) from error
-        return Observed(stands.service, stands.unreadable)
+        stands = await self._disk.look(_read, self._root, name)
+        service = stands.service if self._checks is None else await self._checks.again(stands)
+        return Observed(service, stands.unreadable)
 
 
 def _read(root: str, name: ServiceName) -> Stands:

@@ -13,7 +13,7 @@ from adapters.file.folder import Signature
 from adapters.file.track import UNKNOWN
 from bridge.errors import Undecodable
 from bridge.model import Instance, Mark, Service, ServiceName
-from mappings.file import UNKNOWN_ID, Decoded, decode
+from mappings.file import CONTROL, UNKNOWN_ID, Decoded, decode
 
 NOTHING = Decoded()
 SHOWN = 20  # faults of one file
@@ -113,6 +113,8 @@ class View:
         kept = old.decoded if old and not (owner and owner == self._own) else NOTHING
         try:
             signature, content = folder.read(self._root, path)
+            if there and not owner and (found := CONTROL(str(there.service))):
+                raise Undecodable(f"1: the file's name has the character {found[0]!r}, which no service has: rename it")
             decoded = _with_what_was_known(decode(content, owner), kept)
         except BlockingIOError:
             doubt(path)

@@ -9,14 +9,18 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Collection
+from math import inf
 from typing import NamedTuple
 
 import msgspec
 
-from bridge.adapter import Change, Entry, Held, Listing, Note, Observed, Synced
+from bridge.adapter import Change, Entry, Held, Listing, Note, Observed, Returns, Synced, Whole
 from bridge.errors import Conflict, Expired, Rejected, Superseded, Unavailable
 from bridge.model import Instance, Mark, Service, ServiceName
 
+LENT = ":"  # between a bridge and the destination whose seat is kept here
+KEYED = ":="  # between a bridge and the key of a note that is of no destination
+SHARDS = "/shards/"  # between a seat and one of its shards
 NATIVE = ""  # the writer of everything that no bridge wrote
 
 Key = tuple[ServiceName, str]  # a service and the id of one of its entries
@@ -55,11 +59,24 @@ class Place(NamedTuple):
 
 
 class Tenure:
-    """One contender's place in the queue for a bridge's lock; the first in the queue is the writer."""
+    """One contender's place in the queue for the lock of a seat; the first in the queue is the writer."""
 
-    def __init__(self) -> None:
+    taken_over = False
+
+    def __init__(self, key: str = "") -> None:
+        self.key = key
         self.granted = asyncio.Event()
         self.lost = asyncio.Event()
+
+    @property
+    def fence(self) -> Tenure:
+        """What a transaction compares."""
+        return self
+
+    @property
+    def until(self) -> float:
+        """Infinite until it is lost: the store tells at once."""
+        return -inf if self.lost.is_set() else inf
 
     async def ended(self) -> None:
         """Returns when the lock is lost."""
@@ -78,19 +95,23 @@ class Store:
         self.scope = scope
         self.revision = 0
         self.writes = 0  # transactions of bridges that were committed
+        self.whole: frozenset[Whole] | None = None  # the scopes that are held whole here; None: nobody has said
+        self.returns: Returns | None = None  # when another life of it is believed by itself
         self.lost_answers = 0  # so many of the next writes are made, and then answered with Unavailable
+        self.blank: set[ServiceName] = set()  # services of which polls say that nothing is left, although it is
         self.hidden: set[ServiceName] = set()  # services that answers leave out, although they are there
         self.refused: dict[ServiceName, Exception] = {}  # services that every write fails for, and with what
         self._records: dict[ServiceName, dict[str, Record]] = {}
         self._ledger: dict[Key, Ledgered] = {}
         self._changes: dict[tuple[ServiceName, str], int] = {}  # (service, writer): last revision, oldest first
-        self._locks: dict[str, deque[Tenure]] = {}
+        self._locks: dict[str, deque[Tenure]] = {}  # by seat
+        self._sharded: set[str] = set()  # seats of which shards are written
         self._notes: dict[str, Note] = {}
         self._cuts = 0
         self._cut: Exception = Expired("the watch was cut")
         self._error: Exception | None = None
         self._silent = False
-        self._stirred = asyncio.Event()
+        self._notified = asyncio.Event()
 
     # What natives and other bridges do.
 
@@ -115,6 +136,10 @@ class Store:
         for name, id in leased:
             self._drop(name, id, NATIVE, ledger=True)
         self._ledger = {key: ledgered for key, ledgered in self._ledger.items() if ledgered.lease != bridge}
+
+    def names(self) -> list[ServiceName]:
+        """The services that there are."""
+        return list(self._records)
 
     def instances(self, service: ServiceName) -> dict[str, Instance]:
         """What stands there in truth, whatever the bridge believes."""
@@ -149,6 +174,7 @@ class Store:
         """Answer again, truthfully."""
         self._error, self._silent, self.lost_answers = None, False, 0
         self.hidden.clear()
+        self.blank.clear()
         self.refused.clear()
         self._stir()
 
@@ -171,8 +197,8 @@ class Store:
         self._changes = {}
         self.revision = saved.revision
         self.incarnation = self.incarnation if incarnation is None else incarnation
-        for bridge in list(self._locks):
-            self.take_lock(bridge)
+        for key in list(self._locks):
+            self.take_lock(key)
         self.cut()
 
     def empty(self, incarnation: str | None = None) -> None:
@@ -181,14 +207,14 @@ class Store:
 
     def writers(self) -> frozenset[str]:
         """The bridges whose lock is held."""
-        return frozenset(bridge for bridge, queue in self._locks.items() if queue)
+        return frozenset(key.partition(SHARDS)[0] for key, queue in self._locks.items() if queue and LENT not in key)
 
-    def take_lock(self, bridge: str) -> None:
-        """The writer of this bridge id loses its lock, as if its session had ended; the next in the queue has it."""
-        queue = self._locks.get(bridge)
+    def take_lock(self, key: str) -> None:
+        """The writer of this seat loses its lock, as if its session had ended; the next in the queue has it."""
+        queue = self._locks.get(key)
         if queue:
             queue.popleft().lost.set()
-            self._grant(bridge)
+            self._grant(key)
 
     # What the adapter asks.
 
@@ -196,7 +222,7 @@ class Store:
         """Where a request would travel: lets others run, waits while the store is silent, fails while it fails."""
         await asyncio.sleep(0)
         while self._silent:
-            await self._stirred.wait()
+            await self._notified.wait()
         if self._error is not None:
             raise self._error.with_traceback(None)
 
@@ -212,11 +238,11 @@ class Store:
         """Everything there is, then what changes; a consumer that is slow skips what was overtaken."""
         await self.reached()
         place = self.place()
-        yield Listing(self.identity, self.incarnation, place.revision)
+        yield Listing(self.identity, self.incarnation, place.revision, self.returns)
         for name in list(self._records):
-            await self._unbroken(place)
+            await self.unbroken(place)
             yield self.observe(name)
-        await self._unbroken(place)
+        await self.unbroken(place)
         yield Synced(place.revision)
         while True:
             place, changes = await self.changes(place)
@@ -229,10 +255,10 @@ class Store:
 
     async def changes(self, place: Place) -> tuple[Place, list[tuple[ServiceName, str]]]:
         """Waits for writes after that place: the new place, and the services with who wrote them, oldest first."""
-        await self._unbroken(place)
+        await self.unbroken(place)
         while self.revision == place.revision:
-            await self._stirred.wait()
-            await self._unbroken(place)
+            await self._notified.wait()
+            await self.unbroken(place)
         recent: list[tuple[ServiceName, str]] = []
         for change, revision in reversed(self._changes.items()):
             if revision <= place.revision:
@@ -257,12 +283,14 @@ class Store:
                 loose.setdefault(name, {})[id] = ledgered.revision
         return Held(self.identity, services, loose)
 
-    def commit(self, bridge: str, tenure: Tenure | None, change: Change) -> int | None:
-        """One transaction: compare the lock, the record and the ledger, then write both; the new revision.
+    def check(self, bridge: str, tenure: Tenure | None, change: Change) -> None:
+        """What a transaction compares: the lock, the record and the ledger.
 
-        Raises Superseded, Conflict, Rejected, or what the store was told to refuse with.
+        `tenure` None: of a store that cannot lock, or does not compare. Raises Superseded, Conflict, Rejected, or what
+        the store was told to refuse with.
         """
-        self.compare(bridge, tenure)
+        if tenure is not None:
+            self.compare(tenure)
         if change.service in self.refused:
             raise self.refused[change.service].with_traceback(None)
         if change.after and change.mark is None:
@@ -275,13 +303,18 @@ class Store:
         if change.forget:
             if ours != was or (ours and ours.owner != bridge) or not ledgered or ledgered.revision != before:
                 raise Conflict(f"{change.service}/{change.id}: the ledger entry is not what it was")
-            del self._ledger[change.service, change.id]
         elif change.before is None and record:
             raise Conflict(f"{change.service}/{change.id}: something stands there")
         elif change.before and not (record and record.revision == before):
             raise Conflict(f"{change.service}/{change.id}: written over since revision {before}")
         elif change.before and (ours != was if change.adopt else not ours or ours.owner != bridge):
             raise Conflict(f"{change.service}/{change.id}: not ours to change")
+
+    def commit(self, bridge: str, tenure: Tenure | None, change: Change) -> int | None:
+        """One transaction: checks, then writes record and ledger; the new revision. Raises as `check` does."""
+        self.check(bridge, tenure, change)
+        if change.forget:
+            del self._ledger[change.service, change.id]
         elif change.after is None:
             self._drop(change.service, change.id, bridge, ledger=True)
         else:
@@ -293,45 +326,82 @@ class Store:
             raise Unavailable("the answer was lost")
         return self.revision if change.after else None
 
-    def recall(self, bridge: str) -> Note | None:
-        """What the daemons of this bridge left for each other."""
-        return self._notes.get(bridge)
+    def noted(self) -> list[str]:
+        """The seats at which there is a note."""
+        return list(self._notes)
 
-    def note(self, bridge: str, content: bytes, before: Note | None) -> Note:
-        """Compares what stands there, then writes; raises Conflict."""
-        stands = self._notes.get(bridge)
+    def recall(self, key: str) -> Note | None:
+        """What the daemons of one bridge left for each other at a seat."""
+        return self._notes.get(key)
+
+    def note(self, key: str, content: bytes, before: Note | None, tenure: Tenure | None) -> Note:
+        """Compares the lock (None: whoever has it) and what stands there, then writes; raises Superseded, Conflict."""
+        if tenure is not None:
+            self.compare(tenure)
+        stands = self._notes.get(key)
         if (stands and stands.version) != (before and before.version):
-            raise Conflict(f"the note of {bridge} is not what it was")
-        self._notes[bridge] = Note(content, (stands.version if stands else 0) + 1)
-        return self._notes[bridge]
+            raise Conflict(f"the note of {key} is not what it was")
+        self._notes[key] = Note(content, (stands.version if stands else 0) + 1)
+        return self._notes[key]
 
-    def compare(self, bridge: str, tenure: Tenure | None) -> None:
+    def drop(self, key: str, before: Note) -> None:
+        """Compares what stands there, then forgets it; raises Conflict."""
+        stands = self._notes.get(key)
+        if stands is None or stands.version != before.version:
+            raise Conflict(f"the note of {key} is not what it was")
+        del self._notes[key]
+
+    def leave(self, key: str, tenure: Tenure) -> None:
+        """Compares the lock, then forgets the note; raises Superseded."""
+        self.compare(tenure)
+        self._notes.pop(key, None)
+
+    def holder(self, key: str) -> Tenure | None:
+        """Who has the lock of that seat."""
+        queue = self._locks.get(key)
+        return queue[0] if queue else None
+
+    def compare(self, tenure: Tenure) -> None:
         """Raises Superseded unless that contender is the writer."""
-        queue = self._locks.get(bridge)
-        if tenure is None or not queue or queue[0] is not tenure:
-            raise Superseded(f"the lock of {bridge} is not ours")
+        if self.holder(tenure.key) is not tenure:
+            raise Superseded(f"the lock of {tenure.key} is not ours")
 
     @contextlib.asynccontextmanager
-    async def lock(self, bridge: str) -> AsyncIterator[Tenure]:
-        """Waits until the lock of this bridge id is free, first come, first served."""
-        tenure = Tenure()
-        queue = self._locks.setdefault(bridge, deque())
+    async def lock(self, key: str, shard: str = "") -> AsyncIterator[Tenure]:
+        """Waits until the lock of this seat, or of one shard of it, is free; first come, first served."""
+        waited = False
+        if shard:
+            self._sharded.add(key)
+            while self._locks.get(key):
+                waited = True
+                await self._locks[key][0].lost.wait()
+            key = f"{key}{SHARDS}{shard}"
+        tenure = Tenure(key)
+        queue = self._locks.setdefault(key, deque())
+        tenure.taken_over = waited or bool(queue)
         queue.append(tenure)
-        self._grant(bridge)
+        self._grant(key)
         try:
+            self._compare_whole(key)
             await tenure.granted.wait()
+            self._compare_whole(key)
             yield tenure
         finally:
             with contextlib.suppress(ValueError):  # it was taken from us
                 queue.remove(tenure)
             tenure.lost.set()
-            self._grant(bridge)
+            self._grant(key)
 
-    def _grant(self, bridge: str) -> None:
-        if self._locks[bridge]:
-            self._locks[bridge][0].granted.set()
+    def _compare_whole(self, key: str) -> None:
+        if key in self._sharded:
+            raise Unavailable(f"shards are marked beside the lock of {key}: its daemons write one shard each")
 
-    async def _unbroken(self, place: Place) -> None:
+    def _grant(self, key: str) -> None:
+        if self._locks[key]:
+            self._locks[key][0].granted.set()
+
+    async def unbroken(self, place: Place) -> None:
+        """A request of a watch that began there; raises what the watch was cut with since."""
         await self.reached()
         if place.cuts != self._cuts:
             raise self._cut.with_traceback(None)
@@ -360,5 +430,5 @@ class Store:
         self._stir()
 
     def _stir(self) -> None:
-        self._stirred.set()
-        self._stirred = asyncio.Event()
+        self._notified.set()
+        self._notified = asyncio.Event()

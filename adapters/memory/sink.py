@@ -1,26 +1,46 @@
-"""The store, written: one transaction a change, which compares the lock and all that it replaces."""
+"""The store, written: one transaction a change, which compares the lock, if there is one, and all that it replaces."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from typing import cast
 
 import msgspec
 
+from adapters.common.changes import Outcomes, judge, turn
+from adapters.common.seat import in_force
 from adapters.memory.server import Store, Tenure
-from bridge.adapter import Change, Held, Note, Outcome
-from bridge.errors import IsthmusError, Rejected, Superseded
+from bridge.adapter import Change, Held, Outcome, Term, Whole
+from bridge.errors import IsthmusError, Rejected, Superseded, Unavailable
 from bridge.model import Health, Instance, ServiceName, Traits
 
 
 class MemorySink:
-    """A store, written by the bridge with one id."""
+    """A store, written by the bridge with one id.
 
-    def __init__(self, store: Store, traits: Traits, bridge: str) -> None:
+    `locks`: the registry has a seat of its own, and (`fenced`) a write compares it. `shared`: the entries of a service
+    are one object. `natives`: whether anyone but bridges writes there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        traits: Traits,
+        bridge: str,
+        *,
+        locks: bool,
+        natives: bool,
+        fenced: bool = True,
+        shared: bool = False,
+    ) -> None:
         self.traits = traits
         self._store = store
         self._bridge = bridge
-        self._tenure: Tenure | None = None
+        self._locks = locks
+        self._fenced = locks and fenced
+        self._shared = shared
+        self._natives = natives
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
         """Without the health and the ports that this registry has no place for; Rejected what nobody could dial."""
@@ -37,56 +57,66 @@ class MemorySink:
         await self._store.reached()
         return self._store.held(self._bridge, names)
 
-    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
-        """One transaction for each change, adds first."""
-        outcomes: dict[int, Outcome] = {}
-        for index in sorted(range(len(changes)), key=lambda index: _turn(changes[index])):
-            change = changes[index]
+    async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
+        """One transaction for each object, adds first; a store that does not compare a lock goes by the term's time."""
+        if term is None and self._locks:
+            raise Superseded(f"the lock of {self._bridge} is not ours")
+        tenure = cast(Tenure, term.fence) if term is not None and self._fenced else None
+        outcomes = Outcomes(changes)
+        for some in self._objects(sorted(changes, key=turn)):
+            await self._write(some, tenure, term, outcomes)
+        return outcomes.in_order()
+
+    def _objects(self, changes: list[Change]) -> Iterable[list[Change]]:
+        """What is written in one request."""
+        if not self._shared:
+            return ([change] for change in changes)
+        names = dict.fromkeys(change.service for change in changes)
+        return ([change for change in changes if change.service == name] for name in names)
+
+    async def _write(self, some: list[Change], tenure: Tenure | None, term: Term | None, outcomes: Outcomes) -> None:
+        """One object: what cannot be written is left out of it; where the answer is lost, it is for all of it."""
+        made: list[Outcome] = []
+        lost: IsthmusError | None = None
+        try:
+            await self._store.reached()
+        except IsthmusError as error:
+            for change in some:
+                outcomes.fail(change, error)
+            return
+        if not self._fenced:
+            in_force(term)
+        for change in some:
             try:
-                await self._store.reached()
+                judge(self._bridge, change)
                 if change.after:
                     self.canonical(change.service, change.after)
-                outcomes[index] = Outcome(change, self._store.commit(self._bridge, self._tenure, change))
+                made.append(Outcome(change, self._store.commit(self._bridge, tenure, change)))
             except Superseded:
                 raise
+            except Unavailable as error:
+                lost = error
+                made.append(Outcome(change))
             except IsthmusError as error:
-                outcomes[index] = Outcome(change, error=error)
-        return [outcomes[index] for index in range(len(changes))]
+                outcomes.fail(change, error)
+        for outcome in made:
+            if lost is None:
+                outcomes.put(outcome)
+            else:
+                outcomes.fail(outcome.change, lost)
+
+    async def whole(self, scopes: frozenset[Whole], term: Term | None) -> None:
+        """Notes them, for whoever looks at the store."""
+        await self._store.reached()
+        self._store.whole = scopes
 
     async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
         """The empty set as soon as it listens, then the services that others wrote; raises as a watch does."""
         await self._store.reached()
         place = self._store.place()
         yield frozenset()
-        while True:
+        while self._natives:
             place, changes = await self._store.changes(place)
             if names := frozenset(name for name, writer in changes if writer != self._bridge):
                 yield names
-
-    @contextlib.asynccontextmanager
-    async def writer(self) -> AsyncIterator[Tenure]:
-        """Waits for the lock of this bridge id; one at a time, first come, first served."""
-        await self._store.reached()
-        async with self._store.lock(self._bridge) as tenure:
-            self._tenure = tenure
-            try:
-                yield tenure
-            finally:
-                self._tenure = None
-
-    async def recall(self) -> Note | None:
-        """The note of this bridge."""
-        await self._store.reached()
-        return self._store.recall(self._bridge)
-
-    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
-        """See `Sink.note`."""
-        await self._store.reached()
-        if writer:
-            self._store.compare(self._bridge, self._tenure)
-        return self._store.note(self._bridge, content, before)
-
-
-def _turn(change: Change) -> int:
-    """Adds before replacements before removals: nobody finds a service empty on the way (Slack, 2020-05-12)."""
-    return 2 if change.after is None else 1 if change.before else 0
+        await asyncio.Event().wait()  # nobody else writes there

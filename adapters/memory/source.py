@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from adapters.memory.server import Store
-from bridge.adapter import Listing, Observed, Synced
+from bridge.adapter import Behind, Listing, Observed, Synced
 from bridge.model import ServiceName
 
 
@@ -20,6 +20,11 @@ class MemorySource:
     def ignored(self) -> dict[str, str]:
         """The entries that nobody can read, by service and id."""
         return self._store.spoiled()
+
+    @property
+    def behind(self) -> Behind | None:
+        """Never: what is written is told at once."""
+        return None
 
     def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`; raises what the store fails with, and Expired where the watch was cut."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -11,20 +12,30 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote
 
-from adapters.zookeeper import identity, ledger, rights
-from adapters.zookeeper.carried import CarriedSession
+from adapters.common import assembly, places
+from adapters.common.seat import MovedSeat
+from adapters.zookeeper import acl, identity
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.config import Config
+from adapters.zookeeper.lock import contenders
+from adapters.zookeeper.readers import AdminServers, consumers
+from adapters.zookeeper.seat import ZooKeeperNotes, ZooKeeperSeat
+from adapters.zookeeper.session_file import CarriedSession
 from adapters.zookeeper.sink import ZooKeeperSink
 from adapters.zookeeper.source import ZooKeeperSource
-from adapters.zookeeper.tree import Tree
-from bridge.adapter import Reach, Source
-from bridge.errors import ConfigError, Denied
+from adapters.zookeeper.traces import traces
+from adapters.zookeeper.tree import Tree, root_of
+from adapters.zookeeper.txn import BYTES
+from adapters.zookeeper.wire import Node
+from bridge.adapter import Credential, Notes, Raw, Reach, Reader, Right, Seat, Source, Trace
+from bridge.errors import ConfigError, Denied, Fault
 from bridge.model import ServiceName
 
 __all__ = ["Config", "ZooKeeper", "create"]
 
 SRVR_TIME = 3.0  # seconds
+VERBS = {"read": acl.READ, "create": acl.CREATE, "delete": acl.DELETE}
+LIMITS = (f"a packet has at most {BYTES:,} bytes (jute.maxbuffer); a larger entry is parked",)
 _VERSION = re.compile(rb"Zookeeper version: ([\w.]+)")
 
 
@@ -42,15 +53,18 @@ class ZooKeeper:
         self.traits = self._tree.mapping.TRAITS
         self.source = ZooKeeperSource(self._client, self._tree)
         self._carried = CarriedSession(state / f"{name}.session") if state is not None else None
-        self._writing: list[Client] = []
+        self._admin = AdminServers(config.admin, config.ensemble().chroot)
+        self._writing: dict[str, Client] = {}  # by bridge
+        self._sinks: dict[str, ZooKeeperSink] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await asyncio.gather(*(client.close() for client in (self._client, *self._writing)))
+        await asyncio.gather(*(client.close() for client in (self._client, *self._writing.values())))
+        await self._admin.close()
         if self._carried is not None:
-            self._carried.close()
+            await self._carried.close()
 
     async def scopes(self) -> AsyncIterator[Source]:
         """One source, for an ensemble answers or fails as a whole."""
@@ -59,10 +73,33 @@ class ZooKeeper:
     def sink(self, bridge: str) -> ZooKeeperSink:
         """The destination side for that bridge; raises ConfigError where the layout is only read."""
         if not self._tree.layout.writable:
-            raise ConfigError(f"{self.name}: the layout {self._config.layout} is only read")
-        client = Client(self._config, self._carried)
-        self._writing.append(client)
-        return ZooKeeperSink(client, Tree(client, self._config), bridge, lambda: datetime.now(UTC))
+            raise ConfigError(Fault(f"{self._config.layout} is only read", ("layout",)))
+        if bridge not in self._sinks:
+            client = self._client_of(bridge)
+            self._sinks[bridge] = ZooKeeperSink(client, Tree(client, self._config), bridge, self._config.payload)
+        return self._sinks[bridge]
+
+    def seat(self, bridge: str, destination: str) -> Seat:
+        """Nodes below `/isthmus`, in the session that `sink` writes with."""
+        client, own = self._client_of(bridge), self._tree.own
+        if destination != self.name:
+            return ZooKeeperSeat(client, own.lock(bridge, destination), own.note(bridge, destination), _now)
+        sink = self.sink(bridge)
+        seat = ZooKeeperSeat(client, own.lock(bridge), own.note(bridge), _now, sink.prepare, sink.inherit)
+        return MovedSeat(seat, ZooKeeperSeat(client, own.lock(bridge), own.old_note(bridge), _now))
+
+    def notes(self, bridge: str) -> Notes:
+        """See `bridge.adapter.Keeper`."""
+        return ZooKeeperNotes(self._client_of(bridge), self._tree.own, bridge)
+
+    def _client_of(self, bridge: str) -> Client:
+        if bridge not in self._writing:
+            self._writing[bridge] = Client(self._config, self._carried)
+        return self._writing[bridge]
+
+    def credentials(self) -> list[Credential]:
+        """See `bridge.adapter.Credentialed`."""
+        return self._client.credentials()
 
     async def reach(self) -> Reach:
         """See `Registry.reach`; the permissions are those of the root, or of what is there above it."""
@@ -72,37 +109,80 @@ class ZooKeeper:
         if granted < asked:
             notes.append(f"sessions, and with them leased entries, end after {granted:g} s: {asked:g} s were asked for")
         try:
-            path, acl = await rights.nearest(self._client, self._tree.root)
+            path, rights = await acl.nearest(self._client, self._tree.root)
         except Denied:
-            may_read = may_write = None
-        else:
-            may_read = rights.allowed(acl, self._client.credential, (rights.READ,))
-            may_write = rights.allowed(acl, self._client.credential, (rights.CREATE, rights.DELETE))
-            if path != self._tree.root:
-                notes.append(f"{self._tree.root} does not exist yet")
-        version = await self._version()
-        return Reach(listing.identity, version, may_read, may_write, tuple(notes), await self._writers())
+            path, rights = self._tree.root, None
+
+        def may(*permissions: int) -> bool | None:
+            return None if rights is None else acl.allowed(rights, self._client.credential, permissions)
+
+        if path != self._tree.root:
+            notes.append(f"{self._tree.root} does not exist yet")
+        return Reach(
+            listing.identity,
+            await self._version(),
+            may_read=may(acl.READ),
+            may_write=may(acl.CREATE, acl.DELETE),
+            notes=tuple(notes),
+            writers=await self._writers(),
+            rights=tuple(Right(f"{verb} at {path}", may(permission)) for verb, permission in VERBS.items()),
+            limits=LIMITS,
+        )
 
     async def _writers(self) -> frozenset[str] | None:
         found = set()
         try:
-            for bridge in map(unquote, await self._client.children(ledger.LOCK)):
-                lock = ledger.lock_of(bridge, self._tree.mapping.NAME, self._tree.root)
-                if await self._client.children(lock):
+            for bridge in map(unquote, await self._client.children(places.LOCKS)):
+                if await self._is_held(self._tree.own.lock(bridge)):
                     found.add(bridge)
         except Denied:  # locks are no part of what a reader must see
             return None
         return frozenset(found)
 
-    async def raw(self, name: ServiceName) -> dict[str, str]:
-        """Paths and values of one service's nodes, its ledger's among them."""
-        found: dict[str, str] = {}
-        async with aclosing(self._tree.folders([self._tree.folder_of(name)])) as folders:
+    async def _is_held(self, lock: str) -> bool:
+        names = await self._client.children(lock)
+        if places.SHARDS in names:
+            shards = f"{lock}/{places.SHARDS}"
+            for shard in await self._client.children(shards):
+                names += await self._client.children(f"{shards}/{shard}")
+        return bool(contenders(names))
+
+    async def traces(self, bridge: str) -> list[Trace]:
+        """See `Tracer`; the folders of services are the layout's, and vanish as those that natives leave."""
+        return await traces(self._client, self._tree, bridge)
+
+    async def readers(self, name: ServiceName) -> list[Reader]:
+        """See `Readers`: Dubbo's consumers list themselves; of others only data watches can be seen."""
+        now, tree = time.time(), self._tree
+        places = [f"{tree.root}/{name.name}"]
+        found: list[Reader] = []
+        if self._config.layout == "dubbo2":
+            folder = f"{tree.root}/{name.name}/consumers"
+            found += consumers(name, folder, await self._client.children(folder), now)
+            places += [f"{tree.root}/{each}/{name.name}" for each in ("mapping", "config/dubbo")]
+        ours = [client.session for client in (self._client, *self._writing.values())]
+        return [*found, *await self._admin.readers(places, ours, now)]
+
+    async def raw(self, name: ServiceName) -> list[Raw]:
+        """See `Registry.raw`: paths and values of one service's nodes, each with its ledger's."""
+        found: list[Raw] = []
+        tree = self._tree
+        async with aclosing(tree.folders([tree.folder_of(name)])) as folders:
             async for folder in folders:
+                if folder.denied:
+                    found.append(Raw(f"{tree.root}/{folder.path}", "", assembly.EVERY, folder.denied))
                 for key, pair in folder.pairs.items():
-                    for root, node in ((self._tree.root, pair.entry), (self._tree.ledger, pair.word)):
-                        if node is not None:
-                            found[f"{root}/{key}"] = node.value.decode(errors="replace")
+                    place = tree.mapping.locate(key)
+                    if place is not None and place[0] != name:
+                        continue  # services that differ in their namespace alone share a folder
+                    if pair.denied:
+                        found.append(Raw(f"{tree.root}/{key}", "", place[1] if place else "", pair.denied))
+                    if pair.entry is not None:
+                        record = tree.record(key, *place, pair) if place is not None else None
+                        fault = record.why if record is not None else ""
+                        found.append(Raw(f"{tree.root}/{key}", _text(pair.entry), place[1] if place else "", fault))
+                    if pair.word is not None:
+                        found.append(Raw(f"{tree.ledger}/{key}", _text(pair.word)))
         return found
 
     async def _version(self) -> str:
@@ -126,11 +206,28 @@ class ZooKeeper:
         return ""
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _text(node: Node) -> str:
+    return node.value.decode(errors="replace")
+
+
+def place(config: Config) -> tuple[frozenset[str], str]:
+    """Where a registry's entries are: the servers, and the path that is above all of them."""
+    hosts, chroot = config.ensemble()
+    return frozenset(hosts), f"{chroot}{root_of(config)}/"
+
+
 def create(name: str, config: Config, state: Path | None) -> ZooKeeper:
     """The registry of one block of the configuration; a writer's session is kept in `state`. Raises ConfigError."""
+    faults = list(config.tls.faults()) if config.tls is not None else []
     if config.auth is not None:
         try:
             config.auth.credential()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{name}: password_file: {error}") from None
+        except Denied as error:
+            faults.append(Fault(str(error), ("auth", "password_file")))
+    if faults:
+        raise ConfigError(*faults)
     return ZooKeeper(name, config, state)

@@ -1,4 +1,4 @@
-"""ZooKeeper for asyncio: requests as awaitables with a bounded window, and listeners that hear events in order."""
+"""ZooKeeper for asyncio: one session at a time, requests as awaitables, and listeners that hear events in order."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from typing import Any, Protocol
 from kazoo.protocol import serialization
 from kazoo.security import ACL, Id
 
+from adapters.common.credentials import ended
+from adapters.common.disk import Question
 from adapters.zookeeper import wire
-from adapters.zookeeper.answers import Answer, Disconnected, error_of, lists_of, values_of
 from adapters.zookeeper.config import Config
 from adapters.zookeeper.connection import ANSWER_LIMIT, Connection
+from adapters.zookeeper.replies import Answer, Disconnected, lists_of, values_of
+from adapters.zookeeper.window import Window
 from adapters.zookeeper.wire import Acl
+from bridge.adapter import Credential
 from bridge.errors import Denied, Expired, IsthmusError, Unavailable
 
-WINDOW = 64  # requests in flight: kazoo died of 64k (Platform.sh, 2016-08-18)
 PATIENCE = 10.0  # seconds without a connection
-ANSWER_TIME = 8.0  # seconds without any answer while one is owed
 
 
 class Carried(Protocol):
     """A session that is to outlive this process."""
 
-    def take(self) -> tuple[int, bytes] | None:
-        """Its id and password."""
+    async def take(self) -> tuple[int, bytes] | None:
+        """Its id and password; never fails, and waits for the disk for some seconds at most."""
 
     def keep(self, session: int, password: bytes) -> None:
-        """This is the one."""
+        """This is the one. Does not wait."""
 
     def forget(self) -> None:
-        """It has ended."""
+        """It has ended. Does not wait."""
 
 
 class Listener(Protocol):
@@ -47,28 +49,6 @@ class Listener(Protocol):
     def lost(self, reason: str) -> None: ...
 
     def told(self, kind: int, path: str) -> None: ...
-
-
-class _Asked:
-    """What kazoo gives the answer to, once, in a thread of its own."""
-
-    __slots__ = ("_client", "_connection", "future", "request")
-    _connection: Connection
-
-    def __init__(self, client: Client, request: Any, future: asyncio.Future[Answer]) -> None:
-        self._client = client
-        self.request = request
-        self.future = future
-
-    def send(self, connection: Connection) -> None:
-        self._connection = connection
-        connection.send(self.request, self)
-
-    def set(self, value: Any = None) -> None:
-        self._client.post(self._client.answered, self, Answer(value, self._connection.last_zxid), None)
-
-    def set_exception(self, error: Exception) -> None:
-        self._client.post(self._client.answered, self, None, error)
 
 
 class Client:
@@ -92,21 +72,20 @@ class Client:
         self._config = config
         self._outlives = False  # the session is not to end with us
         self._carried = carried
+        self._credential = Question(config.auth.credential, "auth.password_file") if config.auth is not None else None
+        self._beginning = asyncio.Lock()
         self._answer_limit = answer_limit
         self._connection: Connection | None = None
         self._up = False
         self._since = 0.0  # when the connection was lost, or first asked for (the loop's time)
         self._refused = ""
         self._closed = False
-        self._stirred = asyncio.Event()  # set, and replaced, with every change of the connection
+        self._notified = asyncio.Event()  # set, and replaced, with every change of the connection
         self._listeners: list[Listener] = []
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._awake = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._flying: dict[_Asked, None] = {}
-        self._queue: deque[_Asked] = deque()
-        self._progress = 0.0  # when the last answer came
-        self._timer: asyncio.TimerHandle | None = None
+        self._window = Window(self.hosts, self.chroot, self.post, self._give_up)
         self._closing: set[asyncio.Task[None]] = set()
 
     # The session.
@@ -132,20 +111,29 @@ class Client:
             self.lost("the session has expired")
         self._refused = ""
         if self._connection is None:
-            self._begin()
+            await self._begin()
         try:
             async with asyncio.timeout_at(self._since + PATIENCE):
                 while not self._up:
                     if self._refused:
                         raise Denied(f"{self.hosts}: {self._refused}")
                     if self._connection is None:
-                        self._begin()
+                        await self._begin()
                     elif not self._connection.word and self._connection.failures >= self.hosts.count(",") + 1:
                         raise TimeoutError  # a session that has never been is not worth waiting for
-                    await self._stirred.wait()
+                    await self._notified.wait()
         except TimeoutError:
             trouble = self._connection.trouble if self._connection is not None else ""
-            raise Unavailable(f"no connection to {self.hosts}: {trouble or 'no answer'}") from None
+            why = f"no connection to {self.hosts}: {trouble or 'no answer'}"
+            for each in self.credentials():
+                if ended(each):  # whatever the server said when it closed the connection
+                    raise Denied(f"{why}: {each.what} {ended(each)}") from None
+            raise Unavailable(why) from None
+
+    def credentials(self) -> list[Credential]:
+        """The certificate that was shown last."""
+        shown = self._connection.shown if self._connection is not None else None
+        return [shown] if shown is not None else []
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """From now on the listener hears everything; returns what ends that."""
@@ -177,20 +165,11 @@ class Client:
 
     def submit(self, request: Any) -> asyncio.Future[Answer]:
         """Sends, or waits for room in the window, after everything submitted before; fails as `call` does."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
         if self._connection is None or not self._up:
+            future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             future.set_exception(Disconnected(f"no connection to {self.hosts}"))
             return future
-        asked = _Asked(self, request, future)
-        if len(self._flying) >= WINDOW:
-            self._queue.append(asked)
-            return future
-        self._send(self._connection, asked)
-        if self._timer is None:
-            self._progress = loop.time()
-            self._timer = loop.call_later(ANSWER_TIME / 8, self._look)
-        return future
+        return self._window.submit(self._connection, request)
 
     def reads(self, values: Sequence[str] = (), lists: Sequence[str] = ()) -> asyncio.Future[Answer]:
         """Values (Node) and children (list of names) of one moment, None for nodes that are not there."""
@@ -266,37 +245,28 @@ class Client:
             function, arguments = self._inbox.popleft()
             function(*arguments)
 
-    def answered(self, asked: _Asked, answer: Answer | None, error: Exception | None) -> None:
-        """One request has its answer."""
-        if asked not in self._flying:
-            return
-        del self._flying[asked]
-        self._progress = asyncio.get_running_loop().time()
-        while self._queue and len(self._flying) < WINDOW and self._connection is not None:
-            self._send(self._connection, self._queue.popleft())
-        if asked.future.done():
-            return
-        if error is not None:
-            asked.future.set_exception(error_of(error))
-        elif answer is not None:
-            asked.future.set_result(answer)
+    async def _begin(self) -> None:
+        """Makes the connection unless somebody else does meanwhile. Raises Denied, and Unavailable once closed."""
+        async with self._beginning:
+            if self._connection is not None:
+                return
+            if self._closed:
+                raise Unavailable("closed")
+            self._loop = asyncio.get_running_loop()
+            self._since = self._loop.time()
+            resume = await self._carried.take() if self._carried is not None else None
+            if self._credential is not None:
+                self.credential = await self._credential.answer()
+            self._dial(resume)
 
-    def _begin(self) -> None:
+    def _dial(self, resume: tuple[int, bytes] | None) -> None:
         if self._closed:
             raise Unavailable("closed")
-        self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()
-        resume = self._carried.take() if self._carried is not None else None
         self._outlives = resume is not None
-        if self._config.auth is not None:
-            try:
-                self.credential = self._config.auth.credential()
-            except (OSError, ValueError) as error:
-                raise Denied(f"cannot read the password: {error}") from None
-        ear = _Ear(self)
-        self._connection = ear.connection = Connection(
+        events = _Events(self)
+        self._connection = events.connection = Connection(
             self.hosts + self.chroot,
-            ear=ear,
+            events=events,
             post=self.post,
             tls=self._config.tls,
             credential=self.credential,
@@ -310,7 +280,7 @@ class Client:
         """The session stands."""
         self.session, self.granted = session, granted
         self._up = True
-        self.stir()
+        self.notify()
         for listener in tuple(self._listeners):
             listener.connected()
 
@@ -343,46 +313,27 @@ class Client:
         if self._up and self._loop is not None:
             self._since = self._loop.time()
         self._up = False
-        self.stir()
-        asked = [*self._flying, *self._queue]
-        self._flying.clear()
-        self._queue.clear()
-        for one in asked:
-            if not one.future.done():
-                one.future.set_exception(error)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.notify()
+        self._window.fail(error)
 
-    def stir(self) -> None:
+    def notify(self) -> None:
         """Has everybody who waits for a connection look again."""
-        self._stirred.set()
-        self._stirred = asyncio.Event()
+        self._notified.set()
+        self._notified = asyncio.Event()
 
     def _retire(self, connection: Connection, keep: bool) -> None:
         task = asyncio.ensure_future(asyncio.to_thread(connection.end, keep=keep))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _send(self, connection: Connection, asked: _Asked) -> None:
-        self._flying[asked] = None
-        asked.send(connection)
-
-    def _look(self) -> None:
-        """A server that answers heartbeats and nothing else, or nothing at all, is given up (reliability, fault 4)."""
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        if not self._flying:
-            return
-        if loop.time() - self._progress < ANSWER_TIME:
-            self._timer = loop.call_later(ANSWER_TIME / 8, self._look)
-        elif self._connection is not None:
-            reason = f"{self.hosts}: no answer for {ANSWER_TIME:.0f} s"
+    def _give_up(self, reason: str) -> None:
+        """Nothing is answered any more."""
+        if self._connection is not None:
             self._connection.drop(reason)
             self._down(Unavailable(reason))
 
 
-class _Ear:
+class _Events:
     """What one connection says; nothing of one that was given up."""
 
     def __init__(self, client: Client) -> None:
@@ -395,7 +346,7 @@ class _Ear:
 
     def failed(self) -> None:
         if self._heard:
-            self._client.stir()
+            self._client.notify()
 
     def connected(self, session: int, granted: float) -> None:
         if self._heard:

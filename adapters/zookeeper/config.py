@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from adapters.common.credentials import Tls, secret
+from adapters.common.urls import is_url
+
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/,@\[\]]+)(:\d{1,5})?")
+_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(\$\w+)*")
 _RESERVED = ("/isthmus", "/zookeeper")
-
-
-class TLS(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """Paths of PEM files, read anew at each connection; `server_name` where the certificate is for another name."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    server_name: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("cert and key belong together: give both or neither")
 
 
 class Digest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
@@ -37,9 +27,8 @@ class Digest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
             raise ValueError("give either password or password_file")
 
     def credential(self) -> str:
-        """`user:password`; raises OSError, or ValueError where the file is no text."""
-        password = self.password if self.password_file is None else Path(self.password_file).read_text().rstrip("\r\n")
-        return f"{self.user}:{password}"
+        """`user:password`; raises Denied where the file cannot be read."""
+        return f"{self.user}:{secret(self.password, self.password_file)()}"
 
 
 class Ensemble(NamedTuple):
@@ -53,22 +42,37 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
     """`hosts`: `host:port` each, the last one with the chroot if there is one; `session_timeout` in seconds.
 
     `root` is where the layout's entries are, default the layout's own; `protocol` names unnamed ports.
+    `payload`, of the layout curator: what metadata is written as: `none`, `map`, or the name of a Java class. Default:
+    as Curator wrote it, else as the service's other records have it, else none, which readers of every class take.
+    `admin`: the URL of each server's admin server, for `migrate readers` alone.
     """
 
     hosts: list[str]
     layout: Literal["curator", "spring", "dubbo2", "dubbo3"]
     root: str | None = None
     protocol: str | None = None
-    tls: TLS | None = None
+    payload: str | None = None
+    tls: Tls | None = None
     auth: Digest | None = None
     session_timeout: float = 30.0
+    admin: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.ensemble()
+        if self.payload is not None:
+            if self.layout != "curator":
+                raise ValueError(f"payload is for the layout curator; the readers of {self.layout} take one class only")
+            if self.payload not in ("none", "map") and not _CLASS.fullmatch(self.payload):
+                raise ValueError(
+                    f"payload {self.payload!r} is no class of Java; write none, map or e.g. com.acme.Details"
+                )
         if self.root is not None:
             path_of(self.root, "root")
             if self.root == "/" or any(f"{self.root}/".startswith(f"{each}/") for each in _RESERVED):
                 raise ValueError(f"root {self.root!r} is not a place for services")
+        for url in self.admin:
+            if not is_url(url, path=False):
+                raise ValueError(f"admin: {url!r} is not http://host:port or https://host:port")
         if not 1.0 <= self.session_timeout <= 3600.0:
             raise ValueError("session_timeout is 1 to 3600 seconds")
 

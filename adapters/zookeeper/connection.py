@@ -25,7 +25,9 @@ from kazoo.protocol.connection import CLOSE_RESPONSE, PING_XID, WATCH_XID, Conne
 from kazoo.protocol.serialization import CloseInstance, ReplyHeader, Watch, int_struct
 from kazoo.protocol.states import KazooState, KeeperState
 
-from adapters.zookeeper.config import TLS
+from adapters.common.credentials import Contexts, Tls
+from bridge.adapter import Credential
+from bridge.errors import Denied
 
 DIAL_TIME = 4.0  # seconds for TCP and TLS to one server, so that the next one gets its turn
 END_TIME = 1.0  # seconds that a server may take to close a session
@@ -48,7 +50,7 @@ _EVENT = struct.Struct("!ii12xi4xi")  # length, xid, kind, length of the path
 Post = Callable[..., None]
 
 
-class Ear(Protocol):
+class Events(Protocol):
     """Who is told, in the thread of the event loop and in the order of the wire."""
 
     def failed(self) -> None:
@@ -72,9 +74,10 @@ class TooLarge(Exception):
 
 
 class _Dialler(SequentialThreadingHandler):  # type: ignore[misc]
-    def __init__(self, tls: TLS | None) -> None:
+    def __init__(self, tls: Tls | None) -> None:
         super().__init__()
-        self._tls = tls
+        self.contexts = Contexts(tls) if tls is not None else None
+        self._server_name = tls.server_name if tls is not None else None
 
     def create_connection(self, address: tuple[str, int], timeout: float, hostname: str, **_: object) -> socket.socket:
         # kazoo's own trusts the system's authorities beside the one configured, and dials as long as a session lasts.
@@ -82,12 +85,9 @@ class _Dialler(SequentialThreadingHandler):  # type: ignore[misc]
         sock = socket.create_connection(address, limit)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is None:
+            if self.contexts is None:
                 return sock
-            context = ssl.create_default_context(cafile=self._tls.ca)
-            if self._tls.cert is not None:
-                context.load_cert_chain(self._tls.cert, self._tls.key)
-            return context.wrap_socket(sock, server_hostname=self._tls.server_name or hostname)
+            return _context(self.contexts).wrap_socket(sock, server_hostname=self._server_name or hostname)
         except BaseException:
             sock.close()
             raise
@@ -106,6 +106,13 @@ class _Dialler(SequentialThreadingHandler):  # type: ignore[misc]
             [each for each in writing if each.fileno() in ready],
             [],
         )
+
+
+def _context(contexts: Contexts) -> ssl.SSLContext:
+    try:
+        return contexts.context()
+    except Denied as error:
+        raise OSError(str(error)) from None  # which is what kazoo tries again after
 
 
 class _Wire(ConnectionHandler):  # type: ignore[misc]
@@ -133,7 +140,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
     def _failed(self, trouble: str, count: int = 1) -> None:
         self.client.trouble = trouble
         self.client.failures += count
-        self.client.post(self.client.ear.failed)
+        self.client.post(self.client.events.failed)
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
         self.dropping = ""
@@ -144,12 +151,12 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
         try:
             read_timeout, connect_timeout = super()._connect(host, hostip, port)
         except Exception as error:
-            self._failed(f"{host}:{port}: {str(error) or type(error).__name__}")
+            self._failed(f"{host}:{port}: {str(error) or 'broke the connection'}")
             raise
         self.word = began
         self.client.failures = 0
         granted = read_timeout / 1000.0 * 1.5  # kazoo's read timeout is two thirds of what the server grants
-        self.client.post(self.client.ear.connected, self.client.session, granted)
+        self.client.post(self.client.events.connected, self.client.session, granted)
         return read_timeout, connect_timeout
 
     def _submit(self, request: Any, timeout: float, xid: int | None = None) -> None:
@@ -205,7 +212,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
                 told.append((kind, self.client.unchroot(received[start : start + size].decode())))
         if end:
             del received[:end]
-            self.client.post(self.client.ear.told, told)
+            self.client.post(self.client.events.told, told)
 
     def _is_more(self) -> bool:
         size = len(self._received)
@@ -249,7 +256,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
     def _read_watch_event(self, buffer: bytes, offset: int) -> None:
         event, _ = Watch.deserialize(buffer, offset)
         if event.path:
-            self.client.post(self.client.ear.told, [(event.type, self.client.unchroot(event.path))])
+            self.client.post(self.client.events.told, [(event.type, self.client.unchroot(event.path))])
 
 
 class Connection(KazooClient):  # type: ignore[misc]
@@ -261,9 +268,9 @@ class Connection(KazooClient):  # type: ignore[misc]
         self,
         hosts: str,
         *,
-        ear: Ear,
+        events: Events,
         post: Post,
-        tls: TLS | None,
+        tls: Tls | None,
         credential: str | None,
         session_timeout: float,
         resume: tuple[int, bytes] | None,
@@ -278,13 +285,19 @@ class Connection(KazooClient):  # type: ignore[misc]
             connection_retry=dict(RETRY),
             logger=_LOG,
         )
-        self.ear = ear
+        self.events = events
         self.post = post
         self.trouble = ""  # why there is no connection
         self.failures = 0  # attempts in a row
         self.refused = False
         self._connection = _Wire(self, self._conn_retry.copy(), answer_limit)
         self.add_listener(self._changed)
+
+    @property
+    def shown(self) -> Credential | None:
+        """The certificate that was shown last."""
+        contexts: Contexts | None = self.handler.contexts
+        return contexts.shown if contexts is not None else None
 
     @property
     def session(self) -> int:
@@ -338,7 +351,7 @@ class Connection(KazooClient):  # type: ignore[misc]
 
     def _changed(self, state: str) -> None:
         if state == KazooState.SUSPENDED:
-            self.post(self.ear.disconnected)
+            self.post(self.events.disconnected)
         elif state == KazooState.LOST:
             self.refused = self._state == KeeperState.AUTH_FAILED
-            self.post(self.ear.lost, LOST.get(self._state, "the connection broke down"))
+            self.post(self.events.lost, LOST.get(self._state, "the connection broke down"))

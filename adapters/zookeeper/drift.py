@@ -14,27 +14,27 @@ class Drift:
     """Listens to the client. Every operation of a transaction causes one event, which arrives before its answer."""
 
     def __init__(self, tree: Tree) -> None:
-        self.deaf = True  # events may have been missed
+        self.stale = True  # events may have been missed
         self._tree = tree
         self._names: set[ServiceName] = set()
         self._expected: Counter[str] = Counter()
-        self._stirred = asyncio.Event()
+        self._notified = asyncio.Event()
 
     def begin(self) -> None:
         """From now on nothing is missed."""
-        self.deaf = False
+        self.stale = False
         self._names.clear()
 
     async def wait(self) -> None:
         """Returns when something was told, or may have been missed."""
-        if not (self._names or self.deaf):
-            self._stirred.clear()
-            await self._stirred.wait()
+        if not (self._names or self.stale):
+            self._notified.clear()
+            await self._notified.wait()
 
     def take(self) -> frozenset[ServiceName]:
         """The services that others changed since; none where events may have been missed."""
         names, self._names = self._names, set()
-        return frozenset() if self.deaf else frozenset(names)
+        return frozenset() if self.stale else frozenset(names)
 
     def expect(self, paths: Iterable[str]) -> None:
         """These events are ours."""
@@ -51,8 +51,8 @@ class Drift:
         """Whoever listens asks for the watch anew."""
 
     def disconnected(self) -> None:
-        self.deaf = True
-        self._stirred.set()
+        self.stale = True
+        self._notified.set()
 
     def lost(self, reason: str) -> None:
         self.disconnected()
@@ -62,4 +62,4 @@ class Drift:
             self._expected[path] -= 1
         elif (place := self._tree.located(path)) is not None:
             self._names.add(place[1])
-            self._stirred.set()
+            self._notified.set()

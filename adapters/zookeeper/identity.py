@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from kazoo.exceptions import NodeExistsError
 
-from adapters.zookeeper.answers import values_of
+from adapters.common.places import IDENTITY
 from adapters.zookeeper.client import Client
-from adapters.zookeeper.ledger import IDENTITY
+from adapters.zookeeper.replies import values_of
 from adapters.zookeeper.tree import Tree
 from adapters.zookeeper.wire import Acl
 from bridge.adapter import Listing
@@ -27,15 +27,16 @@ async def listing(client: Client, tree: Tree) -> Listing:
     await client.connected()
     answer = await client.reads([IDENTITY])
     (node,) = values_of(answer)
-    name = node.value.decode(errors="replace") if node is not None and node.value else _found_at(client)
+    name = node.value.decode(errors="replace") if node is not None and node.value else found_at(client)
     return Listing(f"zookeeper:{name}:{tree.mapping.NAME}:{tree.root}", revision=answer.zxid)
 
 
 async def give(client: Client, acl: Sequence[Acl]) -> None:
     """Names the ensemble for good, if nobody has done so yet, and if we may."""
     with contextlib.suppress(NodeExistsError, Denied):
-        await client.create(IDENTITY, _found_at(client).encode(), acl)
+        await client.create(IDENTITY, found_at(client).encode(), acl)
 
 
-def _found_at(client: Client) -> str:
+def found_at(client: Client) -> str:
+    """The name that an ensemble has without an identity."""
     return ",".join(sorted(client.hosts.split(","))) + client.chroot

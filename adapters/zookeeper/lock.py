@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing
 from datetime import datetime
+from math import inf
+from urllib.parse import quote
 
-import msgspec
-from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
 
+from adapters.common.places import SHARDS
+from adapters.common.term import SURE, holder
 from adapters.zookeeper import wire
-from adapters.zookeeper.answers import Disconnected, values_of
 from adapters.zookeeper.client import Client
+from adapters.zookeeper.replies import Disconnected, values_of
 from adapters.zookeeper.wire import Acl
 from bridge.errors import Expired, IsthmusError, Unavailable
 
 NODE = "writer-"
-SURE = 2 / 3  # of the session's time without a word of the server: then the lock may soon be another's
 RELEASE_TIME = 1.5  # seconds: where it fails, the session's end does it
 
 
@@ -32,10 +33,22 @@ class ZooKeeperTerm:
 
     def __init__(self, client: Client, path: str) -> None:
         self.path = path
+        self.taken_over = False
         self._client = client
         self._lost = False
         self._doubtful = False
-        self._stirred = asyncio.Event()
+        self._changed = asyncio.Event()
+
+    @property
+    def fence(self) -> str:
+        """The node whose presence a transaction checks."""
+        return self.path
+
+    @property
+    def until(self) -> float:
+        """See `Term.until`."""
+        left = self._client.granted * SURE - self._client.silence
+        return -inf if self.over else asyncio.get_running_loop().time() + left
 
     @property
     def over(self) -> bool:
@@ -46,7 +59,7 @@ class ZooKeeperTerm:
     async def ended(self) -> None:
         """Returns when the lock is lost."""
         while not self.over:
-            self._stirred.clear()
+            self._changed.clear()
             if self._doubtful and self._client.up:
                 with contextlib.suppress(Unavailable):
                     await self._look()
@@ -54,12 +67,12 @@ class ZooKeeperTerm:
             left = self._client.granted * SURE - self._client.silence
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.01, left)):
-                    await self._stirred.wait()
+                    await self._changed.wait()
 
     def lose(self) -> None:
         """It is over."""
         self._lost = True
-        self._stirred.set()
+        self._changed.set()
 
     async def _look(self) -> None:
         self._doubtful = False
@@ -76,11 +89,11 @@ class ZooKeeperTerm:
     # What the client tells.
 
     def connected(self) -> None:
-        self._stirred.set()
+        self._changed.set()
 
     def disconnected(self) -> None:
         self._doubtful = True
-        self._stirred.set()
+        self._changed.set()
 
     def lost(self, reason: str) -> None:
         self.lose()
@@ -90,7 +103,7 @@ class ZooKeeperTerm:
             self.lose()
 
 
-class _Stir:
+class _Wake:
     """Wakes whoever waits for the lock."""
 
     def __init__(self, folder: str) -> None:
@@ -115,57 +128,99 @@ class _Stir:
 
 @contextlib.asynccontextmanager
 async def locked(
-    client: Client, folder: str, acl: list[Acl], now: Callable[[], datetime]
+    client: Client, whole: str, shard: str, acl: list[Acl], now: Callable[[], datetime]
 ) -> AsyncIterator[ZooKeeperTerm]:
-    """Waits for the lock and keeps it; given back at the end, so that a standby goes on at once."""
-    value = msgspec.json.encode({"host": socket.gethostname(), "pid": os.getpid(), "since": now().isoformat()})
+    """Waits for the lock, or for that of one shard, and keeps it; given back at the end, so that a standby goes on.
+
+    `whole`: the node of the lock, which is there.
+    """
+    folder, waited = whole, False
+    if shard:
+        folder = f"{whole}/{SHARDS}/{quote(shard, safe='')}"
+        for path in (f"{whole}/{SHARDS}", folder):
+            with contextlib.suppress(NodeExistsError):
+                await client.create(path, b"", acl)
+        waited = await _unheld(client, whole)
+    value = holder(now())
     await _tidy(client, folder)
     mine = await client.create(f"{folder}/{NODE}", value, acl, wire.EPHEMERAL | wire.SEQUENTIAL)
     term = ZooKeeperTerm(client, mine)
-    deaf = client.listen(term)
+    quiet = client.listen(term)
     try:
-        await _first(client, folder, mine)
+        term.taken_over = await _first(client, folder, mine) or waited
         await client.watch(mine)
         yield term
     finally:
-        deaf()
+        quiet()
         term.lose()
         with contextlib.suppress(IsthmusError, KazooException, TimeoutError):
             async with asyncio.timeout(RELEASE_TIME):
                 await client.delete(mine)
 
 
-async def _first(client: Client, folder: str, mine: str) -> None:
-    """Waits until no node is before ours; raises Unavailable where ours is gone."""
-    stir = _Stir(folder)
-    deaf = client.listen(stir)
-    own = mine.rpartition("/")[2]
+async def _first(client: Client, folder: str, mine: str) -> bool:
+    """Waits until no node is before ours: whether any was.
+
+    Raises Unavailable where ours is gone, or shards are marked beside it.
+    """
+    own, waited = mine.rpartition("/")[2], False
+    async with aclosing(_children(client, folder)) as looks:
+        async for names in looks:
+            if SHARDS in names:
+                raise Unavailable(
+                    f"shards are marked beside the lock ({folder}/{SHARDS}): its daemons write one shard each"
+                )
+            if own not in names:
+                raise Unavailable(f"{mine} is gone while waiting for the lock")
+            if contenders(names)[0] == own:
+                break
+            waited = True
+    return waited
+
+
+async def _unheld(client: Client, folder: str) -> bool:
+    """Waits until nobody holds the lock of the whole, or waits for it: whether anybody did."""
+    waited = False
+    async with aclosing(_children(client, folder)) as looks:
+        async for names in looks:
+            if not contenders(names):
+                break
+            waited = True
+    return waited
+
+
+async def _children(client: Client, folder: str) -> AsyncGenerator[list[str]]:
+    """The names below a node, and again whenever they may have changed. Raises Unavailable where the session ends."""
+    wake = _Wake(folder)
+    quiet = client.listen(wake)
     try:
         while True:
-            stir.event.clear()
-            if stir.reason:
-                raise Unavailable(f"{stir.reason} while waiting for the lock")
+            wake.event.clear()
+            if wake.reason:
+                raise Unavailable(f"{wake.reason} while waiting for the lock")
             try:
                 await client.connected()
                 await client.watch(folder)
-                names = sorted(await client.children(folder))
+                names = await client.children(folder)
             except Disconnected:
                 continue
             except Expired as error:
                 raise Unavailable(f"{error} while waiting for the lock") from None
-            if own not in names:
-                raise Unavailable(f"{mine} is gone while waiting for the lock")
-            if names[0] == own:
-                return
-            await stir.event.wait()
+            yield names
+            await wake.event.wait()
     finally:
-        deaf()
+        quiet()
+
+
+def contenders(names: Iterable[str]) -> list[str]:
+    """The nodes of those who want the lock, the one who has it first."""
+    return sorted(name for name in names if name.startswith(NODE))
 
 
 async def _tidy(client: Client, folder: str) -> None:
     """Deletes what an earlier process left in the session that we carry on, or a term of ours whose answer was lost."""
     await client.connected()
-    paths = [f"{folder}/{name}" for name in await client.children(folder)]
+    paths = [f"{folder}/{name}" for name in contenders(await client.children(folder))]
     if not paths:
         return
     for path, node in zip(paths, values_of(await client.reads(paths)), strict=True):

@@ -4,65 +4,74 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
 from typing import cast
 
-from kazoo.exceptions import NoAuthError, NodeExistsError, NoNodeError
+from kazoo.exceptions import NodeExistsError, NoNodeError
 
-from adapters.zookeeper import identity, ledger, rights, wire
-from adapters.zookeeper.answers import Answer, Disconnected, values_of
+from adapters.common import assembly
+from adapters.common.changes import Outcomes, turn
+from adapters.common.term import writing
+from adapters.zookeeper import acl, identity, wire
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.drift import Drift
-from adapters.zookeeper.lock import ZooKeeperTerm, locked
+from adapters.zookeeper.lock import ZooKeeperTerm
+from adapters.zookeeper.replies import Answer, Disconnected
 from adapters.zookeeper.tree import Folder, Pair, Tree
 from adapters.zookeeper.txn import (
-    BYTES,
     Rights,
     Step,
     Version,
     done,
     failed,
+    in_portions,
     kept,
     moved,
     over,
-    portions,
     stands,
     step,
     version,
 )
-from adapters.zookeeper.wire import Check, Create, Node, Op, SetData
-from bridge.adapter import Change, Entry, Held, Note, Outcome
-from bridge.errors import Conflict, Denied, Expired, IsthmusError, Rejected, Superseded, Unavailable, Undecodable
-from bridge.model import Instance, Mark, ServiceName
-from mappings import jackson
+from adapters.zookeeper.wire import Acl, Check, Create, Node, SetData
+from bridge.adapter import Change, Entry, Held, Outcome, Term
+from bridge.errors import Conflict, Expired, IsthmusError, Rejected, Superseded, Unavailable, Undecodable
+from bridge.model import Instance, ServiceName
+from mappings import curator, ledger
+from mappings.common import curator_record
 
-UNKNOWN = Mark(owner="", link="", path=(), scope="", service=ServiceName(""), instance="")  # of an unreadable word
+# The classes of others' payloads under a name, each with the keys that hold texts in one of them.
+Classes = dict[ServiceName, dict[str | None, frozenset[str]]]
+
 LEASED = b"leased"  # in the node above the locks: there are entries that die with the writer's session
 
 
 class ZooKeeperSink:
     """One layout below one root, written by the bridge with one id."""
 
-    def __init__(self, client: Client, tree: Tree, bridge: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, client: Client, tree: Tree, bridge: str, payload: str | None = None) -> None:
         self.traits = tree.mapping.TRAITS
         self._client = client
         self._tree = tree
         self._bridge = bridge
-        self._now = now
-        self._lock = ledger.lock_of(bridge, tree.mapping.NAME, tree.root)
-        self._note = ledger.note_of(bridge, tree.mapping.NAME, tree.root)
-        self._term: ZooKeeperTerm | None = None
+        self._lock = tree.own.lock(bridge)
         self._rights = Rights((), ())
         self._leased = 0  # the session that entries are known to die with
         self._standing: set[str] = set()  # folders of entries and of ledger nodes that are known to be there
-        self._classes: dict[ServiceName, set[str | None]] = {}  # what others' payloads are, by name
+        self._payload = payload
+        self._classes: Classes = {}
         self._drift = Drift(tree)
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
-        """See `Sink.canonical`: what the layout can carry."""
-        return self._tree.mapping.canonical(name, instance, self._tree.protocol)
+        """See `Sink.canonical`: what the layout can carry, beside what others have under that name."""
+        theirs = self._classes.get(name, {})
+        if self._tree.mapping.NAME == curator.NAME:
+            instance = _dressed(instance, self._payload, theirs)
+        form = self._tree.mapping.canonical(name, instance, self._tree.protocol)
+        if theirs:
+            ours = curator_record.payload_class(self._tree.mapping.encode(name, form)[1])
+            _judge(f"{self._tree.root}/{self._tree.folder_of(name)}", ours, theirs)
+        return form
 
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
         """Everything under those names; what nobody can decode stands there as a native's without an address."""
@@ -70,7 +79,7 @@ class ZooKeeperSink:
         listing = asyncio.ensure_future(identity.listing(self._client, self._tree))
         services: dict[ServiceName, dict[str, Entry]] = {}
         loose: dict[ServiceName, dict[str, Version]] = {}
-        classes: dict[ServiceName, set[str | None]] = {} if names is None else {name: set() for name in names}
+        classes: Classes = {} if names is None else {name: {} for name in names}
         if names is None:
             folders = self._tree.everything()
         else:
@@ -79,6 +88,8 @@ class ZooKeeperSink:
             async with aclosing(folders):
                 async for folder in folders:
                     self._learn(folder)
+                    if folder.denied:
+                        services.setdefault(self._tree.name_at(folder.path), {}).update(_unlisted(folder))
                     for key, pair in folder.pairs.items():
                         place = self._tree.mapping.locate(key)
                         if place is not None and (names is None or place[0] in names):
@@ -92,16 +103,16 @@ class ZooKeeperSink:
             listing.cancel()
             await asyncio.gather(listing, return_exceptions=True)
 
-    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+    async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
         """See `Sink.apply`: many changes share a transaction, and some transactions are under way at once."""
-        term = self._writing()
-        outcomes: dict[int, Outcome] = {}
+        term = writing(ZooKeeperTerm, self._bridge, term)
+        outcomes = Outcomes(changes)
         steps: list[Step] = []
-        for change in changes:
+        for change in sorted(changes, key=turn):
             try:
                 steps.append(self._step(change))
             except IsthmusError as error:
-                outcomes[id(change)] = Outcome(change, error=error)
+                outcomes.fail(change, error)
         try:
             if any(each.change.ttl is not None for each in steps):
                 await self._lease()
@@ -110,30 +121,26 @@ class ZooKeeperSink:
                 if fine:
                     sound.append(each)
                 else:
-                    outcomes[id(each.change)] = failed(each, Conflict("it is not what it was"))
-            # Creates first, then replacements: nobody finds a service empty on the way (Slack, 2020-05-12).
-            sound.sort(key=lambda each: (each.change.after is None, each.change.before is not None))
+                    outcomes.put(failed(each, Conflict("it is not what it was")))
             adds = [each for each in sound if each.change.after is not None]
             for some in (adds, sound[len(adds) :]):
-                for outcome in await self._make(term, some):
-                    outcomes[id(outcome.change)] = outcome
+                outcomes.put(*await self._make(term, some))
         except Expired as error:
             raise Superseded(f"the lock of {self._bridge} went with the session: {error}") from None
         except IsthmusError as error:
             if isinstance(error, Superseded):
                 raise
-            for each in steps:
-                outcomes.setdefault(id(each.change), failed(each, error))
-        return [outcomes[id(change)] for change in changes]
+            outcomes.fail_others(error)
+        return outcomes.in_order()
 
     async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
         """See `Sink.drift`; the empty set as soon as it listens, and again after each gap."""
-        deaf = self._client.listen(self._drift)
-        self._drift.deaf = True
+        stop = self._client.listen(self._drift)
+        self._drift.stale = True
         try:
             while True:
                 with contextlib.suppress(Disconnected):
-                    if self._drift.deaf:
+                    if self._drift.stale:
                         await self._client.connected()
                         self._drift.begin()
                         await self._client.watch(self._tree.root, self._tree.ledger)
@@ -143,51 +150,35 @@ class ZooKeeperSink:
                     if names := self._drift.take():
                         yield names
         finally:
-            deaf()
+            stop()
 
-    @contextlib.asynccontextmanager
-    async def writer(self) -> AsyncIterator[ZooKeeperTerm]:
-        """Waits for the lock of this bridge id; inside, `apply` writes."""
-        await self._client.connected()
-        for path in (self._tree.root, self._tree.ledger, self._lock):
-            await rights.ensure(self._client, path)
-        entries, words = [await rights.inherited(self._client, path) for path in (self._tree.root, self._tree.ledger)]
+    async def prepare(self) -> list[Acl]:
+        """Before the lock is asked for: sees to it that there are the roots; the rights of what is below `/isthmus`."""
+        for path in (self._tree.root, self._tree.ledger):
+            await acl.ensure(self._client, path)
+        entries, words = [await acl.inherited(self._client, path) for path in (self._tree.root, self._tree.ledger)]
         self._rights = Rights(entries, words)
         await identity.give(self._client, words)
-        async with locked(self._client, self._lock, words, self._now) as term:
-            await self._inherit(term)
-            self._term = term
-            try:
-                yield term
-            finally:
-                self._term = None
+        return words
 
-    async def recall(self) -> Note | None:
-        """The note of this bridge, with the version of its node."""
-        await self._client.connected()
-        (node,) = values_of(await self._client.reads([self._note]))
-        return Note(node.value, node.version) if node is not None else None
-
-    async def note(self, content: bytes, before: Note | None, *, writer: bool) -> Note:
-        """See `Sink.note`."""
-        if len(content) > BYTES:
-            raise Rejected(f"{len(content):,} bytes: a packet of ZooKeeper's holds {BYTES:,}")
-        await self._client.connected()
-        ops: list[Op] = [Check(self._writing().path)] if writer else []
-        if before is None:
-            folder = self._note.rpartition("/")[0]
-            await rights.ensure(self._client, folder)
-            ops.append(Create(self._note, content, await rights.inherited(self._client, folder)))
-        else:
-            ops.append(SetData(self._note, content, before.version))
-        failed = (await self._client.multi(self._client.pack(ops))).value
-        if not failed:
-            return Note(content, 0 if before is None else before.version + 1)
-        if isinstance(failed[0].error, NoAuthError):
-            raise Denied(f"{self._note}: {failed[0].error or 'not allowed'}")
-        if writer and failed[0].at == 0:
-            raise Superseded(f"the lock of {self._bridge} is not ours any more")
-        raise Conflict(f"the note of {self._bridge} is not what it was")
+    async def inherit(self, term: ZooKeeperTerm) -> None:
+        """With the lock: what would die with the session of a writer before us, dies with ours from now on."""
+        if await self._client.get(self._lock) != LEASED:
+            return
+        await self._lease()
+        session = self._client.session
+        steps: list[Step] = []
+        async with aclosing(self._tree.everything()) as folders:
+            async for folder in folders:
+                for key, pair in folder.pairs.items():
+                    place = self._tree.mapping.locate(key)
+                    old = version(key, pair)
+                    mine = pair.ours and self._is_ours(pair.word)
+                    if place is None or old is None or old.owner in (0, session) or not mine:
+                        continue
+                    ops = moved(self._tree, key, old, pair, self._rights, session)
+                    steps.append(Step(Change(*place), key, ops, None))
+        await self._make(term, steps)
 
     # Reading.
 
@@ -199,12 +190,14 @@ class ZooKeeperSink:
                 (self._standing.add if is_there else self._standing.discard)(path)
                 path = path.rpartition("/")[0]
 
-    def _classify(self, name: ServiceName, pair: Pair, classes: dict[ServiceName, set[str | None]]) -> None:
+    def _classify(self, name: ServiceName, pair: Pair, classes: Classes) -> None:
         """What others' payloads are, for later writes."""
         entry, word = pair.entry, pair.word
         if self._tree.layout.shared and entry is not None and not self._is_ours(word):
             with contextlib.suppress(Undecodable):
-                classes[name] = {*classes.get(name, ()), jackson.payload_class(entry.value)}
+                said, texts = curator_record.payload(entry.value)
+                known = classes.setdefault(name, {})
+                known[said] = known.get(said, frozenset()) | texts
 
     def _sort(
         self,
@@ -216,13 +209,9 @@ class ZooKeeperSink:
         loose: dict[ServiceName, dict[str, Version]],
     ) -> None:
         entry, word = pair.entry, pair.word
-        if entry is not None:
+        if entry is not None or pair.denied:
             record = self._tree.record(key, name, id, pair)
-            instance = record.instance if record is not None else None
-            mark = record.mark if record is not None else None
-            if mark is None and pair.ours:
-                mark = UNKNOWN
-            services.setdefault(name, {})[id] = Entry(instance or Instance(id, ""), mark, version(key, pair))
+            services.setdefault(name, {})[id] = assembly.entry(id, record, version(key, pair), ledgered=pair.ours)
         if word is not None and not pair.ours and self._is_ours(word):
             loose.setdefault(name, {})[id] = Version(kept(key), word.mzxid, -1, word.version)
 
@@ -232,17 +221,14 @@ class ZooKeeperSink:
 
     # Writing.
 
-    def _writing(self) -> ZooKeeperTerm:
-        if self._term is None or self._term.over:
-            raise Superseded(f"the lock of {self._bridge} is not ours")
-        return self._term
-
     def _step(self, change: Change) -> Step:
         made = step(self._tree, self._bridge, change, self._rights, self._client.session)
         theirs = self._classes.get(change.service)
         if theirs and change.after is not None:
             value = next(op.value for op in made.ops if isinstance(op, SetData))
-            _judge(f"{self._tree.root}/{self._tree.folder_of(change.service)}", jackson.payload_class(value), theirs)
+            _judge(
+                f"{self._tree.root}/{self._tree.folder_of(change.service)}", curator_record.payload_class(value), theirs
+            )
         return made
 
     async def _stand(self, steps: Sequence[Step]) -> list[bool]:
@@ -254,7 +240,7 @@ class ZooKeeperSink:
         """Where one change spoils a transaction, all of it are tried once more, each by itself."""
         outcomes: list[Outcome] = []
         again: list[Step] = []
-        for some, result in await self._send(term, list(portions(steps)), folders=True):
+        for some, result in await self._send(term, list(in_portions(steps)), folders=True):
             if isinstance(result, int):
                 outcomes += [done(each, result) for each in some]
             elif isinstance(result, IsthmusError):
@@ -356,31 +342,31 @@ class ZooKeeperSink:
             self._client.carry()
             await self._client.set(self._lock, LEASED)
 
-    async def _inherit(self, term: ZooKeeperTerm) -> None:
-        """What would die with the session of a writer before us, dies with ours from now on."""
-        if await self._client.get(self._lock) != LEASED:
-            return
-        await self._lease()
-        session = self._client.session
-        steps: list[Step] = []
-        async with aclosing(self._tree.everything()) as folders:
-            async for folder in folders:
-                for key, pair in folder.pairs.items():
-                    place = self._tree.mapping.locate(key)
-                    old = version(key, pair)
-                    mine = pair.ours and self._is_ours(pair.word)
-                    if place is None or old is None or old.owner in (0, session) or not mine:
-                        continue
-                    ops = moved(self._tree, key, old, pair, self._rights, session)
-                    steps.append(Step(Change(*place), key, ops, None))
-        await self._make(term, steps)
+
+def _unlisted(folder: Folder) -> dict[str, Entry]:
+    """What stands where we may not look: others' entries, those that have a ledger node by their ids."""
+    marked = {id: assembly.entry(id, None, None, ledgered=True) for id in folder.words}
+    return {assembly.EVERY: assembly.entry(assembly.EVERY, None, None, ledgered=False), **marked}
+
+
+def _dressed(instance: Instance, payload: str | None, theirs: Mapping[str | None, frozenset[str]]) -> Instance:
+    """With the payload that the file names; else as Curator wrote it; else with theirs where others have one."""
+    if payload is not None:
+        return curator.dressed(instance, {"none": None, "map": curator_record.MAP}.get(payload, payload))
+    if curator.NAME in instance.native or theirs.keys() & {curator_record.SPRING, curator_record.DUBBO}:
+        return instance
+    classes = [said for said in theirs if said is not None]
+    if len(classes) != 1:
+        return curator.dressed(instance, None)
+    (said,) = classes
+    return curator.dressed(instance, said, None if said == curator_record.MAP else theirs[said])
 
 
 def _judge(folder: str, ours: str | None, theirs: Collection[str | None]) -> None:
     """Raises Rejected where readers of what stands there would fail over ours, or the other way round.
 
-    Readers of one class fail over every other, and Dubbo's over a record without a payload, too (seen-java-clients).
+    Readers of one class fail over every other, and Dubbo's over a record without a payload, too.
     """
     for other in theirs:
-        if ours != other and (jackson.DUBBO in (ours, other) or None not in (ours, other)):
-            raise Rejected(f"{folder} holds payload class {other or 'of none'}, and this record has {ours or 'none'}")
+        if ours != other and (curator_record.DUBBO in (ours, other) or None not in (ours, other)):
+            raise Rejected(f"{folder} holds payload class {other or 'none'}, and this record has {ours or 'none'}")

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing
 from typing import cast
 
+from adapters.common import assembly
+from adapters.common.assembly import Ignored, Record
 from adapters.zookeeper import identity
-from adapters.zookeeper.answers import Disconnected
 from adapters.zookeeper.client import Client
-from adapters.zookeeper.reports import REPORTS, Reporting, Reports
-from adapters.zookeeper.tree import Folder, Pair, Record, Tree
-from bridge.adapter import Listing, Observed, Synced
+from adapters.zookeeper.dubbo_metadata import REPORTS, Reporting, Reports
+from adapters.zookeeper.replies import Disconnected
+from adapters.zookeeper.tree import Folder, Pair, Tree
+from bridge.adapter import Behind, Listing, Observed, Synced
 from bridge.errors import Expired, Unavailable
-from bridge.model import Instance, Mark, Service, ServiceName
+from bridge.model import Service, ServiceName
 
 PROOF_TIME = 5.0  # seconds without a word of the server after which it is asked for one
+LOOK_AGAIN = 30.0  # seconds between two looks at what we might not read
 FREE_LISTS, LIST_EVERY = 3, 10.0  # a connection that flaps may cause so many lists, then one in so many seconds
-REASONS = 100  # undecodable records of which the reason is kept
 
 
 class Feed:
@@ -30,17 +32,19 @@ class Feed:
         self.paths: set[str] = set()
         self.broken = False
         self.ended = ""
-        self._stirred = asyncio.Event()
+        self.since: float | None = None  # when the oldest change was heard that is not told yet (monotonic)
+        self._notified = asyncio.Event()
 
     async def wait(self) -> set[str]:
         """The paths that changed since; none after `PROOF_TIME`. Raises Expired, and Disconnected after a gap."""
         if not (self.paths or self.broken or self.ended):
+            self.since = None
             try:
                 async with asyncio.timeout(PROOF_TIME):
-                    await self._stirred.wait()
+                    await self._notified.wait()
             except TimeoutError:
                 return set()
-        self._stirred.clear()
+        self._notified.clear()
         if self.ended:
             raise Expired(self.ended)
         if self.broken:
@@ -54,17 +58,18 @@ class Feed:
     def disconnected(self) -> None:
         """From now on events are missed."""
         self.broken = True
-        self._stirred.set()
+        self._notified.set()
 
     def lost(self, reason: str) -> None:
         """The session has ended."""
         self.ended = reason
-        self._stirred.set()
+        self._notified.set()
 
     def told(self, kind: int, path: str) -> None:
         """A node was created, changed or deleted."""
         self.paths.add(path)
-        self._stirred.set()
+        self.since = time.monotonic() if self.since is None else self.since
+        self._notified.set()
 
 
 class ZooKeeperSource:
@@ -73,15 +78,19 @@ class ZooKeeperSource:
     scope = ""
 
     def __init__(self, client: Client, tree: Tree) -> None:
-        self._ignored: dict[str, str] = {}  # by key, of the last records that made no sense
+        self.ignored = Ignored()  # by key
         self._client = client
         self._tree = tree
+        self._feed: Feed | None = None  # while a watch runs
+        self._shut: set[str] = set()  # the places that we may not list
+        self._hidden: dict[str, tuple[ServiceName, str]] = {}  # the entries that we may not read, by key
         self._roots = (tree.root, tree.ledger, REPORTS) if tree.layout.reported else (tree.root, tree.ledger)
 
     @property
-    def ignored(self) -> Mapping[str, str]:
-        """See `Source.ignored`; by key, the last ones."""
-        return self._ignored
+    def behind(self) -> Behind | None:
+        """See `Source.behind`: of the changes that the server has announced."""
+        since = self._feed.since if self._feed is not None else None
+        return Behind(time.monotonic() - since) if since is not None else None
 
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`. Raises Unavailable, Expired (the session ended) or Denied.
@@ -89,10 +98,12 @@ class ZooKeeperSource:
         A connection that is lost and comes back within the session is no end: everything is read again then, and
         what is gone by then was deleted.
         """
-        self._ignored.clear()
+        self.ignored.clear()
+        self._shut.clear()
+        self._hidden.clear()
         await self._client.connected()
-        feed = Feed()
-        deaf = self._client.listen(feed)
+        feed = self._feed = Feed()
+        stop = self._client.listen(feed)
         known: dict[ServiceName, Observed] = {}
         reports = self._reports()
         lists: deque[float] = deque(maxlen=FREE_LISTS)
@@ -120,13 +131,14 @@ class ZooKeeperSource:
                         raise Unavailable(f"the connection flaps: {error}") from error
                     await self._begin(feed)
         finally:
-            deaf()
+            self._feed = None
+            stop()
 
     async def read(self, name: ServiceName) -> Observed:
         """One service as the ensemble's leader knows it by now."""
         await self._client.sync(self._tree.root)
         folders = self._tree.folders([self._tree.folder_of(name)])
-        async with aclosing(self._observed(folders, self._reports())) as there:
+        async with aclosing(self._observed(folders, self._reports(), [name])) as there:
             async for observed in there:
                 if observed.service.name == name:
                     return observed
@@ -146,13 +158,13 @@ class ZooKeeperSource:
         if reports is not None:
             reports.clear()
         seen: set[ServiceName] = set()
-        async with aclosing(self._observed(self._tree.everything(), reports)) as listed:
+        async with aclosing(self._observed(self._tree.everything(), reports, known)) as listed:
             async for observed in listed:
                 name = observed.service.name
                 seen.add(name)
                 before = known.get(name)
                 known[name] = observed
-                if before is None or _differ(before, observed):
+                if before is None or assembly.differ(before, observed):
                     yield observed
         latest = max((one.revision for one in known.values()), default=0)
         for name in known.keys() - seen:
@@ -162,41 +174,84 @@ class ZooKeeperSource:
     async def _follow(
         self, feed: Feed, known: dict[ServiceName, Observed], reports: Reports | None
     ) -> AsyncGenerator[Observed]:
+        looked = time.monotonic()
         while True:
             paths = await feed.wait()
-            if not paths:
+            again: dict[str, tuple[ServiceName, str]] = {}
+            if time.monotonic() - looked > LOOK_AGAIN and (self._shut or self._hidden):
+                looked, again = time.monotonic(), self._hidden.copy()
+                async with aclosing(self._shut_before(known, reports)) as opened:
+                    async for observed in opened:
+                        yield observed
+            elif not paths:
                 await self._client.exists(self._tree.root)
                 continue
-            places = {place[0]: place[1:] for path in paths if (place := self._tree.located(path)) is not None}
+            if places := self._changed(paths, known, reports) | again:
+                async with aclosing(self._looked_at(places, known, reports)) as looked_at:
+                    async for observed in looked_at:
+                        yield observed
+
+    def _changed(
+        self, paths: Collection[str], known: Mapping[ServiceName, Observed], reports: Reports | None
+    ) -> dict[str, tuple[ServiceName, str]]:
+        """The places that these nodes are of; a report of Dubbo's metadata is of every instance of its service."""
+        places = {place[0]: place[1:] for path in paths if (place := self._tree.located(path)) is not None}
+        if reports is not None:
+            for name in {name for path in paths if (name := reports.changed(path)) is not None} & known.keys():
+                places.update((f"{name.name}/{id}", (name, id)) for id in known[name].service.instances)
+        return places
+
+    async def _looked_at(
+        self,
+        places: Mapping[str, tuple[ServiceName, str]],
+        known: dict[ServiceName, Observed],
+        reports: Reports | None,
+    ) -> AsyncGenerator[Observed]:
+        """The services that are other than known, of those that have these places."""
+        pairs, zxid = await self._tree.pairs(places)
+        changes: dict[ServiceName, dict[str, Record | None]] = {}
+        for key, (name, id) in places.items():
+            changes.setdefault(name, {})[id] = self._record(key, name, id, pairs[key])
+        for name, records in changes.items():
             if reports is not None:
-                for name in {name for path in paths if (name := reports.changed(path)) is not None} & known.keys():
-                    places.update((f"{name.name}/{id}", (name, id)) for id in known[name].service.instances)
-            if not places:
-                continue
-            pairs, zxid = await self._tree.pairs(places)
-            changes: dict[ServiceName, dict[str, Record | None]] = {}
-            for key, (name, id) in places.items():
-                changes.setdefault(name, {})[id] = self._record(key, name, id, pairs[key])
-            for name, records in changes.items():
-                if reports is not None:
-                    records = await reports.resolve(name, records)
-                after = _changed(known.get(name) or Observed(Service(name)), records, zxid)
-                if after is not None:
-                    if after.service.instances or after.unreadable:
-                        known[name] = after
-                    else:
-                        known.pop(name, None)
-                    yield after
+                records = await reports.resolve(name, records)
+            after = assembly.changed(known.get(name) or Observed(Service(name)), records, zxid)
+            if after is not None:
+                if after.service.instances or after.unreadable:
+                    known[name] = after
+                else:
+                    known.pop(name, None)
+                yield after
+
+    async def _shut_before(
+        self, known: dict[ServiceName, Observed], reports: Reports | None
+    ) -> AsyncGenerator[Observed]:
+        """Places that we might not list, looked at once more: rights change without an event."""
+        folders = self._tree.folders([*self._shut])
+        async with aclosing(self._observed(folders, reports, known)) as listed:
+            async for observed in listed:
+                name = observed.service.name
+                if assembly.differ(known.get(name) or Observed(Service(name)), observed):
+                    known[name] = observed
+                    yield observed
 
     def _reports(self) -> Reports | None:
         return Reports(self._client, cast(Reporting, self._tree.mapping)) if self._tree.layout.reported else None
 
-    async def _observed(self, folders: AsyncGenerator[Folder], reports: Reports | None) -> AsyncGenerator[Observed]:
+    async def _observed(
+        self, folders: AsyncGenerator[Folder], reports: Reports | None, known: Collection[ServiceName]
+    ) -> AsyncGenerator[Observed]:
         """The services at each place, once all of it has arrived; what has is decoded meanwhile."""
         found: dict[ServiceName, dict[str, Record | None]] = {}
         locate = self._tree.mapping.locate
         async with aclosing(folders):
             async for folder in folders:
+                if folder.denied:
+                    self.ignored.put(folder.path, folder.denied)
+                    self._shut.add(folder.path)
+                    for name in self._at(folder.path, known) or [self._tree.name_at(folder.path)]:
+                        yield Observed(Service(name), frozenset({assembly.EVERY}), folder.zxid)
+                    continue
                 for key, pair in folder.pairs.items():
                     place = locate(key)
                     if place is not None and (record := self._record(key, *place, pair)) is not None:
@@ -206,55 +261,29 @@ class ZooKeeperSource:
                 for name, records in found.items():
                     if reports is not None:
                         records = await reports.resolve(name, records)
-                    yield _service(name, records, folder.zxid)
+                    yield assembly.observed(name, records, folder.zxid)
+                if folder.path in self._shut:
+                    self._shut.discard(folder.path)
+                    self.ignored.drop(folder.path)
+                    for name in set(self._at(folder.path, known)) - found.keys():
+                        yield Observed(Service(name), revision=folder.zxid)
                 found = {}
+
+    def _at(self, folder: str, known: Collection[ServiceName]) -> list[ServiceName]:
+        return [name for name in known if self._tree.folder_of(name) == folder]
 
     def _record(self, key: str, name: ServiceName, id: str, pair: Pair) -> Record | None:
         record = self._tree.record(key, name, id, pair)
+        if pair.denied:
+            self._hidden[key] = name, id
+        elif self._hidden:
+            self._hidden.pop(key, None)
+        if self._tree.mapping.IN_NAME:  # the key repeats the whole record, with what may be secret in it
+            key = f"{name}/{id}"
         if record is not None and record.instance is None:
-            while len(self._ignored) >= REASONS:
-                del self._ignored[next(iter(self._ignored))]
-            self._ignored[key] = record.why
-        elif self._ignored:
-            self._ignored.pop(key, None)
+            self.ignored.put(key, record.why)
+        elif record is None and pair.entry is not None:
+            self.ignored.pass_over(key, "a folder: its name has more levels than the service names that are read here")
+        else:
+            self.ignored.drop(key)
         return record
-
-
-def _service(name: ServiceName, records: Mapping[str, Record | None], revision: int) -> Observed:
-    instances: dict[str, Instance] = {}
-    marks: dict[str, Mark] = {}
-    unreadable: list[str] = []
-    for id, record in records.items():
-        if record is None:
-            continue
-        if record.instance is None:
-            unreadable.append(id)
-            continue
-        instances[id] = record.instance
-        if record.mark is not None:
-            marks[id] = record.mark
-    return Observed(Service(name, instances, marks), frozenset(unreadable), revision)
-
-
-def _changed(before: Observed, records: dict[str, Record | None], revision: int) -> Observed | None:
-    """What the service is now that these entries were read again; None: what it was."""
-    instances, marks = before.service.instances.copy(), before.service.marks.copy()
-    unreadable = set(before.unreadable)
-    for id, record in records.items():
-        for collection in (instances, marks):
-            collection.pop(id, None)
-        unreadable.discard(id)
-        if record is None:
-            continue
-        if record.instance is None:
-            unreadable.add(id)
-            continue
-        instances[id] = record.instance
-        if record.mark is not None:
-            marks[id] = record.mark
-    after = Observed(Service(before.service.name, instances, marks), frozenset(unreadable), revision)
-    return after if _differ(before, after) else None
-
-
-def _differ(one: Observed, other: Observed) -> bool:
-    return one.service != other.service or one.unreadable != other.unreadable

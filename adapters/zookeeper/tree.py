@@ -9,17 +9,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import aclosing, asynccontextmanager
 from itertools import islice, tee
 from typing import NamedTuple, TypeVar, cast
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote_plus
 
 import msgspec
 
-from adapters.zookeeper import ledger, wire
-from adapters.zookeeper.answers import Answer, lists_of, values_of
+from adapters.common import places
+from adapters.common.assembly import Record, decoded
+from adapters.zookeeper import wire
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.config import Config
+from adapters.zookeeper.replies import Answer, lists_of, nodes_of, open_lists_of
 from adapters.zookeeper.wire import Node
-from bridge.errors import Undecodable
-from bridge.model import Instance, Mark, ServiceName
+from bridge.errors import Denied
+from bridge.model import Mark, ServiceName
+from mappings import ledger
 from mappings.layout import Znodes
 
 ENTRIES = 240  # in one packet: one is 1 MiB at most, so no answer comes to its limit
@@ -53,22 +56,30 @@ LAYOUTS = {
 }
 
 
+def root_of(config: Config) -> str:
+    """The path below which the entries are, without the chroot."""
+    layout = cast(Znodes, importlib.import_module(LAYOUTS[config.layout].module))
+    return layout.PREFIX if config.root is None else config.root
+
+
 class Pair(msgspec.Struct, frozen=True, gc=False):
-    """An entry and its ledger node; None: not there."""
+    """An entry and its ledger node; None: not there. `denied`: which of them we may not read; then it is None."""
 
     entry: Node | None
     word: Node | None = None
+    denied: str = ""
 
     @property
     def ours(self) -> bool:
-        """Whether a bridge wrote the entry: both were last written by one transaction (design, rule 5)."""
+        """Whether a bridge wrote the entry: both were last written by one transaction (safety rule 5)."""
         return self.entry is not None and self.word is not None and self.entry.mzxid == self.word.mzxid
 
 
 class Folder(NamedTuple):
     """What is at one place, by key, or a part of it; nothing of it is older than `zxid`. `last`: no part follows.
 
-    `stands`: the place, and its ledger's.
+    `stands`: the place, and its ledger's. `denied`: which of them we may not list; then nothing is known of it but
+    `words`, the names of the ledger nodes, where these may be listed.
     """
 
     path: str
@@ -76,14 +87,8 @@ class Folder(NamedTuple):
     zxid: int
     stands: tuple[bool, bool]
     last: bool = True
-
-
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """What one entry says. `instance` None: nobody can read it, or who wrote it, and `why`."""
-
-    instance: Instance | None
-    mark: Mark | None = None
-    why: str = ""
+    denied: str = ""
+    words: tuple[str, ...] = ()
 
 
 class Tree:
@@ -92,8 +97,9 @@ class Tree:
     def __init__(self, client: Client, config: Config) -> None:
         self.layout = LAYOUTS[config.layout]
         self.mapping = cast(Znodes, importlib.import_module(self.layout.module))
-        self.root = config.root if config.root is not None else self.mapping.PREFIX
-        self.ledger = ledger.LEDGER + self.root
+        self.root = root_of(config)
+        self.ledger = places.LEDGER + self.root
+        self.own = places.Own(self.mapping.NAME, self.root)
         self.protocol = config.protocol if config.protocol is not None else self.mapping.PROTOCOL
         self._client = client
 
@@ -110,23 +116,25 @@ class Tree:
         """The place of a service's entries. Services that differ in their namespace share one."""
         return (quote_plus(name.name, safe="*") if self.mapping.IN_NAME else name.name) + self.layout.below
 
+    def name_at(self, folder: str) -> ServiceName:
+        """The service whose entries are at that place, as far as the place alone says it."""
+        text = folder.removesuffix(self.layout.below)
+        return ServiceName(unquote_plus(text) if self.mapping.IN_NAME else text)
+
     def record(self, key: str, name: ServiceName, id: str, pair: Pair) -> Record | None:
         """What stands there; None: no entry, which is also what a node with children and without a value is."""
         entry, word = pair.entry, pair.word
+        if pair.denied:
+            return Record(None, None, pair.denied)
         if entry is None or (entry.children and not entry.value):
             return None
         mark: Mark | None = None
         if word is not None and word.mzxid == entry.mzxid:
             mark = ledger.decode(word.value)
             if mark is None:
-                return Record(None, None, "its ledger entry has a format that this version cannot read")
+                return Record(None, None, ledger.UNREADABLE)
         value = key.rpartition("/")[2].encode() if self.mapping.IN_NAME else entry.value
-        try:
-            return Record(self.mapping.decode(name, id, value, self.protocol), mark)
-        except Undecodable as error:
-            return Record(None, mark, str(error))
-        except Exception as bug:  # one record must not stop the others, whatever a mapping does with it
-            return Record(None, mark, f"a bug in the mapping: {bug!r}")
+        return decoded(mark, self.mapping.decode, name, id, value, self.protocol)
 
     async def pairs(self, keys: Iterable[str]) -> tuple[dict[str, Pair], int]:
         """These entries as they stand, and a transaction that none of them is older than."""
@@ -136,8 +144,8 @@ class Tree:
         async with _reading(_packets(keys, ENTRIES, self._pairs_of), self._client.reads) as reading:
             async for some, answer in reading:
                 zxid = zxid or answer.zxid
-                nodes = iter(values_of(answer))
-                found.update((key, Pair(next(nodes), next(nodes))) for key in some)
+                nodes = iter(nodes_of(answer))
+                found.update((key, _pair(next(nodes), next(nodes))) for key in some)
         return found, zxid
 
     async def everything(self) -> AsyncGenerator[Folder]:
@@ -152,18 +160,23 @@ class Tree:
     async def folders(self, paths: Iterable[str]) -> AsyncGenerator[Folder]:
         """These places, each in as many parts as it arrives in; where there is nothing, without pairs."""
         await self._client.connected()
-        listed: deque[_Listed] = deque()
+        listed: deque[_Listed | Folder] = deque()
         async with _reading(_packets(paths, PLACES, self._pairs_of), self._lists) as listing:
             async for some, answer in listing:
-                lists = iter(lists_of(answer))
-                listed += [_Listed(path, next(lists), next(lists), answer.zxid) for path in some]
+                lists = iter(open_lists_of(answer))
+                listed += [_listed(path, next(lists), next(lists), answer.zxid) for path in some]
         arrived: list[tuple[str, Pair]] = []
         used = 0
         # Each list goes when all that it names has arrived: what is built meanwhile takes its room.
         ahead, arriving = tee(_emptied(listed))
-        packets = _packets((place for one in ahead for place in one.places()), ENTRIES, self._places_of)
+        packets = _packets(
+            (place for one in ahead if isinstance(one, _Listed) for place in one.places()), ENTRIES, self._places_of
+        )
         async with _reading(packets, self._client.reads) as reading:
             for one in arriving:
+                if isinstance(one, Folder):
+                    yield one
+                    continue
                 left = len(_union(one.entries, one.words))
                 stands = (one.entries is not None, one.words is not None)
                 while True:
@@ -212,15 +225,33 @@ class _Listed(NamedTuple):
         return ((f"{self.path}/{name}", name in words) for name in _union(self.entries, self.words))
 
 
+def _listed(
+    path: str, entries: list[str] | Denied | None, words: list[str] | Denied | None, zxid: int
+) -> _Listed | Folder:
+    """A place whose entries or ledger we may not list is unreadable as a whole: ours cannot be told from natives'."""
+    if isinstance(entries, Denied) or isinstance(words, Denied):
+        denied = str(entries if isinstance(entries, Denied) else words)
+        known = () if words is None or isinstance(words, Denied) else tuple(words)
+        return Folder(path, {}, zxid, (entries is not None, words is not None), True, denied, known)
+    return _Listed(path, entries, words, zxid)
+
+
 _Place = tuple[str, bool]  # a key, and whether it has a ledger node
 
 
 def _placed(places: Sequence[_Place], answer: Answer) -> list[tuple[str, Pair]]:
-    nodes = iter(values_of(answer))
-    return [(key, Pair(next(nodes), next(nodes) if worded else None)) for key, worded in places]
+    nodes = iter(nodes_of(answer))
+    return [(key, _pair(next(nodes), next(nodes) if worded else None)) for key, worded in places]
 
 
-def _emptied(listed: deque[_Listed]) -> Iterator[_Listed]:
+def _pair(entry: Node | Denied | None, word: Node | Denied | None) -> Pair:
+    """One that cannot be read in part cannot be told for ours or a native's: it is unreadable as a whole."""
+    if isinstance(entry, Denied) or isinstance(word, Denied):
+        return Pair(None, None, str(entry if isinstance(entry, Denied) else word))
+    return Pair(entry, word)
+
+
+def _emptied(listed: deque[_Listed | Folder]) -> Iterator[_Listed | Folder]:
     while listed:
         yield listed.popleft()
 

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import msgspec
 from kazoo import exceptions as kazoo
 
-from adapters.zookeeper import ledger, wire
+from adapters.common.changes import judge, portions
+from adapters.zookeeper import wire
 from adapters.zookeeper.tree import Pair, Tree
 from adapters.zookeeper.wire import Acl, Check, Create, Delete, Op, SetData
 from bridge.adapter import Change, Outcome
 from bridge.errors import Conflict, Denied, IsthmusError, Rejected, Unavailable
+from mappings import ledger
 
 CHANGES = 60  # in one transaction
 BYTES = 1_000_000  # in one transaction: a server takes packets of 1 MiB (jute.maxbuffer)
@@ -70,27 +72,19 @@ def kept(key: str) -> str:
 
 def step(tree: Tree, bridge: str, change: Change, rights: Rights, session: int) -> Step:
     """Raises Rejected: the value must not be written. Conflict: what stands there was not written by this bridge."""
-    what = f"{change.service}/{change.id}"
-    before = change.before
+    judge(bridge, change)
+    what, before = f"{change.service}/{change.id}", change.before
     if before is not None and not isinstance(before.version, Version):
         raise Conflict(f"{what}: not ours to change")
-    if change.forget:
-        if before is None:
-            raise Conflict(f"{what}: forget what? the change has no `before`")
-        if before.mark is not None and before.mark.owner != bridge:
-            raise Conflict(f"{what}: not ours to release")
+    if before is not None and change.forget:
         key = _key(change, before.version)
         left = (Check(f"{tree.root}/{key}", before.version.entry),) if before.mark is not None else ()
         return Step(change, key, (*left, Delete(f"{tree.ledger}/{key}", before.version.word)), None)
-    if before is not None and (before.mark is None or before.mark.owner != bridge) and not change.adopt:
-        raise Conflict(f"{what}: not ours to change")
-    if change.after is None:
-        if before is None:
-            raise Conflict(f"{what}: remove what? the change has no `before`")
+    if before is not None and change.after is None:
         key = _key(change, before.version)
         return Step(change, key, _deletes(tree, key, before.version), None)
-    if change.mark is None:
-        raise Rejected(f"{what}: no mark for the ledger")
+    if change.after is None or change.mark is None:
+        raise Conflict(f"{what}: nothing to write")  # which `judge` has refused
     key, value = tree.mapping.encode(change.service, change.after)
     if tree.mapping.locate(key) != (change.service, change.id):
         raise Rejected(f"the record belongs under {key}, not under {what}")
@@ -143,19 +137,9 @@ def stands(step: Step, pair: Pair) -> bool:
     return pair.ours == (before.mark is not None) and bool(version(step.key, pair) == before.version)
 
 
-def portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
+def in_portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
     """Steps by transaction, in their order."""
-    portion: list[Step] = []
-    size = 0
-    for each in steps:
-        more = each.size
-        if portion and (len(portion) == CHANGES or size + more > BYTES):
-            yield portion
-            portion, size = [], 0
-        portion.append(each)
-        size += more
-    if portion:
-        yield portion
+    return portions(steps, lambda step: step.size, CHANGES, BYTES)
 
 
 def done(step: Step, zxid: int) -> Outcome:

@@ -74,9 +74,8 @@ class MultiRead(NamedTuple):
         parts.append(_END)
         return b"".join(parts)
 
-    @classmethod
-    def deserialize(cls, buffer: bytes, offset: int) -> list[Node | list[str] | Exception]:
-        """One result for each, values first."""
+    def deserialize(self, buffer: bytes, offset: int) -> list[Node | list[str] | Exception]:
+        """One result for each, values first; an error says the path."""
         results: list[Node | list[str] | Exception] = []
         end = len(buffer) - len(_END)
         while offset < end:
@@ -94,7 +93,9 @@ class MultiRead(NamedTuple):
                     names.append(buffer[start:offset].decode())
                 results.append(names)
             else:
-                results.append(EXCEPTIONS[said]())
+                at = len(results) - len(self.values)
+                path = self.values[at] if at < 0 else self.lists[at]
+                results.append(EXCEPTIONS[said](self.chroot + path))
         return results
 
 

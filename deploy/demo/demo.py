@@ -94,10 +94,10 @@ class Demo:
 
     def isthmus(self, *arguments: str, code: int = 0, show: bool = True) -> str:
         """Runs a command, shows it with its output, and expects an exit code."""
-        command = [sys.executable, "-m", "bridge.cli", arguments[0], str(self.file), *arguments[1:]]
+        command = [sys.executable, "-m", "bridge.cli.main", arguments[0], "-f", str(self.file), *arguments[1:]]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
         if show:
-            print(f"   $ isthmus {arguments[0]} isthmus.yaml {' '.join(arguments[1:])}")
+            print(f"   $ isthmus {arguments[0]} {' '.join(arguments[1:])}")
             for line in done.stdout.splitlines():
                 print(f"     {line}")
         if done.returncode != code:
@@ -109,7 +109,7 @@ class Demo:
 
     def start(self) -> None:
         log = (self.folder / "daemon.log").open("ab")
-        command = [sys.executable, "-m", "bridge.cli", "run", str(self.file)]
+        command = [sys.executable, "-m", "bridge.cli.main", "run", "-f", str(self.file)]
         self.daemon = subprocess.Popen(command, stdout=log, stderr=log)
         until((self.folder / "state" / "admin.sock").exists, "the daemon runs")
 
@@ -133,6 +133,16 @@ class Demo:
         for service, instances in SERVICES.items():
             self.register(service, instances)
 
+        self._observe_then_sync(everything)
+        self._change_and_drain()
+        self._lose_the_source(everything)
+
+        say("What happened, and why")
+        self.isthmus("log", "--since", "1h")
+        expect(any(line["kind"] == "approve" for line in self.json("log")), "the journal knows who approved what")
+        self.stop()
+
+    def _observe_then_sync(self, everything: dict[str, set[str]]) -> None:
         say("Observe first: everything runs, nothing is written")
         self.configure("observe")
         self.isthmus("check")
@@ -148,6 +158,7 @@ class Demo:
         self.isthmus("plan", code=0)
         self.isthmus("diff", "inventory", "cluster", code=3)
 
+    def _change_and_drain(self) -> None:
         say("A change arrives within milliseconds")
         grown = [*SERVICES["pay-api"], ("i4", "192.0.2.14")]
         self.register("pay-api", grown)
@@ -159,6 +170,7 @@ class Demo:
         until(lambda: self._health("i4") == "DRAINING", "i4 is marked DRAINING in the cluster")
         self.isthmus("explain", "pay-api/i4")
 
+    def _lose_the_source(self, everything: dict[str, set[str]]) -> None:
         say("The source dies: nothing is removed")
         (self.folder / "inventory").rename(self.folder / "gone")
         until(lambda: self.json("status", code=3)["scopes"][0]["state"] == "stale", "status calls the source stale")
@@ -173,11 +185,6 @@ class Demo:
         for hold in self.json("holds"):
             self.isthmus("approve", hold["id"], "--reason", "the demonstration is over")
         until(lambda: self.copies() == {}, "approved, and gone")
-
-        say("What happened, and why")
-        self.isthmus("log", "--since", "1h")
-        expect(any(line["kind"] == "approve" for line in self.json("log")), "the journal knows who approved what")
-        self.stop()
 
     def _health(self, instance: str) -> str:
         rows = self.json("explain", f"pay-api/{instance}")

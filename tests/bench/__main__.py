@@ -16,13 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench import cold, cost, latency, machine, memory, standby, throughput
+from tests.bench import asked, cold, cost, exports, latency, machine, memory, standby, stream, throughput
 from tests.bench.sides import KINDS
 from tests.bench.stage import Pair, Stage, set_up
 from tests.bench.table import Row, lines
 
 RESULTS = Path("bench-results")
-PAIRS = tuple(Pair(source, target) for source in KINDS for target in KINDS)
+STORES = ("etcd", "zookeeper")
+STREAM = Pair("etcd", "kafka")
+EXPORT = Pair("etcd", "xds")
+PAIRS = (*(Pair(source, target) for source in KINDS for target in KINDS), STREAM, EXPORT)
 
 SIZES, SMALL = (1_000, 10_000, 100_000), (1_000, 10_000)  # resident instances
 
@@ -35,6 +38,7 @@ class Part(NamedTuple):
     measure: Measure
     seconds: float
     quickly: float
+    arms: int = 3  # that have a server each where a registry has no places within it
 
     def estimate(self, quick: bool) -> float:
         return self.quickly if quick else self.seconds
@@ -46,22 +50,60 @@ ROWS = {
     "burst": Part(lambda stage, quick: throughput.burst(stage, 2 if quick else 5, 2_000 if quick else 10_000), 65, 25),
     "cpu": Part(lambda stage, quick: cost.cpu(stage, SMALL if quick else SIZES, 6.0 if quick else 36.0), 115, 28),
     "writes": Part(lambda stage, quick: cost.writes(stage, 50 if quick else 500, 3.0 if quick else 10.0), 40, 20),
-    "list": Part(lambda stage, quick: cold.listing(stage, 10_000 if quick else 100_000, 2 if quick else 6), 45, 10),
+    "list": Part(lambda stage, quick: cold.listing(stage, _listed(stage, quick), 2 if quick else 6), 45, 10, 1),
     "copy": Part(lambda stage, quick: cold.copying(stage, 10_000 if quick else 100_000, 1 if quick else 3), 180, 20),
     "memory": Part(
         lambda stage, quick: memory.slope(stage, (0, 5_000, 10_000) if quick else (0, 25_000, 50_000, 100_000)), 50, 25
     ),
     "restart": Part(lambda stage, quick: cold.restart(stage, 10_000 if quick else 100_000, 2 if quick else 5), 40, 15),
     "standby": Part(lambda stage, quick: standby.take_over(stage, 1 if quick else 3), 75, 30),
+    "rebuild": Part(
+        lambda stage, quick: stream.rebuild(stage, 10_000 if quick else 100_000, 2 if quick else 6), 90, 20
+    ),
+    "exports": Part(exports.measure, 300, 40),
+    "beside": Part(lambda stage, quick: stream.beside(stage, 15.0 if quick else 80.0, random.Random(1)), 110, 40),
+    "requests": Part(
+        lambda stage, quick: asked.requests(stage, 20 if quick else 100, 5.0 if quick else 60.0), 170, 40, 1
+    ),
+    "watched": Part(
+        lambda stage, quick: asked.watched(stage, 200 if quick else 1_000, 5.0 if quick else 60.0), 220, 50, 2
+    ),
+    "ticks": Part(lambda stage, quick: asked.ticks(stage, 20 if quick else 150), 150, 50, 1),
+    "renewing": Part(
+        lambda stage, quick: asked.renewing(stage, 500 if quick else 10_000, 10.0 if quick else 90.0), 180, 60, 1
+    ),
+    "peers": Part(lambda stage, quick: asked.peers(stage, 20.0 if quick else 90.0), 140, 70, 1),
 }
 
 
-async def run(pairs: list[Pair], names: list[str], quick: bool) -> tuple[list[dict[str, Any]], list[str]]:
+def _listed(stage: Stage, quick: bool) -> int:
+    """Instances of a cold list: of Kubernetes 2,000 slices of ten, which is a large cluster."""
+    return 10_000 if quick else 20_000 if stage.pair.source == "kubernetes" else 100_000
+
+
+# What is measured of which pair where none is named.
+OF_REGISTRIES = ("requests", "watched", "ticks", "renewing", "peers")
+OF_STREAMS = ("latency", "throughput", "writes", "rebuild", "beside")
+OF_STORES = tuple(name for name in ROWS if name not in (*OF_REGISTRIES, "rebuild", "beside", "exports"))
+MEASURED: dict[Pair, tuple[str, ...]] = {
+    **{Pair(source, target): OF_STORES for source in STORES for target in STORES},
+    Pair("consul", "consul"): ("latency", "writes", "requests"),
+    Pair("consul", "kubernetes"): ("latency", "writes"),
+    Pair("consul", "etcd"): ("watched", "peers"),
+    Pair("kubernetes", "etcd"): ("latency", "writes", "list"),
+    Pair("etcd", "eureka"): ("latency", "requests", "renewing"),
+    Pair("eureka", "etcd"): ("ticks", "requests"),
+    STREAM: OF_STREAMS,
+    EXPORT: ("latency", "exports"),
+}
+
+
+async def run(wanted: list[tuple[Pair, list[str]]], quick: bool) -> tuple[list[dict[str, Any]], list[str]]:
     """All rows of all pairs, each on two fresh servers; and what broke."""
     found: list[dict[str, Any]] = []
     broken: list[str] = []
-    left = len(pairs) * sum(ROWS[name].estimate(quick) for name in names)
-    for pair in pairs:
+    left = sum(ROWS[name].estimate(quick) for _, names in wanted for name in names)
+    for pair, names in wanted:
         for name in names:
             folder = Path(tempfile.mkdtemp(prefix=f"isthmus-bench-{name}-"))
             began, before = time.monotonic(), machine.times()
@@ -69,7 +111,7 @@ async def run(pairs: list[Pair], names: list[str], quick: bool) -> tuple[list[di
             print(f"{pair} {name}: about {estimate:.0f} s, and {left / 60:.0f} min to the end", flush=True)
             left -= estimate
             try:
-                async with set_up(pair, folder / "stage") as stage:
+                async with set_up(pair, folder / "stage", ROWS[name].arms) as stage:
                     rows = await ROWS[name].measure(stage, quick)
             except Exception as error:
                 broken.append(f"{pair} {name}: {type(error).__name__}: {error}; its logs are in {folder}")
@@ -91,6 +133,14 @@ async def run(pairs: list[Pair], names: list[str], quick: bool) -> tuple[list[di
     return found, broken
 
 
+def _rows(pair: Pair, only: list[str] | None) -> list[str]:
+    """What is measured of a pair; what is asked for by name, also of one that has it not by itself."""
+    measured = MEASURED.get(pair, ())
+    if only is None:
+        return list(measured)
+    return [name for name in only if name in measured or pair not in MEASURED] or only
+
+
 def main() -> int:
     """Exit status 1 where a row broke; a goal that is missed is printed, and no failure."""
     began = time.monotonic()
@@ -99,10 +149,11 @@ def main() -> int:
     parser.add_argument("--only", choices=ROWS, action="append", help="one row; may be given again")
     parser.add_argument("--pair", choices=[str(pair) for pair in PAIRS], action="append", help="one pair; likewise")
     given = parser.parse_args()
-    pairs = [pair for pair in PAIRS if not given.pair or str(pair) in given.pair]
+    pairs = [pair for pair in PAIRS if str(pair) in given.pair] if given.pair else list(MEASURED)
+    wanted = [(pair, _rows(pair, given.only)) for pair in pairs]
     # select() keeps time to some tens of microseconds, epoll to a millisecond: the generator is to be on time.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
-        found, broken = runner.run(run(pairs, given.only or list(ROWS), given.quick))
+        found, broken = runner.run(run(wanted, given.quick))
     RESULTS.mkdir(exist_ok=True)
     now = datetime.now(UTC)
     path = RESULTS / f"{now:%Y-%m-%dT%H%M%S}.json"

@@ -32,7 +32,7 @@ async def listing(stage: Stage, count: int, repetitions: int) -> list[Row]:
                 said = await stage.raw_to_its_end("listing", PREFIX)
             seconds[arm] = float(said[0])
         took.append(seconds)
-    return [_row(f"cold list of {count:,} to Synced", took[1:], 1.5)]
+    return [row(f"cold list of {count:,} to Synced", took[1:], 1.5)]
 
 
 async def copying(stage: Stage, count: int, repetitions: int) -> list[Row]:
@@ -56,7 +56,7 @@ async def copying(stage: Stage, count: int, repetitions: int) -> list[Row]:
                     await watcher.until(lambda watcher=watcher: len(watcher.marks) == count)  # type: ignore[misc]
                     seconds[arm] = time.perf_counter() - began
         took.append(seconds)
-    return [_row(f"cold copy of {count:,}", took[1:], 1.7)]
+    return [row(f"cold copy of {count:,}", took[1:], 1.7)]
 
 
 async def restart(stage: Stage, count: int, repetitions: int) -> list[Row]:
@@ -86,7 +86,7 @@ async def restart(stage: Stage, count: int, repetitions: int) -> list[Row]:
                 decoding.append(float(said[0]))
             took.append({"ours": ready, "raw": raw[0], "again": raw[1]})
     about = {"file_bytes": size, "decode_alone_seconds": min(decoding)}
-    return [_row(f"restart to ready, {count:,} from disk", took, 2.5, **about)]
+    return [row(f"restart to ready, {count:,} from disk", took, 2.5, **about)]
 
 
 def order(turn: int) -> Sequence[str]:
@@ -94,7 +94,8 @@ def order(turn: int) -> Sequence[str]:
     return (*ARMS[turn % 3 :], *ARMS[: turn % 3]) if turn >= 0 else ("raw",)
 
 
-def _row(name: str, took: Sequence[Took], limit: float, **about: object) -> Row:
+def row(name: str, took: Sequence[Took], limit: float, **about: object) -> Row:
+    """What was measured of the three arms."""
     ours, raw, again = ([each[arm] for each in took] for arm in ARMS)
     return Row(
         name=name,

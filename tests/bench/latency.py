@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from tests.bench import records
 from tests.bench.figures import P50, P90, P99, ratio
@@ -20,23 +22,70 @@ BLOCK = 2.0  # seconds
 REST = 2.0  # seconds after which what was sent has arrived
 
 
-async def measure(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
+class Driven:
     """Open loop: changes are due by a schedule, in random order over the arms, and latency counts from when due."""
-    latencies: list[dict[str, list[float]]] = []
-    due: dict[tuple[str, str, int], tuple[int, float]] = {}
 
+    def __init__(self, arms: Sequence[str]) -> None:
+        self._arms = arms
+        self._latencies: list[dict[str, list[float]]] = []
+        self._due: dict[tuple[str, str, int], tuple[int, float]] = {}
+        self._late: list[float] = []
+
+    def arrived(self, arm: str) -> Callable[[str, int, float], None]:
+        """To be called with what arrives at the target of that arm."""
+
+        def told(path: str, mark: int, now: float) -> None:
+            block, then = self._due.pop((arm, path, mark), (0, 0.0))
+            if then:
+                self._latencies[block][arm].append(now - then)
+
+        return told
+
+    async def drive(self, sides: Mapping[str, Side], seconds: float, rng: random.Random) -> None:
+        """Changes for so long."""
+        start = time.perf_counter() + 0.1
+        async with asyncio.TaskGroup() as writes:
+            for turn in range(int(seconds * RATE)):
+                for place, arm in enumerate(rng.sample(self._arms, len(self._arms))):
+                    at = start + (turn + place / len(self._arms)) / RATE
+                    await asyncio.sleep(at - time.perf_counter())
+                    self._late.append(time.perf_counter() - at)
+                    number, mark = turn % INSTANCES, turn + 1
+                    block = int((at - start) / BLOCK)
+                    while block >= len(self._latencies):
+                        self._latencies.append({each: [] for each in self._arms})
+                    path = records.path(number)
+                    self._due[arm, path, mark] = (block, at)
+                    writes.create_task(sides[arm].register([(path, sides[arm].value(number, mark))]))
+        await asyncio.sleep(REST)
+
+    def blocks(self) -> list[tuple[list[float], ...]]:
+        """The latencies of each arm in one stretch of time after the other, in milliseconds."""
+        return [tuple([sample * 1000 for sample in block[arm]] for arm in self._arms) for block in self._latencies]
+
+    def about(self, found: Sequence[Sequence[float]]) -> dict[str, Any]:
+        """What the file says beside the figures; `found`: all latencies of each arm."""
+        return {
+            "samples": [len(samples) for samples in found],
+            "lost": len(self._due),
+            "generator_late_p99_ms": P99(self._late) * 1000,
+            "changes_per_second_each": RATE,
+            **{
+                f"{name}_ms": {"p50": P50(samples), "p90": P90(samples), "p99": P99(samples), "max": max(samples)}
+                for name, samples in zip(("ours", "raw", "raw_again"), found, strict=True)
+            },
+        }
+
+
+async def measure(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
+    """The bridge beside two raw loops."""
+    driven = Driven(ARMS)
     async with AsyncExitStack() as stack:
         sides: dict[str, Side] = {}
         for prefix in ARMS:
             sides[prefix] = await stack.enter_async_context(stage.reading(prefix))
             target = await stack.enter_async_context(stage.writing(prefix))
-
-            def arrived(path: str, mark: int, now: float, prefix: str = prefix) -> None:
-                block, then = due.pop((prefix, path, mark), (0, 0.0))
-                if then:
-                    latencies[block][prefix].append(now - then)
-
-            watcher = await stack.enter_async_context(Watcher(target, arrived))
+            watcher = await stack.enter_async_context(Watcher(target, driven.arrived(prefix)))
             if prefix == ARMS[0]:
                 ours = await stack.enter_async_context(stage.bridge(prefix))
                 await populate(sides[prefix], INSTANCES)
@@ -46,36 +95,10 @@ async def measure(stage: Stage, seconds: float, rng: random.Random) -> list[Row]
                 await populate(sides[prefix], INSTANCES)
             await watcher.until(lambda watcher=watcher: len(watcher.marks) == INSTANCES)  # type: ignore[misc]
         await asyncio.sleep(REST)
+        await driven.drive(sides, seconds, rng)
 
-        late: list[float] = []
-        start = time.perf_counter() + 0.1
-        async with asyncio.TaskGroup() as writes:
-            for turn in range(int(seconds * RATE)):
-                for place, prefix in enumerate(rng.sample(ARMS, len(ARMS))):
-                    at = start + (turn + place / len(ARMS)) / RATE
-                    await asyncio.sleep(at - time.perf_counter())
-                    late.append(time.perf_counter() - at)
-                    number, mark = turn % INSTANCES, turn + 1
-                    block = int((at - start) / BLOCK)
-                    while block >= len(latencies):
-                        latencies.append({arm: [] for arm in ARMS})
-                    path = records.path(number)
-                    due[prefix, path, mark] = (block, at)
-                    writes.create_task(sides[prefix].register([(path, sides[prefix].value(number, mark))]))
-        await asyncio.sleep(REST)
-
-    blocks = [tuple([sample * 1000 for sample in block[arm]] for arm in ARMS) for block in latencies]
+    blocks = driven.blocks()
     found = [[sample for block in blocks for sample in block[arm]] for arm in range(len(ARMS))]
-    about = {
-        "samples": [len(samples) for samples in found],
-        "lost": len(due),
-        "generator_late_p99_ms": P99(late) * 1000,
-        "changes_per_second_each": RATE,
-        **{
-            f"{name}_ms": {"p50": P50(samples), "p90": P90(samples), "p99": P99(samples), "max": max(samples)}
-            for name, samples in zip(("ours", "raw", "raw_again"), found, strict=True)
-        },
-    }
     return [
         Row(
             name=f"added latency {name}",
@@ -85,7 +108,7 @@ async def measure(stage: Stage, seconds: float, rng: random.Random) -> list[Row]
             ratio=ratio([(block[0], block[1] + block[2]) for block in blocks], statistic),
             aa=ratio([(block[1], block[2]) for block in blocks], statistic),
             limit=limit,
-            about=about,
+            about=driven.about(found),
         )
         for name, statistic, limit in (("p50", P50, 1.25), ("p99", P99, 1.5))
     ]

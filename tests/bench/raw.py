@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from bridge import known
+from bridge.state import known_lines
 from tests.bench.sides import Record, Side, kind
 
 IN_FLIGHT = 64  # writes of the concurrent loop that are under way at once
@@ -22,8 +22,16 @@ BATCH = 60  # records in one transaction, as many as the bridge writes in one
 FLIGHTS = 16  # such transactions under way at once
 
 
+def translated(source: Side, target: Side) -> Callable[[str, bytes], bytes]:
+    """A record of one kind as one of the other. Stores take any bytes, and get them as they are."""
+    if source.takes_bytes and target.takes_bytes:
+        return lambda path, value: value
+    return lambda path, value: target.encode(source.decode(path, value))
+
+
 async def loop(source: Side, target: Side) -> None:
     """Copies one change after the other."""
+    made = translated(source, target)
     async for changes in source.follow():
         if not changes:
             print("ready", flush=True)
@@ -31,18 +39,19 @@ async def loop(source: Side, target: Side) -> None:
             if value is None:
                 await target.deregister([path])
             else:
-                await target.put(path, value)
+                await target.put(path, made(path, value))
 
 
 async def concurrent(source: Side, target: Side) -> None:
     """Copies changes, many at once and in any order."""
     slots = asyncio.Semaphore(IN_FLIGHT)
+    made = translated(source, target)
 
     async def copy(path: str, value: bytes | None) -> None:
         if value is None:
             await target.deregister([path])
         else:
-            await target.put(path, value)
+            await target.put(path, made(path, value))
         slots.release()
 
     async with asyncio.TaskGroup() as copies:
@@ -65,13 +74,19 @@ async def listing(source: Side, target: Side) -> None:
     print(f"done {time.perf_counter() - began} {len(found)}", flush=True)
 
 
+async def rebuild(source: Side, target: Side) -> None:
+    """Reads all that the target's place holds, and decodes it."""
+    await listing(target, source)
+
+
 async def copy(source: Side, target: Side) -> None:
     """Reads everything and writes it."""
     began = time.perf_counter()
     slots = asyncio.Semaphore(FLIGHTS)
+    made = translated(source, target)
 
     async def write(batch: list[Record]) -> None:
-        await target.put_many(batch)
+        await target.put_many([(path, made(path, value)) for path, value in batch])
         slots.release()
 
     async with asyncio.TaskGroup() as writes:
@@ -88,7 +103,7 @@ def decode(folder: str) -> None:
     found = []
     for path in Path(folder).iterdir():
         for text in path.read_bytes().splitlines():
-            found.append(known.DECODER.decode(memoryview(text)[9:]))
+            found.append(known_lines.DECODER.decode(memoryview(text)[9:]))
     print(f"done {time.perf_counter() - began}", flush=True)
 
 
@@ -96,6 +111,7 @@ ARMS: dict[str, Callable[[Side, Side], Awaitable[None]]] = {
     "loop": loop,
     "concurrent": concurrent,
     "listing": listing,
+    "rebuild": rebuild,
     "copy": copy,
 }
 

@@ -9,7 +9,10 @@ from itertools import islice
 from typing import NamedTuple
 
 SIZE = 10  # instances of a service
-_MARK = re.compile(rb'"commit":"[0-9a-f]+-(\d+)"')
+_MARK = re.compile(rb'"(?:commit":"[0-9a-f]+|[^"]*":"vm-mark)-(\d+)"')  # in the metadata, or the name of the node
+
+_BEFORE = re.compile("[/:]|%2[Ff]|[.]")
+_MADE = re.compile(r"(?<=[0-9a-f]{12})-[0-9a-f]{8}\Z")  # what a layout adds to an id that it cannot spell
 
 
 class Native(NamedTuple):
@@ -26,6 +29,13 @@ def path(number: int) -> str:
     """`service/id` of the n-th instance."""
     digest = hashlib.md5(b"%d" % number).hexdigest()
     return f"shop-{number // SIZE:05d}-api/{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
+
+
+def short(path: str) -> str:
+    """The path without what a bridge has put before the id: where it was copied from."""
+    service, _, id = path.partition("/")
+    id = _MADE.sub("", id) if "." in id else id
+    return path if not _BEFORE.search(id) else f"{service}/{_BEFORE.split(id)[-1]}"
 
 
 def native(number: int, mark: int) -> Native:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from tests.bench import machine, records
 from tests.bench.sides import Server, Side, kind
+from tests.kit.waiting import until
 from tests.servers import ports
 from tests.servers.process import Process
 
@@ -88,7 +89,7 @@ class Stage:
 
 
 class Bridge:
-    """Our daemon, with a state folder of its own that outlives its restarts."""
+    """Our daemon, with a state folder of its own that outlives its restarts; `written` is its file when it starts."""
 
     def __init__(self, stage: Stage, prefix: str, settings: dict[str, Any]) -> None:
         (self._port,) = ports.reserve(1)
@@ -96,7 +97,9 @@ class Bridge:
         name = self.process.name
         self.state = stage.folder / f"{name}.state"
         self._file = stage.folder / f"{name}.yaml"
-        written = {
+        if not kind(stage.pair.target).LOCK_TTL:
+            settings = {"seat": "source", **settings}
+        self.written: dict[str, Any] = {
             "bridge": {"id": name, "state": str(self.state), "listen": f"127.0.0.1:{self._port}"} | settings,
             "registries": {
                 "source": kind(stage.pair.source).block(stage.source.address, prefix),
@@ -112,7 +115,6 @@ class Bridge:
                 }
             ],
         }
-        self._file.write_text(json.dumps(written))
 
     async def __aenter__(self) -> Bridge:
         return self
@@ -123,8 +125,9 @@ class Bridge:
 
     async def start(self) -> float:
         """Starts it and returns the seconds until it says that it is ready."""
+        await asyncio.to_thread(self._file.write_text, json.dumps(self.written))
         began = time.perf_counter()
-        await self.process.start([sys.executable, "-m", "bridge.cli", "run", str(self._file)], self.ready)
+        await self.process.start([sys.executable, "-m", "bridge.cli.main", "run", "-f", str(self._file)], self.ready)
         return time.perf_counter() - began
 
     async def ready(self) -> bool:
@@ -177,21 +180,23 @@ class Watcher:
                         self._told(path, mark, now)
 
     async def until(self, true: Callable[[], bool], patience: float = PATIENCE) -> None:
-        """Returns when it is true of what was seen; raises TimeoutError, or the error of the watch."""
-        async with asyncio.timeout(patience):
-            while not true():
-                if self._task.done():
-                    self._task.result()
-                await asyncio.sleep(0.005)
+        """Returns when it is true of what was seen; raises AssertionError, or the error of the watch."""
+
+        def seen() -> bool:
+            if self._task.done():
+                self._task.result()
+            return true()
+
+        await until(seen, within=patience, every=0.005)
 
 
 @asynccontextmanager
-async def set_up(pair: Pair, folder: Path) -> AsyncIterator[Stage]:
+async def set_up(pair: Pair, folder: Path, arms: int = 3) -> AsyncIterator[Stage]:
     """Starts the two servers, and ends them."""
     folder.mkdir(parents=True)
     async with AsyncExitStack() as stack:
-        source = await stack.enter_async_context(kind(pair.source).server(folder, "source"))
-        target = await stack.enter_async_context(kind(pair.target).server(folder, "target"))
+        source = await stack.enter_async_context(kind(pair.source).server(folder, "source", arms))
+        target = await stack.enter_async_context(kind(pair.target).server(folder, "target", arms))
         yield Stage(pair, folder, source, target)
 
 

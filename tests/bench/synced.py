@@ -11,9 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from bridge import config, state
-from bridge.feed import Feed
-from bridge.store import Store
+from bridge.config import kinds
+from bridge.sources.feed import Feed
+from bridge.sources.store import Store
+from bridge.state import folder as state
 from tests.bench.sides import kind
 
 
@@ -22,14 +23,14 @@ async def main(name: str, address: str, prefix: str, folder: str, count: str) ->
     gc.freeze()  # as in the daemon
     gc.set_threshold(50_000, 20, 100)
     block = kind(name).block(address, prefix)
-    adapter = config.adapter(block.pop("kind"))
-    registry = adapter.create("source", msgspec.convert(block, adapter.Config), None)
+    module = kinds.adapter(block.pop("kind"))
+    registry = module.create("source", msgspec.convert(block, module.Config), None)
     with state.opened(Path(folder), "bench") as kept:
         store = Store(time.monotonic, recorder=kept.known)
         async with registry:
-            async for source in registry.scopes():
+            began = time.perf_counter()
+            async for source in registry.scopes():  # some kinds read before they know their scopes
                 view = store.view("source", source.scope)
-                began = time.perf_counter()
                 following = asyncio.create_task(Feed(source, view, time.monotonic, random.Random(1)).run())
                 while not view.synced:
                     await store.newer(store.version)

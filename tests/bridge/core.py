@@ -5,73 +5,105 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Any
 
-from adapters.memory import Memory
+from adapters.memory import Config, Memory
 from adapters.memory.server import Store as Server
-from bridge.adapter import Cause, Change, Observed, Outcome, Source
-from bridge.feed import Feed
-from bridge.holds import HeldRemoval
-from bridge.link import Link, Policy, Services
-from bridge.model import Instance, Port, ServiceName
-from bridge.reconcile import Reconciler
-from bridge.store import Seen, Store, View
+from bridge.adapter import Change, Observed, Source
+from bridge.destination.destination import Destination
+from bridge.destination.events import Event, Failed, Happened, HeldBack, Noticed, Released, Taken, Written
+from bridge.destination.reconciler import Reconciler
+from bridge.link import Link
+from bridge.model import ServiceName
+from bridge.plan.orders import UNORDERED, Ordering
+from bridge.sources.feed import Feed
+from bridge.sources.store import Store
+from bridge.sources.view import View
+from tests.kit.waiting import until
 
 
-class Ear:
-    """Remembers what it was told."""
+class Record:
+    """Remembers what happened: kind, service, instance."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, str]] = []
+        self.happened: list[Happened] = []
 
-    def written(self, outcome: Outcome, kind: str, cause: Cause | None, seen: Seen, serving: tuple[int, int]) -> None:
-        self.lines.append((kind, str(outcome.change.service), outcome.change.id))
+    def tell(self, event: Event) -> None:
+        match event:
+            case Written():
+                self._line(event.kind, event.outcome.change)
+            case Noticed():
+                self._line(f"noticed {event.kind}", event.change)
+            case Taken():
+                self._line("taken", event.change)
+            case HeldBack():
+                for one in event.ones:
+                    self._line("hold", one.removal.change)
+            case Released():
+                self._line("released" if event.goes else "no longer asked", event.one.removal.change)
+            case Failed():
+                self._line(type(event.error).__name__, event.change)
+            case Happened():
+                self.lines.append((event.kind, "", ""))
+                self.happened.append(event)
 
-    def noticed(self, change: Change, kind: str, serving: tuple[int, int]) -> None:
-        self.lines.append((f"noticed {kind}", str(change.service), change.id))
-
-    def held(self, one: HeldRemoval) -> None:
-        self.lines.append(("hold", str(one.removal.change.service), one.removal.change.id))
-
-    def released(self, one: HeldRemoval, why: str) -> None:
-        self.lines.append((why, str(one.removal.change.service), one.removal.change.id))
-
-    def failed(self, change: Any, error: Exception) -> None:
-        self.lines.append((type(error).__name__, str(change.service), change.id))
-
-    def event(self, kind: str, **about: object) -> None:
-        self.lines.append((kind, "", ""))
+    def _line(self, kind: str, change: Change) -> None:
+        self.lines.append((kind, str(change.service), change.id))
 
     def count(self, kind: str) -> int:
         return sum(line[0] == kind for line in self.lines)
 
 
 class Core:
-    """Feeds, a store and one reconciler a destination, over servers in memory."""
+    """Feeds, a store and one reconciler a destination, over servers in memory.
 
-    def __init__(self, servers: dict[str, Server], links: list[Link], owner: str = "bridge") -> None:
-        self.ear = Ear()
+    `seatless`: registries that cannot lock; `lender`: the one whose seats these borrow.
+    """
+
+    def __init__(
+        self,
+        servers: dict[str, Server],
+        links: list[Link],
+        owner: str = "bridge",
+        seatless: Collection[str] = (),
+        lender: str = "",
+        ordering: Ordering = UNORDERED,
+    ) -> None:
+        self.record = Record()
         self.rng = random.Random(1)
         self.store = Store(time.monotonic)
         self.links = links
-        self.registries = {name: Memory(name, server) for name, server in servers.items()}
+        self.registries = {
+            name: Memory(name, server, config=Config(seat=name not in seatless)) for name, server in servers.items()
+        }
         self.feeds: dict[View, Feed] = {}
         self.sources: dict[View, Source] = {}
         self.reconcilers: dict[str, Reconciler] = {}
         for to in {link.to for link in links}:
-            self.reconcilers[to] = Reconciler(
+            sink = self.registries[to].sink(owner)
+            destination = Destination(
+                name=to,
                 owner=owner,
-                destination=to,
-                sink=self.registries[to].sink(owner),
+                sink=sink,
                 links=[link for link in links if link.to == to],
                 store=self.store,
-                ear=self.ear,
+                events=self.record,
+                clock=time.monotonic,
+                frozen=lambda _: False,
+                ordering=ordering,
+            )
+            self.reconcilers[to] = Reconciler(
+                destination,
+                sink=sink,
+                seat=self.registries[to if to not in seatless else lender or to].seat(owner, to),
+                store=self.store,
+                events=self.record,
                 clock=time.monotonic,
                 rng=self.rng,
                 second_opinion=self._read,
-                relist=lambda view: self.feeds[view].relist(),
+                relist=lambda view, reason: self.feeds[view].relist(reason),
             )
 
     async def _read(self, view: View, name: ServiceName) -> Observed:
@@ -103,33 +135,3 @@ class Core:
                 and all(one.idle and one.role in ("writer", "observing") for one in self.reconcilers.values())
             )
         )
-
-
-async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Returns when it is true; raises TimeoutError."""
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
-def link(to: str = "target", *froms: str, **fields: Any) -> Link:
-    """A sync link for everything."""
-    return Link(
-        **{
-            "name": f"{'-'.join(froms or ('source',))}-to-{to}",
-            "from_": froms or ("source",),
-            "to": to,
-            "policy": Policy.SYNC,
-            "services": Services(include=("*",)),
-            **fields,
-        }
-    )
-
-
-def instance(id: str, address: str = "", port: int = 8080, **fields: Any) -> Instance:
-    """An instance of an address of its own."""
-    number = int("".join(c for c in id if c.isdigit()) or 1)
-    return Instance(id, address or f"192.0.2.{number % 250}", (Port(port, "http", "http"),), **fields)
-
-
-PAY = ServiceName("pay")

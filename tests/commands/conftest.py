@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.natives import Folder
-from tests.running import Bridge
+from tests.kit.natives import Folder
+from tests.kit.running import Bridge
 
 
 class Pair(NamedTuple):

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from bridge import config
-from bridge.model import Instance
-from bridge.secrets import Scrub, without_tool, written_by
+from bridge.config import json_schema
+from bridge.config.registries import FOREIGN
+from bridge.model import Instance, Traits
+from bridge.sources.scrub import Scrub, as_written, written_by
 from tests.commands.conftest import Pair
-from tests.running import until
+from tests.kit.waiting import until
 
-SCRUB = Scrub(("*token*",), config.FOREIGN)
+SCRUB = Scrub(("*token*",), FOREIGN)
 
 
 @pytest.mark.parametrize(
@@ -32,13 +33,13 @@ def test_marks_are_taken_away_and_their_tool_is_remembered(
     clean = SCRUB(Instance("i1", "192.0.2.1", metadata=metadata, tags=tuple(tags)))
     assert (clean.metadata, clean.tags, written_by(clean)) == (kept, kept_tags, tool)
     assert SCRUB(clean) is clean
-    assert without_tool(clean).native == {}
+    assert as_written(clean, Traits(frozenset())).native == {}
 
 
 def test_what_has_no_mark_stays_the_very_same() -> None:
     instance = Instance("i1", "192.0.2.1", metadata={"team": "pay"}, tags=("blue", "a=b"))
     assert SCRUB(instance) is instance
-    assert without_tool(instance) is instance
+    assert as_written(instance, Traits(frozenset())) is instance
 
 
 def synced(pair: Pair) -> None:
@@ -82,7 +83,7 @@ async def test_a_registry_may_follow_and_the_marks_stay_behind(pair: Pair) -> No
     assert {row["registry"]: row["foreign"] for row in check["registries"]}["inventory"] == {"nacos-sync": 1}
 
 
-async def test_what_a_tool_takes_over_leaves_by_its_source_word_and_not_at_once_by_the_file(pair: Pair) -> None:
+async def test_what_a_tool_takes_over_leaves_when_its_source_says_so(pair: Pair) -> None:
     synced(pair)
     pair.bridge.registries["inventory"]["foreign_sync"] = "follow"
     pair.bridge.write()
@@ -103,5 +104,5 @@ async def test_another_word_is_refused_where_it_stands(pair: Pair) -> None:
     ran = await pair.bridge.isthmus("check")
     assert ran.code == 2
     assert "registries.inventory.foreign_sync" in ran.err
-    for registry in config.schema()["properties"]["registries"]["additionalProperties"]["oneOf"]:
+    for registry in json_schema.schema()["properties"]["registries"]["additionalProperties"]["oneOf"]:
         assert registry["properties"]["foreign_sync"]["enum"] == ["follow", "ignore"]

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.commands.conftest import Pair
-from tests.natives import LEDGER, Etcd, Folder, key, record
-from tests.running import Bridge, until
+from tests.kit.natives import LEDGER, Etcd, Folder, key, record
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
 from tests.servers.etcd import Etcd as Server
 
 LINK = "inventory-to-core"
@@ -72,11 +73,11 @@ async def test_what_an_old_owner_wrote_is_taken_over_without_a_removal(site: Sit
             ("pay-api", "i2", "old"),
             ("pay-db", "d1", "old"),
         ]
-        assert history == []
+        assert await history.caught_up() == []
         assert (await site.new.isthmus("adopt", LINK, "--owner", "old", "--yes")).code == 0
         assert await site.owners() == {"new"}
         await run_once(site.new)
-        assert len(history) == 3
+        assert len(await history.caught_up()) == 3
         assert all(event.value for event in history)
     assert await site.core.records() == before
     async with site.new:
@@ -94,10 +95,10 @@ async def test_nothing_is_taken_over_while_a_daemon_of_either_owner_writes(site:
         await until(lambda: copied(site), "all is there")
         refused = await site.new.isthmus("adopt", LINK, "--owner", "old", "--yes")
         assert refused.code == 1
-        assert "stop it first" in refused.err
+        assert "stop it on every host" in refused.err
         refused = await site.old.isthmus("release", LINK, "--yes")
         assert refused.code == 1
-        assert "stop it first" in refused.err
+        assert "stop it on every host" in refused.err
         assert await site.owners() == {"old"}
         assert await daemon.stop() == 0
     async with site.new as daemon:
@@ -173,7 +174,7 @@ async def test_in_a_folder_a_release_and_an_adoption_are_inverse(pair: Pair) -> 
 
 
 @pytest.mark.parametrize(("old", "new"), [("a", "b"), ("b", "a")])  # of two files with one id, the first by name counts
-async def test_in_a_folder_another_bridges_records_are_taken_over_and_nobody_sees_them_gone(
+async def test_in_a_folder_another_bridges_records_are_adopted_without_a_gap(
     pair: Pair, folder: Path, old: str, new: str
 ) -> None:
     link = {**pair.bridge.links[0], "services": {"include": ["*"]}}
@@ -189,7 +190,7 @@ async def test_in_a_folder_another_bridges_records_are_taken_over_and_nobody_see
         async with theirs:
             await until(theirs.writes)
             refused = await ours.isthmus("adopt", "inventory-to-cluster", "--owner", old, "--yes")
-            assert (refused.code, "stop it first" in refused.err) == (1, True)
+            assert (refused.code, "stop it on every host" in refused.err) == (1, True)
             await theirs.stop()
         taken = await ours.isthmus("adopt", "inventory-to-cluster", "--owner", old, "--yes", "-o", "json")
         assert (taken.code, len(taken.json["adopt"]), taken.json["failed"]) == (0, 5, []), taken.err

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import cast
 
 from tests.commands.conftest import Pair
-from tests.natives import Etcd as Natives
-from tests.running import Bridge, until
+from tests.kit.natives import Etcd as Natives
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
 from tests.servers import ports
 from tests.servers.etcd import Etcd
 
@@ -52,9 +53,17 @@ async def test_check_reaches_everything_and_says_who_answers(pair: Pair, etcd: E
     assert rows["cluster"]["version"].startswith("etcd 3.6")
     assert (rows["cluster"]["may_read"], rows["cluster"]["may_write"]) == (True, True)
     assert rows["inventory"]["services"] == 3
+    assert {(one["name"], one["settles"], one["keeps_last"]) for one in rows["cluster"]["consumers"]} == {
+        ("kratos", 0.5, True)
+    }
+    assert all(right["may"] for right in rows["cluster"]["rights"])
     table = await pair.bridge.isthmus("check")
     assert table.code == 0
     assert "REGISTRY" in table.out and "etcd 3.6" in table.out
+    said = " ".join(table.out.split())
+    assert "may read /microservices/, read and write /microservices/ and /isthmus/" in said
+    assert "kratos: follows within 0.5 s: a watch; the last instance is called on for ever" in said
+    assert "a transaction has at most 60 changes" in said
 
 
 async def test_check_writes_nothing(pair: Pair, etcd: Etcd) -> None:
@@ -65,6 +74,17 @@ async def test_check_writes_nothing(pair: Pair, etcd: Etcd) -> None:
         assert (await pair.bridge.isthmus("check")).code == 0
         assert (await pair.bridge.isthmus("plan")).code == 3
         assert await natives.revision() == before
+
+
+async def test_check_counts_the_endpoints_that_only_kratos_can_say(pair: Pair, etcd: Etcd) -> None:
+    pair.bridge.registries["inventory"] = etcd_block(etcd)
+    pair.bridge.write()
+    urls = ["grpc://192.0.2.9:9000", "tcp://:47946"]
+    record = json.dumps({"id": "i1", "name": "pay-api", "version": "", "metadata": None, "endpoints": urls})
+    async with Natives(etcd.address) as natives:
+        await natives.put("/microservices/pay-api/i1", record)
+        (link,) = (await pair.bridge.isthmus("check", "-o", "json")).json["links"]
+    assert link["lost"] == {"endpoints of other hosts, or without one": 1}
 
 
 async def test_check_counts_what_is_lost_in_translation(pair: Pair, etcd: Etcd) -> None:
@@ -165,7 +185,7 @@ async def test_what_is_out_of_reach_is_not_called_absent(pair: Pair) -> None:
     assert "no services that can be seen" in (await pair.bridge.isthmus("services")).out
 
 
-async def test_diff_compares_field_by_field_and_leaves_out_what_the_second_cannot_hold(pair: Pair, etcd: Etcd) -> None:
+async def test_diff_compares_each_field_but_those_that_the_second_cannot_hold(pair: Pair, etcd: Etcd) -> None:
     pair.bridge.registries["cluster"] = etcd_block(etcd)
     pair.bridge.links[0]["services"] = {"include": ["*"]}
     pair.bridge.write()
@@ -186,6 +206,43 @@ async def test_diff_compares_field_by_field_and_leaves_out_what_the_second_canno
     table = (await pair.bridge.isthmus("diff", "inventory", "cluster")).out
     assert table.splitlines()[-1].split() == ["pay-api", "i2", "only", "in", "inventory", "192.0.2.2:9000", "-"]
     assert (await pair.bridge.isthmus("diff", "inventory", "nowhere")).code == 2
+
+
+async def test_one_service_is_shown_side_by_side_whatever_its_name_there(pair: Pair, etcd: Etcd) -> None:
+    pair.bridge.registries |= {"cluster": etcd_block(etcd), "spare": etcd_block(etcd, prefix="/spare/")}
+    pair.bridge.links[0] |= {"rename": "new-{name}"}
+    pair.bridge.write()
+    async with Natives(etcd.address) as natives:
+        assert (await pair.bridge.isthmus("run", "--once")).code == 0
+        await natives.register("new-pay-api", "native", "192.0.2.99")
+        await natives.register("new-shop", "other", "192.0.2.98")
+        for name in ("pay-api", "new-pay-api"):
+            ran = await pair.bridge.isthmus("services", name, "-o", "json")
+            assert ran.code == 0, ran.err
+            places = {row["place"]: row for row in ran.json["places"]}
+            assert places["inventory"]["services"] == ["pay-api"]
+            assert places["cluster"]["services"] == ["new-pay-api"]
+            assert (places["cluster"]["natives"], places["cluster"]["owners"]) == (1, {"b1": 3})
+            assert places["spare"]["services"] == []
+            rows = {row["instance"].partition(":")[0]: row["at"] for row in ran.json["instances"]}
+            assert rows["192.0.2.1"]["inventory"][0]["owner"] is None
+            assert rows["192.0.2.1"]["cluster"][0]["owner"] == "b1"
+            assert rows["192.0.2.99"].keys() == {"cluster"}
+        table = (await pair.bridge.isthmus("services", "pay-api")).out
+        heads = [line.split() for line in table.splitlines() if line.startswith("INSTANCE")]
+        assert heads == [["INSTANCE", "INVENTORY", "CLUSTER"]]
+    ran = await pair.bridge.isthmus("services", "nobody")
+    assert (ran.code, ran.out) == (3, "")
+
+
+async def test_of_a_place_that_does_not_answer_nothing_is_called_absent(pair: Pair) -> None:
+    (free,) = ports.reserve(1)
+    pair.bridge.registries["cluster"] = {"kind": "etcd", "endpoints": [f"http://127.0.0.1:{free}"], "layout": "kratos"}
+    pair.bridge.write()
+    ran = await pair.bridge.isthmus("services", "pay-api")
+    ports.release([free])
+    assert ran.code == 0 and "out of reach: cluster" in ran.err
+    assert [line.split()[-1] for line in ran.out.splitlines() if line.startswith("192.0.2.1:")] == ["?"]
 
 
 async def test_services_name_owners_and_those_that_are_silent(pair: Pair, etcd: Etcd) -> None:
@@ -252,7 +309,7 @@ async def test_explain_shows_the_way_of_one_instance(pair: Pair) -> None:
     assert ran.code == 0
     assert "no pattern matches" in ran.out
     ran = await pair.bridge.isthmus("explain", "pay-api/none")
-    assert (ran.code, ran.err) == (3, "not found: pay-api/none\n")
+    assert (ran.code, ran.err) == (3, "not found: pay-api/none; `isthmus services` lists what there is\n")
 
 
 async def test_what_the_target_refused_is_explained_by_what_the_daemon_heard(pair: Pair, etcd: Etcd) -> None:
@@ -262,10 +319,10 @@ async def test_what_the_target_refused_is_explained_by_what_the_daemon_heard(pai
     pair.inventory.set("pay-api", i1=large, i2="192.0.2.2")
 
     async def explained() -> tuple[str, str]:
-        (row,) = [
-            row for row in (await bridge.isthmus("explain", "pay-api/i1", "-o", "json")).json if row["at"] == "cluster"
-        ]
-        return row["what"], row["why"]
+        """What is said of it at the target; nothing as long as that is read anew."""
+        rows = (await bridge.isthmus("explain", "pay-api/i1", "-o", "json")).json
+        said = [(row["what"], row["why"]) for row in rows if row["at"] == "cluster"]
+        return said[0] if said else ("", "")
 
     async with pair.bridge as bridge:
 
@@ -288,7 +345,11 @@ async def test_what_the_target_refused_is_explained_by_what_the_daemon_heard(pai
         bridge.thaw()
         bridge.links[0]["policy"] = "observe"
         await bridge.hup()
-        assert (await explained())[0] == "parked"
+
+        async def is_parked() -> bool:
+            return (await explained())[0] == "parked"
+
+        await until(is_parked, "the refusal outlives the reload")
         pair.inventory.set("pay-api", i1={**large, "version": "v2"}, i2="192.0.2.2")
 
         async def is_new() -> bool:

@@ -16,8 +16,9 @@ import yaml
 
 from tests.commands.conftest import Pair
 from tests.conftest import StartEtcd
-from tests.natives import Etcd as Natives
-from tests.running import ROOT, Bridge, until
+from tests.kit.natives import Etcd as Natives
+from tests.kit.running import ROOT, Bridge
+from tests.kit.waiting import until
 from tests.servers import ports
 
 STOP_TIME = 5.0  # seconds: what the product promises
@@ -96,7 +97,6 @@ async def test_the_metrics_have_the_names_that_the_alerts_ask_for(pair: Pair) ->
         assert status == 200
         rules = yaml.safe_load((ROOT / "deploy/alerts/isthmus.yaml").read_text())["groups"][0]["rules"]
         wanted = {name for rule in rules for name in re.findall(r"isthmus_[a-z_]+", rule["expr"])}
-        assert len(rules) == 5
         has = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
         assert {name for name in wanted if name not in has and name.removesuffix("_total") not in has} == set()
         assert 'isthmus_link_changes_total{kind="add",link="inventory-to-cluster"} 5.0' in text

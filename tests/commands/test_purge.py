@@ -9,9 +9,10 @@ from typing import NamedTuple
 import pytest
 
 from tests.commands.conftest import Pair
-from tests.natives import Etcd as Natives
-from tests.natives import key
-from tests.running import Bridge
+from tests.kit.natives import Etcd as Natives
+from tests.kit.natives import key
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
 from tests.servers.etcd import Etcd
 
 
@@ -57,7 +58,7 @@ async def test_without_yes_only_the_plan_is_shown(purged: Purged) -> None:
 
 async def test_what_is_ours_goes_and_the_last_that_serve_are_spared(purged: Purged) -> None:
     ran = await purged.bridge.isthmus("purge", "cluster", "--yes")
-    assert ran.code == 0, ran.err
+    assert ran.code == 3, ran.err  # something was spared
     assert "spared: pay-db" in ran.out and "i1" in ran.out
     assert await purged.keys() == {NATIVE, *DB}
     ran = await purged.bridge.isthmus("purge", "cluster", "--yes")
@@ -67,9 +68,31 @@ async def test_what_is_ours_goes_and_the_last_that_serve_are_spared(purged: Purg
     assert await purged.natives.halves() == []
     lines = (await purged.bridge.isthmus("log", "-o", "json")).json
     assert [line["reason"] for line in lines if line["kind"] == "purge"] == [
+        "cluster: 3 entries of b1 are to be removed",  # on the disk before anything is done
         "cluster: 3 entries of b1 removed",
+        "cluster: 2 entries of b1 are to be removed",
         "cluster: 2 entries of b1 removed",
     ]
+
+
+async def test_where_everything_goes_nothing_of_the_bridge_is_left_behind(purged: Purged) -> None:
+    async def own() -> set[str]:
+        return {one.key.decode() for one in await purged.natives.below("/isthmus/")}
+
+    async def noted() -> bool:
+        return any(place.startswith("/isthmus/note/") for place in await own())
+
+    async with purged.bridge:
+        await until(noted, "it writes, and leaves a note")
+    ran = await purged.bridge.isthmus("purge", "cluster", "--yes")
+    assert ran.code == 3
+    assert "stays: 2 entries: they are the only serving entries" in ran.out
+    assert "stays: note and lock of b1" in ran.out
+    assert await noted()
+    ran = await purged.bridge.isthmus("purge", "cluster", "--including-last", "--yes")
+    assert ran.code == 0, ran.err
+    assert [line for line in ran.out.splitlines() if line.startswith("stays")] == []
+    assert await own() == set()
 
 
 async def test_it_is_refused_while_a_daemon_writes_there(purged: Purged) -> None:
@@ -89,7 +112,7 @@ async def test_orphans_are_what_no_link_of_the_file_leads_to(purged: Purged) -> 
     purged.bridge.links.clear()
     purged.bridge.write()
     ran = await purged.bridge.isthmus("purge", "cluster", "--orphans", "--yes", "-o", "json")
-    assert ran.code == 0
+    assert ran.code == 3
     assert {row["service"] for row in ran.json["removes"]} == {"pay-api"}
     assert [row["service"] for row in ran.json["spared"]] == ["pay-db"]
 
@@ -118,7 +141,7 @@ async def test_one_link_or_another_owner_is_purged_alone(purged: Purged, folder:
 
 async def test_what_a_native_wrote_over_is_not_ours_to_purge(purged: Purged) -> None:
     await purged.natives.register("pay-api", "i1", "192.0.2.77")
-    assert (await purged.bridge.isthmus("purge", "cluster", "--yes")).code == 0
+    assert (await purged.bridge.isthmus("purge", "cluster", "--yes")).code == 3
     assert await purged.keys() == {NATIVE, "pay-api/i1", *DB}
     assert "192.0.2.77" in (await purged.natives.records())[key("pay-api", "i1")]
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bridge.adapter import Registry, Sink, Source
-from tests.conformance.lab import BRIDGE, OTHER, Kind, Lab, need, source_of, speaking
+from bridge.adapter import Registry, Source
+from tests.conformance.lab import BRIDGE, OTHER, Kind, Lab, need, seated, source_of, speaking
 from tests.conformance.labs import KINDS
 from tests.conftest import provided
+from tests.kit.seated import Seated
 from tests.servers import etcd, zookeeper
 from tests.servers.etcd import Etcd
 from tests.servers.zookeeper import ZooKeeper
@@ -54,7 +55,14 @@ def _marked(name: str) -> Any:
 _OF_THREE = ("etcd_cluster", "zookeeper_ensemble")
 
 
-@pytest.fixture(params=[_marked(name) for name in KINDS])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Binds each suite (its module's PART) to the kinds of registry that have that part."""
+    if "kind" in metafunc.fixturenames:
+        names = [name for name, kind in KINDS.items() if metafunc.module.PART in kind.parts]
+        metafunc.parametrize("kind", [_marked(name) for name in names], indirect=True)
+
+
+@pytest.fixture
 def kind(request: pytest.FixtureRequest) -> tuple[Kind, object]:
     """A kind of registry, and its server where it has one."""
     chosen = KINDS[request.param]
@@ -65,7 +73,7 @@ def kind(request: pytest.FixtureRequest) -> tuple[Kind, object]:
 async def lab(kind: tuple[Kind, object], tmp_path: Path) -> AsyncIterator[Lab]:
     chosen, server = kind
     async with chosen.open(server, tmp_path) as lab:
-        with speaking(lab.form):
+        with speaking(lab.form, chosen.patience):
             yield lab
 
 
@@ -76,23 +84,22 @@ async def registry(lab: Lab) -> AsyncIterator[Registry]:
 
 
 @pytest_asyncio.fixture
-async def source(registry: Registry) -> Source:
+async def source(kind: tuple[Kind, object], registry: Registry) -> Source:
+    if "source" not in kind[0].parts:
+        pytest.skip("it has a suite of its own for what it reads")
     return await source_of(registry)
 
 
 @pytest_asyncio.fixture
-async def sink(lab: Lab, registry: Registry) -> AsyncIterator[Sink]:
+async def sink(lab: Lab, registry: Registry) -> AsyncIterator[Seated]:
     """The destination side, and the lock held."""
     need(lab, "write")
-    sink = registry.sink(BRIDGE)
-    async with sink.writer():
+    async with seated(lab, registry, BRIDGE) as sink:
         yield sink
 
 
 @pytest_asyncio.fixture
-async def other(lab: Lab) -> AsyncIterator[Sink]:
+async def other(lab: Lab) -> AsyncIterator[Seated]:
     """Another bridge at work in the same store."""
-    async with lab.registry() as registry:
-        sink = registry.sink(OTHER)
-        async with sink.writer():
-            yield sink
+    async with lab.registry() as registry, seated(lab, registry, OTHER) as sink:
+        yield sink

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import pytest
 
-from bridge.adapter import Change, Entry, Held, Listing, Observed, Outcome, Registry, Sink, Source, Synced
+from bridge.adapter import Change, Entry, Held, Listing, Observed, Outcome, Registry, Source, Synced
 from bridge.errors import IsthmusError
 from bridge.model import Instance, Mark, Port, Service, ServiceName
-
-DEADLINE = 30.0  # seconds after which what is waited for will not come
+from tests.kit import waiting
+from tests.kit.seated import Seated
+from tests.kit.waiting import DEADLINE, Condition
 
 BRIDGE = "bridge-a"
 OTHER = "bridge-b"
 PAY = ServiceName("pay")
 CART = ServiceName("cart")
 
-Can = Literal["change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt"]
+Can = Literal["change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose"]
 
 
 Form = Callable[[ServiceName, Instance], Instance]
@@ -32,6 +33,7 @@ class Lab(Protocol):
 
     change: a record says more than its key does, and may be another one under the same key.
     write: it is no registry that is only read. lease: entries can die with their writer.
+    loose: the ledger is beside the records, so that an entry of it can be left behind.
     erase: a native deletes what a bridge wrote, and leaves its ledger entry.
     adopt: a bridge may take over what natives wrote.
     `form`: what the registry makes of an instance; see `instance`.
@@ -39,6 +41,10 @@ class Lab(Protocol):
 
     can: frozenset[Can]
     form: Form
+
+    def lender(self) -> Registry | None:
+        """Another client of the store whose seats it borrows; None: it has its own."""
+        ...
 
     def registry(self) -> Registry:
         """Another client of the same store; the caller enters it."""
@@ -83,11 +89,26 @@ class Lab(Protocol):
         ...
 
 
+# The suites, one module each: what a kind of registry does not have is not bound to it.
+#   source   it is read
+#   sink     it is written
+#   seat     it can lock, and its sink compares the lock
+#   natives  others than bridges write there: what they do shows as drift, and versions are compared with theirs
+#   leases   entries can die with their writer
+Part = Literal["source", "sink", "seat", "natives", "leases"]
+EVERY_PART: frozenset[Part] = frozenset({"source", "sink", "seat", "natives", "leases"})
+
+
 class Kind(NamedTuple):
-    """One binding: the fixture of its server, if it needs one, and how to open a lab on it."""
+    """One binding: the fixture of its server, if it needs one, and how to open a lab on it.
+
+    `parts`: the suites that are bound to it. `patience`: seconds after which what is waited for will not come.
+    """
 
     server: str | None
     open: Callable[[Any, Path], AbstractAsyncContextManager[Lab]]
+    parts: frozenset[Part] = EVERY_PART
+    patience: float = DEADLINE
 
 
 def need(lab: Lab, what: Can) -> None:
@@ -102,16 +123,29 @@ def as_it_is(service: ServiceName, instance: Instance) -> Instance:
 
 
 _forms: list[Form] = [as_it_is]  # the last one is in force
+_patience: list[float] = [DEADLINE]
 
 
 @contextmanager
-def speaking(form: Form) -> Iterator[None]:
-    """Inside, every `instance` has this form."""
+def speaking(form: Form, patience: float = DEADLINE) -> Iterator[None]:
+    """Inside, every `instance` has this form, and every wait of the suites this patience."""
     _forms.append(form)
+    _patience.append(patience)
     try:
         yield
     finally:
         _forms.pop()
+        _patience.pop()
+
+
+def patience() -> float:
+    """Seconds after which what is waited for will not come, at the registry of this test."""
+    return _patience[-1]
+
+
+async def until(condition: Condition, what: str = "") -> Any:
+    """Waits for a condition as long as the registry of this test may take."""
+    return await waiting.until(condition, what, within=patience())
 
 
 def instance(number: int, service: ServiceName = PAY, /, **metadata: str) -> Instance:
@@ -163,21 +197,21 @@ def adopt(service: ServiceName, before: Entry, after: Instance, owner: str = BRI
     return Change(service, after.id, before, after, mark(service, after.id, owner), adopt=True)
 
 
-async def write(sink: Sink, *changes: Change) -> list[Entry]:
+async def write(sink: Seated, *changes: Change) -> list[Entry]:
     """Apply changes that must all be made; what stands there then, without the removed."""
     outcomes = await sink.apply(changes)
     assert [outcome.error for outcome in outcomes] == [None] * len(changes)
     return [Entry(o.change.after, o.change.mark, o.version) for o in outcomes if o.change.after]
 
 
-async def refusals(sink: Sink, *changes: Change) -> list[type[Exception] | None]:
+async def refusals(sink: Seated, *changes: Change) -> list[type[Exception] | None]:
     """What each change came to: None is made."""
     outcomes: list[Outcome] = list(await sink.apply(changes))
     assert [outcome.change for outcome in outcomes] == list(changes)
     return [type(outcome.error) if outcome.error else None for outcome in outcomes]
 
 
-async def shown(sink: Sink, service: ServiceName) -> dict[str, Entry]:
+async def shown(sink: Seated, service: ServiceName) -> dict[str, Entry]:
     """What the sink holds under one name."""
     return (await sink.held([service])).services.get(service, {})
 
@@ -194,6 +228,16 @@ async def source_of(registry: Registry) -> Source:
         async for source in scopes:
             return cast(Source, source)
     raise AssertionError("no scope")
+
+
+@asynccontextmanager
+async def seated(lab: Lab, registry: Registry, bridge: str) -> AsyncIterator[Seated]:
+    """The destination side, and the lock held: the registry's own, or one that it borrows."""
+    lender = lab.lender()
+    async with lender or nullcontext():
+        sink = Seated(registry, bridge, lender.seat(bridge, registry.name) if lender is not None else None)
+        async with sink.writer():
+            yield sink
 
 
 class Watching:
@@ -234,7 +278,7 @@ class Watching:
 
     async def until(self, check: Callable[[], bool]) -> None:
         """Waits until what was said passes; a watch that ended meanwhile fails the test, unless that passes."""
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(patience()):
             while not check():
                 if self.error:
                     raise self.error
@@ -263,10 +307,3 @@ async def watching(source: Source) -> AsyncIterator[Watching]:
         await asyncio.gather(task, return_exceptions=True)
         if not task.cancelled() and (error := task.exception()):
             raise error
-
-
-async def eventually(check: Callable[[], Awaitable[bool]]) -> None:
-    """Asks again and again until it is so."""
-    async with asyncio.timeout(DEADLINE):
-        while not await check():
-            await asyncio.sleep(0.02)

@@ -12,10 +12,11 @@ from typing import Any
 from tests.adapters.etcd.lab import admin, b64
 from tests.conftest import StartEtcd
 from tests.faults.world import LIMITS, world
-from tests.natives import Etcd as Natives
-from tests.natives import Folder, key
-from tests.proxy import Proxy
-from tests.running import Bridge, steady, until
+from tests.kit.natives import Etcd as Natives
+from tests.kit.natives import Folder, key
+from tests.kit.proxy import Proxy
+from tests.kit.running import Bridge
+from tests.kit.waiting import steady, until
 from tests.servers.certificates import issue
 from tests.servers.etcd import Etcd, Tls
 
@@ -66,7 +67,7 @@ async def test_fault_42_a_flapping_instance_is_damped_and_delays_nobody(folder: 
                 await until(lambda: _there(made.target, where, made.source.truth.now[where]), "others flow", every=0.01)  # noqa: B023
                 delays.append(time.monotonic() - at)
         took = time.monotonic() - began
-        writes = [event for event in made.history if event.key == flapping]
+        writes = [event for event in await made.history.caught_up() if event.key == flapping]
         assert len(writes) <= 2 * (6 + took)  # a few are free, then it comes and goes once a second
         assert max(delays) < 2.0
         await made.in_step()

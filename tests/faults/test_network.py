@@ -6,9 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
+from bridge.retry import LONGEST_DELAY
 from tests.conftest import StartEtcd
 from tests.faults.world import FOUND_TIME, world
-from tests.running import until
+from tests.kit.waiting import until
 from tests.servers.etcd import Etcd
 
 
@@ -19,7 +20,7 @@ async def test_fault_01_an_unreachable_source_keeps_what_was_known(folder: Path,
         await until(lambda: made.reads("stale"), "the daemon says so", within=FOUND_TIME)
         (link,) = (await made.bridge.ask("status"))["links"]
         assert link["reason"] == ""
-        assert made.removals == []
+        assert await made.removals() == []
         await made.up.heal()
         await made.up.cut()  # what was dropped is lost: the streams are of no use any more
         await made.in_step()
@@ -39,16 +40,15 @@ async def test_fault_02_a_source_that_refuses_is_asked_about_once_a_second(
             writer.close()
 
         host, _, port = made.up.address.partition(":")
-        door = await asyncio.start_server(slam, host, int(port))
-        await until(lambda: made.reads("stale"), "the daemon says so", within=5.0)
-        await until(lambda: tries >= 5, "it has tried, quickly at first")
-        began, tries = time.monotonic(), 0
-        await made.change()
-        await until(lambda: tries >= 5, "it goes on trying")
-        assert time.monotonic() - began > 4.0
-        assert made.removals == []
-        door.close()
-        await door.wait_closed()
+        async with await asyncio.start_server(slam, host, int(port)):
+            await until(lambda: made.reads("stale"), "the daemon says so")
+            await until(lambda: tries >= 5, "it has tried, quickly at first")
+            began, tries = time.monotonic(), 0
+            await made.change()
+            await until(lambda: tries >= 10, "it goes on trying")
+            # Never more often than its shortest steady delay allows: a busy machine only makes it less.
+            assert time.monotonic() - began > 9 * LONGEST_DELAY / 2 - LONGEST_DELAY
+            assert await made.removals() == []
         await made.up.heal()
         await made.in_step()
 
@@ -58,7 +58,7 @@ async def test_fault_03_a_one_way_partition_is_found(folder: Path, etcd: Etcd, e
         made.up.drop("down")
         await made.change()
         await until(lambda: made.reads("stale"), "the dead watch is found", within=FOUND_TIME)
-        assert made.removals == []
+        assert await made.removals() == []
         await made.up.heal()
         await made.up.cut()
         await made.in_step()
@@ -69,7 +69,7 @@ async def test_fault_04_a_frozen_source_is_found(folder: Path, etcd_server: Star
     async with world(folder, old, etcd34) as made:
         old.freeze()
         await until(lambda: made.reads("stale"), "the dead watch is found", within=FOUND_TIME)
-        assert made.removals == []
+        assert await made.removals() == []
         old.thaw()
         await made.change()
         await made.in_step()
@@ -86,8 +86,8 @@ async def test_fault_04_a_frozen_target_is_found_and_what_waited_is_written(
         async def troubled() -> str:
             return str((await made.bridge.link())["reason"])
 
-        assert await until(troubled, "the daemon says so", within=FOUND_TIME)
-        assert await made.reads("synced")
+        assert await until(troubled, "the daemon says so", within=2 * FOUND_TIME)
+        await until(lambda: made.reads("synced"), "the source is heard all the same")
         new.thaw()
         await made.change()
         await made.in_step()

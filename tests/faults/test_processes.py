@@ -16,8 +16,9 @@ import pytest
 from tests.conftest import provided
 from tests.faults.clock import environment
 from tests.faults.world import World, world
-from tests.natives import key
-from tests.running import Bridge, steady, until
+from tests.kit.natives import key
+from tests.kit.running import Bridge
+from tests.kit.waiting import steady, until
 from tests.servers.etcd import Etcd
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system of its own: needs root")
@@ -146,9 +147,11 @@ async def test_fault_38_natives_edit_delete_and_stand_in_the_way(folder: Path, e
     async with world(folder, etcd, etcd34) as made:
         deleted = key("pay-1", "i1")
         await made.target.delete(deleted)
-        made.history[:] = [event for event in made.history if event.key != deleted]  # that removal was a native's
+        made.history[:] = [
+            event for event in await made.history.caught_up() if event.key != deleted
+        ]  # that removal was a native's
         await until(made.equal, "what a native deleted is put back")
-        made.history[:] = [event for event in made.history if event.key != deleted]
+        made.history[:] = [event for event in await made.history.caught_up() if event.key != deleted]
         # A native registers over our entry: it is its own from then on, however often it writes.
         lease = await made.target.lease(600)
         taken = key("pay-1", "i2")
@@ -165,11 +168,11 @@ async def test_fault_38_natives_edit_delete_and_stand_in_the_way(folder: Path, e
         # It goes, as stock clients do: its lease is revoked. Our copy comes back.
         await made.target.revoke(lease)
         del made.foreign[taken]
-        made.history[:] = [event for event in made.history if event.key != taken]
+        made.history[:] = [event for event in await made.history.caught_up() if event.key != taken]
         await made.in_step()
 
 
-async def test_fault_38_a_write_that_is_under_way_spares_the_native_who_came_before_it(
+async def test_fault_38_a_write_under_way_spares_the_native_who_came_before_it(
     folder: Path, etcd: Etcd, etcd34: Etcd
 ) -> None:
     async with world(folder, etcd, etcd34) as made:
@@ -264,12 +267,12 @@ async def test_fault_44_of_two_daemons_one_writes_and_the_other_takes_over(
         second = Bridge(folder, made.bridge.registries, made.bridge.links, name="second")
         async with second:
             assert (await second.link())["role"] == "standby"
-            before = len(made.history)
+            before = len(await made.history.caught_up())
             await made.change(10)
             await made.in_step()
             # Quiet afterwards: nobody undoes what the other did.
             await steady(made.target.versions, 1.0)
-            assert len(made.history) - before <= 12
+            assert len(await made.history.caught_up()) - before <= 12
             await made.bridge.stop()  # gives its lock back
             await until(second.writes, "the second one takes over at once", within=5.0)
             await made.change(10)
@@ -319,7 +322,7 @@ async def test_fault_46_a_rename_of_every_service_adds_before_it_removes(
             return sum(where.startswith(key("v2-", "")[:-1]) for where in await made.target.records()) == len(before)
 
         await until(renamed, "everything stands under its new name")
-        assert made.removals == []
+        assert await made.removals() == []
 
         async def held() -> bool:
             return [(one["cause"], one["instances"]) for one in await made.bridge.holds()] == [("config", len(before))]
@@ -331,4 +334,4 @@ async def test_fault_46_a_rename_of_every_service_adds_before_it_removes(
             return not before & (await made.target.records()).keys()
 
         await until(gone, "approved, and gone")
-        made.history.clear()  # those removals were the operator's word
+        (await made.history.caught_up()).clear()  # those removals were the operator's word

@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.natives import Etcd as Natives
-from tests.natives import Event, backward, key, record, wrongful
-from tests.proxy import Proxy
-from tests.running import Bridge, until
+from tests.kit.natives import Etcd as Natives
+from tests.kit.natives import History, backward, key, record, wrongful
+from tests.kit.proxy import Proxy
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
 from tests.servers.etcd import Etcd
 
 LIMITS = {"confirm_event": "1s", "confirm_absence": "1s"}  # the rest as users have it
@@ -27,7 +28,7 @@ class World:
         self.up = up
         self.down = down
         self.bridge = bridge
-        self.history: list[Event] = []
+        self.history: History
         self.foreign: dict[str, tuple[bytes, int]] = {}
         self._count = 0
         self.lease = 0
@@ -74,14 +75,13 @@ class World:
         scopes = await self.bridge.scopes()
         return bool(scopes["old"]["state"] == "synced" and scopes["old"]["instances"] == len(self.source.truth.now))
 
-    @property
-    def removals(self) -> list[str]:
-        """The keys that were removed at the target, in order."""
-        return [event.key for event in self.history if event.value is None]
+    async def removals(self) -> list[str]:
+        """The keys that have been removed at the target by now, in order."""
+        return [event.key for event in await self.history.caught_up() if event.value is None]
 
     async def judge(self) -> None:
         """I1, I3, I4, and no half-written group."""
-        assert wrongful(self.history, self.source.truth) == []
+        assert wrongful(await self.history.caught_up(), self.source.truth) == []
         assert backward([event for event in self.history if event.key not in self.foreign]) == []
         assert await self.target.halves() == []
         now = {kv.key.decode(): (kv.value, kv.mod_revision) for kv in await self.target.below()}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests import stock
-from tests.adapters.zookeeper.lab import Native
 from tests.conftest import StartEtcd
 from tests.kill.fleet import GUARD, Fleet
-from tests.natives import Etcd, backward, wrongful
-from tests.running import Bridge, until
+from tests.kit import stock
+from tests.kit.natives import Etcd, Kazoo, backward, wrongful
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
 from tests.servers.zookeeper import ZooKeeper
 
 CHANGES = 40  # for each kill
@@ -32,6 +32,7 @@ def chain(folder: Path, source: str, between: str, target: str) -> Bridge:
             "kind": "zookeeper",
             "hosts": [between],
             "layout": "curator",
+            "payload": "map",
             "protocol": "grpc",
             "session_timeout": 2.0,
         },
@@ -53,7 +54,7 @@ async def test_a_daemon_that_is_killed_between_two_hops_removes_nothing_that_liv
     async with AsyncExitStack() as open:
         source = await open.enter_async_context(Etcd(old.address))
         target = await open.enter_async_context(Etcd(new.address))
-        native = await open.enter_async_context(Native(zookeeper.address))
+        native = await open.enter_async_context(Kazoo(zookeeper.address))
         # A native of the registry between stands among the copies, and is copied on.
         _, value = stock.record("curator", "pay-0", stock.Native("native", "192.0.2.250", 9000))
         await native.register(FOREIGN, value.decode())
@@ -80,7 +81,7 @@ async def test_a_daemon_that_is_killed_between_two_hops_removes_nothing_that_liv
         await until(equal, "all is equal in the end", within=60.0)
         await until(daemon.rests, "nothing is left to do")
         assert plain(await source.records()) == plain(source.truth.now)
-        assert wrongful(history, source.truth) == []
+        assert wrongful(await history.caught_up(), source.truth) == []
         assert backward([event for event in history if not event.key.endswith("/native")]) == []
         assert await target.halves() == []
         assert await native.do(halves, native) == []
@@ -93,7 +94,7 @@ def plain(records: dict[str, str]) -> dict[str, dict[str, object]]:
     return {where: json.loads(value) | {"version": ""} for where, value in records.items()}
 
 
-def halves(native: Native) -> list[str]:
+def halves(native: Kazoo) -> list[str]:
     """Ledger nodes without the data that they speak of: what a torn write would leave."""
     found = []
     for service in native.zk.get_children("/isthmus/ledger/services"):

@@ -1,4 +1,4 @@
-"""A daemon that was stopped and wakes up writes nothing once another one has its lock (fencing, fault 9 and 44)."""
+"""A daemon that was stopped and wakes up writes nothing once another one has its lock (safety faults 9 and 44)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 
 from tests.conftest import StartEtcd
 from tests.kill.fleet import Fleet, bridge
-from tests.natives import Etcd, backward, wrongful
-from tests.running import Bridge, until
+from tests.kit.natives import Etcd, backward, wrongful
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
 
 CHANGES = 40  # in each round, before, while and after the daemon is stopped
 
 
-@pytest.mark.parametrize("freezes", [10, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("freezes", [4, pytest.param(200, marks=pytest.mark.soak)])
 @pytest.mark.timeout(1800)
 async def test_a_stopped_daemon_that_wakes_writes_nothing(
     folder: Path, etcd_server: StartEtcd, seed: int, freezes: int
@@ -39,7 +40,7 @@ async def test_a_stopped_daemon_that_wakes_writes_nothing(
                     changing = asyncio.create_task(fleet.change(CHANGES, 0.3))
                     await asyncio.sleep(rng.random() * 0.3)
                     writer.freeze()
-                    if number == 0 and freezes > 10:
+                    if number == 0 and freezes > 4:
                         await until(silent.writes, "the lock's lease ends by itself")
                     else:
                         await target.expire_lock()
@@ -52,7 +53,7 @@ async def test_a_stopped_daemon_that_wakes_writes_nothing(
                     await until(lambda: stands_by(writer), "it knows that it is the writer no more")
                     await waking
                     await until(lambda: has_heard(writer, source), "it has heard everything, and what it might write")
-                    assert [event for event in history if event.revision > mark] == []
+                    assert [event for event in await history.caught_up() if event.revision > mark] == []
                     assert await has_said(target, silent)
                     # The lock goes back, and what waited flows.
                     silent.freeze()
@@ -61,7 +62,7 @@ async def test_a_stopped_daemon_that_wakes_writes_nothing(
                     silent.thaw()
                     await until(lambda: stands_by(silent), "the other one knows it too")
                     await until(lambda: equal(source, target), "all is equal", within=60.0)
-            assert wrongful(history, source.truth) == []
+            assert wrongful(await history.caught_up(), source.truth) == []
             assert backward(history) == []
             assert await target.halves() == []
 
@@ -71,7 +72,7 @@ async def stands_by(daemon: Bridge) -> bool:
 
 
 async def has_said(target: Etcd, daemon: Bridge) -> bool:
-    notes = (await target.records("/isthmus/desk/b1/")).values()
+    notes = (await target.records("/isthmus/note/b1/")).values()
     return [json.loads(note)["writer"]["pid"] for note in notes] == [daemon.process.pid]
 
 

@@ -7,13 +7,30 @@ import json
 import msgspec
 import pytest
 
-from bridge.model import Health, Instance, Port, ServiceName
-from mappings import curator, dubbo2, gomicro, hostport, jackson, kitex, kratos, spring
+from bridge.model import LOST, Health, Instance, Port, ServiceName
+from mappings import curator, dubbo2, gomicro, kitex, kratos, spring
+from mappings.common import curator_record, hostport
 from mappings.pairs import LAYOUTS
 from tests.mappings.layouts import read
 
 USER = ServiceName("user")
 PLAIN = Instance("i1", "10.0.0.7", (Port(8080, "grpc", "grpc"),))
+
+
+@pytest.mark.parametrize("layout", ["grpc", "kratos", "curator", "spring"])
+def test_ids_with_slashes_are_one_level_of_a_key_and_stay_apart(layout: str) -> None:
+    """As all of Consul's have."""
+    module = LAYOUTS[layout]
+    forms = []
+    for id in ("dc1/vm/pay-1", "dc1/vm.pay-1", "dc1.vm.pay-1"):
+        form = module.canonical(USER, msgspec.structs.replace(PLAIN, id=id), module.PROTOCOL)
+        key, value = module.encode(USER, form)
+        assert module.locate(key) == (USER, form.id)
+        assert form.id.encode() in value or layout == "grpc"
+        forms.append(form.id)
+    assert len(set(forms)) == 3
+    assert forms[2] == "dc1.vm.pay-1"
+
 
 HAND_WRITTEN = [
     ("grpc", "user/i1", b'{"Op":1,"Addr":"10.0.0.7:80","Metadata":{}}'),
@@ -49,6 +66,35 @@ HAND_WRITTEN = [
         b'"payload":{"@class":"com.acme.Details","a":{"b":1.0},"c":"d"},'
         b'"registrationTimeUTC":0,"serviceType":"PERMANENT","uriSpec":{"parts":[]},"enabled":true}',
     ),
+    *[
+        (
+            "curator",
+            "user/i1",
+            b'{"name":"user","id":"i1","address":"%b","port":%b,"sslPort":%b,"payload":null,'
+            b'"registrationTimeUTC":1,"serviceType":"DYNAMIC","uriSpec":null}' % parts,
+        )
+        for parts in (
+            (b"10.0.0.7", b"9010", b"9010"),
+            (b"10.0.0.7", b"-1", b"8443"),
+            (b"10.0.0.7", b"0", b"null"),
+            (b"10.0.0.7", b"null", b"null"),
+            (b"[2001:DB8::7]", b"80", b"null"),
+        )
+    ],
+    *[
+        (
+            "spring",
+            "user/i1",
+            b'{"name":"user","id":"i1","address":"%b","port":%b,"sslPort":%b,"payload":null,'
+            b'"registrationTimeUTC":12,"serviceType":"STATIC","uriSpec":null}' % parts,
+        )
+        for parts in (
+            (b"10.0.0.7", b"9010", b"9010"),
+            (b"2001:db8::7", b"80", b"null"),
+            (b"[2001:db8::7]", b"80", b"null"),
+            (b"10.0.0.7", b"0", b"null"),
+        )
+    ],
     (
         "spring",
         "user/i1",
@@ -89,7 +135,8 @@ def test_go_sorts_keys_and_escapes_what_html_would_take(layout: str) -> None:
         ("10.0.0.7", "10.0.0.7"),
         ("2001:DB8:0::7", "2001:db8::7"),
         ("[2001:db8::7]", "2001:db8::7"),
-        ("fe80::1%eth0", "fe80::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("[FE80::1%eth0]", "fe80::1%eth0"),
         ("::ffff:10.0.0.7", "10.0.0.7"),
         ("Pay_1.example.", "Pay_1.example."),
         ("localhost", "localhost"),
@@ -103,10 +150,26 @@ def test_an_address_is_bare_and_canonical(text: str, host: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "10.0.0", "10.0.0.256", "010.0.0.1", "-a", "a-", "a..b", "a b", "a/b", "[::1", "é", "a" * 254],
+    [
+        "",
+        ".",
+        "10.0.0",
+        "10.0.0.256",
+        "010.0.0.1",
+        "-a",
+        "a-",
+        "a..b",
+        "a b",
+        "a/b",
+        "[::1",
+        "é",
+        "a" * 254,
+        "fe80::1%",
+        "fe80::1%a b",
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="neither an IP address nor a host name"):
+    with pytest.raises(ValueError, match=r"neither an IP address nor a host name|has a zone"):
         hostport.host(text)
 
 
@@ -154,10 +217,10 @@ def test_the_service_metadata_of_go_micro_never_hides_the_nodes() -> None:
 
 def test_a_users_metadata_never_becomes_the_class_of_a_payload() -> None:
     poison = msgspec.structs.replace(PLAIN, metadata={"@class": "com.acme.Evil", "a": "b"})
-    for layout, said in ((curator, jackson.MAP), (spring, jackson.SPRING)):
-        assert jackson.payload_class(layout.encode(USER, poison)[1]) == said
+    for layout, said in ((curator, curator_record.MAP), (spring, curator_record.SPRING)):
+        assert curator_record.payload_class(layout.encode(USER, poison)[1]) == said
     only = msgspec.structs.replace(PLAIN, metadata={"@class": "com.acme.Evil"})
-    assert jackson.payload_class(curator.encode(USER, only)[1]) in (jackson.MAP, None)
+    assert curator_record.payload_class(curator.encode(USER, only)[1]) in (curator_record.MAP, None)
 
 
 def test_curator_says_disabled_only_of_what_was_read_disabled() -> None:
@@ -202,3 +265,51 @@ def test_equal_parts_of_instances_are_held_once() -> None:
     one, other = (kratos.decode(USER, f"i{number}", value % (number, number), "") for number in (1, 2))
     assert one.metadata is other.metadata
     assert one.ports is other.ports
+
+
+@pytest.mark.parametrize("layout", ["curator", "spring"])
+def test_one_number_in_both_fields_is_one_port_with_tls(layout: str) -> None:
+    record = b'{"name":"user","id":"i1","address":"10.0.0.7","port":9010,"sslPort":"9010"}'
+    instance = read(layout, "user/i1", record)[2]
+    assert instance.ports == (Port(9010, "https", "http", True),)
+    (endpoint,) = json.loads(kratos.encode(USER, instance)[1])["endpoints"]
+    assert endpoint.startswith("https://10.0.0.7:9010")
+
+
+def test_spring_makes_a_uri_of_a_bracketed_ipv6_address_only() -> None:
+    """Seen with spring-cloud-zookeeper 4.3.0."""
+    text = spring.encode(USER, msgspec.structs.replace(PLAIN, address="2001:db8::7"))[1]
+    assert b'"address":"[2001:db8::7]"' in text
+    assert spring.decode(USER, "i1", text, "").address == "2001:db8::7"
+
+
+@pytest.mark.parametrize(("said", "serves"), [("false", False), ('"False"', False), ("0", False), ('"true"', True)])
+def test_curator_reads_enabled_as_jackson_does(said: str, serves: bool) -> None:
+    record = f'{{"name":"user","id":"i1","address":"10.0.0.7","port":80,"enabled":{said}}}'
+    assert read("curator", "user/i1", record.encode())[2].serving is serves
+
+
+@pytest.mark.parametrize(
+    ("metadata", "weight", "lost"),
+    [({"weight": -5}, 0.0, None), ({"weight": "abc"}, 1.0, "weight=abc (no number)"), ({"weight": None}, 1.0, None)],
+)
+def test_a_dubbo_3_instance_is_read_part_by_part(metadata: dict[str, object], weight: float, lost: str | None) -> None:
+    more = {"dubbo.endpoints": "not JSON", "up": True, "dubbo.metadata.revision": "1", **metadata}
+    payload = {"@class": curator_record.DUBBO, "metadata": more}
+    record = {"address": "10.0.0.7", "port": 20880, "payload": payload}
+    instance = read("dubbo3", "user/i1", json.dumps(record).encode())[2]
+    assert (instance.weight, instance.native.get(LOST)) == (weight, lost)
+    assert instance.metadata["up"] == "true"
+    assert [port.number for port in instance.ports] == [20880]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_one_port_of_a_curator_record_keeps_the_rest_of_it(tls: bool) -> None:
+    record = (
+        b'{"name":"user","id":"i1","address":"10.0.0.7","port":80,"sslPort":443,"payload":{"@class":"com.acme.D","k":"v"},'
+        b'"registrationTimeUTC":7,"serviceType":"STATIC","uriSpec":null}'
+    )
+    instance = read("curator", "user/i1", record)[2]
+    one = msgspec.structs.replace(instance, ports=tuple(port for port in instance.ports if port.tls is tls))
+    gone = b'"port":80' if tls else b'"sslPort":443'
+    assert curator.encode(USER, one)[1] == record.replace(gone, gone.partition(b":")[0] + b":null")

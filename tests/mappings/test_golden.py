@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from bridge.model import Health, Instance, Port, ServiceName
-from mappings import dubbo2, dubbo3, jackson
+from mappings import dubbo2, dubbo3
+from mappings.common import curator_record
 from mappings.pairs import LAYOUTS
 from tests.mappings.layouts import GOLDEN, WRITABLE, Golden, golden, read
 
@@ -77,7 +78,7 @@ EXPECTED = [
     ),
     (
         Golden("go-zero", "user/7", b"[fe80::1%eth0]:80"),
-        Instance("7", "fe80::1", (Port(80, "grpc", "grpc"),)),
+        Instance("7", "fe80::1%eth0", (Port(80, "grpc", "grpc"),)),
     ),
     (
         golden("go-micro")[0],
@@ -135,11 +136,20 @@ def test_the_versions_and_groups_of_a_dubbo_interface_are_told_apart() -> None:
 
 
 def test_a_secret_that_was_taken_out_of_metadata_is_not_in_a_dubbo_url() -> None:
-    url = "dubbo%3A%2F%2F10.0.0.7%3A20880%2Fcom.foo.Bar%3Fside%3Dprovider%26token%3Dhush%26z%3D1"
+    url = "dubbo%3A%2F%2F10.0.0.7%3A20880%2Fcom.foo.Bar%3Fside%3Dprovider%26password%3Dhush%26z%3D1"
     name, id, instance = read("dubbo2", f"com.foo.Bar/providers/{url}", b"")
     assert "hush" not in id + "".join(instance.native.values())
     scrubbed = msgspec.structs.replace(instance, metadata={"side": "provider", "z": "1"})
     assert dubbo2.encode(name, scrubbed)[0].endswith("%3Fside%3Dprovider%26z%3D1")
+
+
+@pytest.mark.parametrize("key", ["token", "default.token"])
+def test_the_token_of_a_dubbo_provider_is_copied_and_shown_nowhere(key: str) -> None:
+    url = f"dubbo%3A%2F%2F10.0.0.7%3A20880%2Fcom.foo.Bar%3Fside%3Dprovider%26{key}%3Dhush%26z%3D1"
+    name, id, instance = read("dubbo2", f"com.foo.Bar/providers/{url}", b"")
+    shown = {**instance.native, dubbo2.TRAITS.confidential: ""}
+    assert "hush" not in f"{id}{shown}{instance.metadata}"
+    assert dubbo2.encode(name, instance)[0] == f"com.foo.Bar/providers/{url}"
 
 
 def test_dubbo_children_that_are_no_providers_are_no_instances() -> None:
@@ -161,7 +171,7 @@ def test_a_dubbo_3_application_is_read_with_its_endpoints() -> None:
 def test_a_dubbo_3_instance_has_the_ports_of_its_metadata_report() -> None:
     name = ServiceName("app")
     payload = {
-        "@class": jackson.DUBBO,
+        "@class": curator_record.DUBBO,
         "metadata": {"dubbo.metadata.revision": "r1", "dubbo.metadata.storage-type": "remote"},
     }
     value = json.dumps({"address": "10.0.0.7", "port": 21099, "payload": payload}).encode()
@@ -178,7 +188,9 @@ def test_a_dubbo_3_instance_without_a_revision_serves_nobody() -> None:
 
 
 def test_the_class_of_a_payload_is_told() -> None:
-    classes = {layout: jackson.payload_class(golden(layout)[0].value) for layout in ("curator", "spring", "dubbo3")}
-    assert classes == {"curator": jackson.MAP, "spring": jackson.SPRING, "dubbo3": jackson.DUBBO}
-    assert jackson.payload_class(golden("curator")[1].value) is None
-    assert jackson.payload_class(golden("curator")[2].value) == ""
+    classes = {
+        layout: curator_record.payload_class(golden(layout)[0].value) for layout in ("curator", "spring", "dubbo3")
+    }
+    assert classes == {"curator": curator_record.MAP, "spring": curator_record.SPRING, "dubbo3": curator_record.DUBBO}
+    assert curator_record.payload_class(golden("curator")[1].value) is None
+    assert curator_record.payload_class(golden("curator")[2].value) == curator_record.TEXT

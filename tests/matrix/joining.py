@@ -1,23 +1,46 @@
-"""Bridges between places, in this process; and what became of each instance on its way."""
+"""Bridges between places, in this process; and what became of each instance on its way, by docs/layouts.md."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import yaml
 
-from bridge import config
-from bridge.engine import Engine
-from bridge.inspect import Silence
+from bridge.cli.offline import Silence
+from bridge.config import load as config
+from bridge.engine.engine import Engine
 from bridge.model import NOWHERE, Health, Instance, Service
-from mappings import pairs
+from mappings import eureka, pairs
+from tests.kit import stock
+from tests.kit.running import ROOT
+from tests.kit.waiting import until
 from tests.matrix.places import Place, Reader
-from tests.running import until
 
 QUIET = 0.4  # seconds in which an echo would have come around several times
+
+# The table of docs/layouts.md: the verdict of each pair, and what is lost, in its words.
+ROW = re.compile(r"^\| (\S+) \| (\S+) \| (\w+) \| (.*) \|$", re.M)
+TABLE: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
+    (source, target): (verdict, tuple(words.split(", ")))
+    for source, target, verdict, words in ROW.findall((ROOT / "docs/layouts.md").read_text())
+}
+CAN_DRAIN = stock.DRAINING | {"consul", "eureka", "kubernetes", "file"}
+PROTOCOLS = {name: layout.PROTOCOL for name, layout in pairs.LAYOUTS.items()} | {"eureka": eureka.PROTOCOL}
+# What readers of a layout take a health for that has no word of its own there.
+READ_AS = {
+    "eureka": {Health.DEGRADED: Health.HEALTHY, Health.UNKNOWN: Health.HEALTHY},
+    "spring": {Health.DEGRADED: Health.HEALTHY},
+}
+
+
+def takes(source: str, target: str) -> bool:
+    """Whether the file may have such a link; the table has no row for a layout and itself."""
+    verdict = TABLE[source, target][0] if source != target else pairs.pair(source, target).verdict
+    return verdict != "refused"
 
 
 @asynccontextmanager
@@ -32,7 +55,8 @@ async def bridge(
     for source, target in links:
         sources.setdefault(target, []).append(source)
     blocks = {
-        "bridge": {"id": id},
+        # Eureka has no lock of its own: that is in a store that has one.
+        "bridge": {"id": id, "seat": next(name for name, place in places.items() if place.layout != "eureka")},
         "registries": {name: place.block for name, place in places.items()},
         # Everything goes, under the limits that users have.
         "links": [
@@ -42,7 +66,7 @@ async def bridge(
     }
     path = folder / f"{id}.yaml"
     path.write_text(yaml.safe_dump(blocks))
-    async with Engine(config.load(path, {}, ephemeral=True), ear=Silence(), state=None) as engine:
+    async with Engine(config.load(path, {}, ephemeral=True), events=Silence(), state=None) as engine:
         watchdog = asyncio.create_task(engine.crashed())
         try:
             yield engine
@@ -72,11 +96,13 @@ def differences(source: str, before: Instance, target: str, after: Instance) -> 
     fields = pairs.TRAITS[source].fields - {"address", "ports", "health", "metadata"}
     lost = {field for field in fields if getattr(before, field) != getattr(after, field)}
     (one,), (other,) = before.ports, after.ports
+    # Where both say a weight in metadata each says it in its own scale, and it is compared as the weight.
+    metadata = {key: text for key, text in before.metadata.items() if key != "weight" or "weight" not in fields}
     said = {
         "address": before.address != after.address,
         "port": one.number != other.number,
-        "metadata": not before.metadata.items() <= after.metadata.items(),
-        "health": before.health is not after.health,
+        "metadata": not metadata.items() <= after.metadata.items(),
+        "health": READ_AS.get(target, {}).get(before.health, before.health) is not after.health,
         "port names": pairs.TRAITS[source].port_names and one.name != other.name,
         "protocol": one.protocol != other.protocol,
         "tls": one.tls != other.tls,
@@ -86,7 +112,7 @@ def differences(source: str, before: Instance, target: str, after: Instance) -> 
 
 def losses(source: str, before: Instance, target: str) -> set[str]:
     """What the table says that this very instance loses; what it does not have cannot be lost."""
-    said = set(pairs.pair(source, target).lost)
+    said = TABLE[source, target][1] if source != target else ()
     (port,) = before.ports
     has = {
         "id": target != "kitex" or before.id != f"{before.address}:{port.number}",
@@ -96,16 +122,23 @@ def losses(source: str, before: Instance, target: str) -> set[str]:
         "version": before.version != "",
         "tags": before.tags != (),
         "metadata": before.metadata != {},
-        "port names": port.name != port.protocol,
-        "protocol": target in pairs.LAYOUTS and port.protocol != pairs.LAYOUTS[target].PROTOCOL,
+        "port names": port.name != (PROTOCOLS.get(target) or port.protocol),
+        "protocol": port.protocol != PROTOCOLS.get(target, port.protocol),
         "tls": port.tls,
     }
     return {word for word in said if has.get(word, False)}
 
 
+def stays(source: str, instance: Instance, target: str) -> bool:
+    """Whether a link that says nothing of it leaves that instance at the target, for its health."""
+    traits = pairs.TRAITS[target]
+    return instance.serving or ((traits.has_health or source == target) and not traits.calls_unhealthy)
+
+
 def amiss(source: str, here: Service, target: str, there: Service, origin: str) -> list[str]:
     """Each native of one side must stand on the other side, once, with no more and no less than what is lost."""
-    expected, found = natives(here), copies(there, origin)
+    expected = {id: one for id, one in natives(here).items() if stays(source, one, target)}
+    found = copies(there, origin)
     faults = [f"{id} of {here.name} is not there" for id in expected.keys() - found.keys()]
     faults += [f"{id} of {here.name} is there still" for id in found.keys() - expected.keys()]
     for id in expected.keys() & found.keys():
@@ -118,8 +151,8 @@ def amiss(source: str, here: Service, target: str, there: Service, origin: str) 
     return faults
 
 
-async def right(look: Callable[[], Awaitable[list[str]]]) -> None:
-    """Waits until there is nothing amiss; says what is where that does not happen."""
+async def right(look: Callable[[], Awaitable[list[str]]], every: float = 0.05) -> None:
+    """Waits until there is nothing amiss, looking `every` so many seconds; says what is where that does not happen."""
     faults: list[str] = []
 
     async def is_right() -> bool:
@@ -127,16 +160,21 @@ async def right(look: Callable[[], Awaitable[list[str]]]) -> None:
         return not faults
 
     try:
-        await until(is_right, every=0.05)
+        await until(is_right, every=every)
     except AssertionError:
         raise AssertionError("\n".join(faults)) from None
 
 
-async def settled(engines: Sequence[Engine], places: Sequence[Place]) -> list[object]:
+async def idle(engines: Sequence[Engine]) -> bool:
+    """Whether they have nothing to do."""
+    return all(one.idle for engine in engines for one in engine.reconcilers.values())
+
+
+async def settled(rests: Callable[[], Awaitable[bool]], places: Sequence[Place]) -> list[object]:
     """Waits until nobody writes any more; fails where writes never end. The positions that stand still."""
 
     async def still() -> list[object] | None:
-        if not all(one.idle for engine in engines for one in engine.reconcilers.values()):
+        if not await rests():
             return None
         before = await positions(places)
         await asyncio.sleep(QUIET)

@@ -1,4 +1,4 @@
-"""Corners of real stores, one a registry: natives of one layout work there, behind the bridge's back."""
+"""What a registry of a test is, and the corners of etcd, ZooKeeper and the disk that are one each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kazoo.exceptions import NoNodeError
 
 from adapters.etcd import etcd_pb2 as pb
 from bridge.adapter import Registry
-from bridge.config import adapter
+from bridge.config.kinds import adapter
 from bridge.model import Service, ServiceName
-from tests import natives, stock
 from tests.conformance.lab import source_of
-from tests.stock import Native
+from tests.kit import natives, stock
+from tests.kit.stock import Native
 
 Stands = Mapping[str, tuple[bytes, object]]  # by key: the value, and what changes with every write of it
 
@@ -131,7 +131,8 @@ class Corner:
         if isinstance(self._store, EtcdStore):
             url = f"http://{self._store.address}"
             return {"kind": "etcd", "endpoints": [url], "layout": self.layout, "prefix": self._root}
-        return {"kind": "zookeeper", "hosts": [self._store.address], "layout": self.layout, "root": self._root}
+        more = {"payload": "map"} if self.layout == "curator" else {}
+        return {"kind": "zookeeper", "hosts": [self._store.address], "layout": self.layout, "root": self._root, **more}
 
     async def put(self, service: str, native: Native) -> None:
         key, value = stock.record(self.layout, service, native)
@@ -180,9 +181,9 @@ class Folder:
             "id": native.id,
             "address": native.address,
             "ports": [{"number": native.port, "name": "main", "protocol": "dubbo"}],
-            "health": "HEALTHY",
+            "health": "DRAINING" if native.draining else "HEALTHY",
             "weight": native.weight,
-            "locality": {"region": "eu", "zone": "eu-1"},
+            "locality": {"region": "eu", "zone": native.metadata.get("zone", "eu-1")},
             "version": native.version,
             "tags": ["blue"],
             "metadata": dict(native.metadata),

@@ -9,18 +9,21 @@ from pathlib import Path
 import pytest
 
 from bridge.model import Service
-from tests.matrix.conftest import NewPlace
-from tests.matrix.joining import bridge, copies, natives, read_all, right, settled
+from tests.kit.stock import Native
+from tests.matrix.conftest import Stores
+from tests.matrix.joining import bridge, copies, idle, natives, read_all, right, settled, takes
 from tests.matrix.places import Reader, reading
-from tests.stock import Native
 
 RINGS = [
     ("kratos", "curator", "go-micro"),
     ("grpc", "spring", "go-zero"),  # an id that is made of its value
     ("kitex", "file", "curator"),  # an id that is the address
     ("file", "dubbo2", "kratos"),  # one that takes Dubbo's alone: what comes from kratos stops before it
+    ("consul", "kubernetes", "eureka"),  # no ledger beside the records: the mark is in each
+    ("consul", "go-micro", "eureka"),  # one with the lock of another's store
+    ("curator", "eureka", "kubernetes"),
 ]
-SERVICE = "org.example.Orders"
+SERVICE = "orders"
 BRIDGES = ("b1", "b2", "b3")
 
 
@@ -32,11 +35,11 @@ def native(where: int, number: int) -> Native:
 @pytest.mark.parametrize("mesh", [False, True], ids=["ring", "mesh"])
 @pytest.mark.parametrize("separate", [False, True], ids=["one bridge", "three bridges"])
 @pytest.mark.parametrize("layouts", RINGS, ids="-".join)
-async def test_in_a_ring_an_instance_is_everywhere_once_and_comes_from_where_it_is_native(
-    place: NewPlace, folder: Path, layouts: tuple[str, str, str], separate: bool, mesh: bool
+async def test_in_a_ring_an_instance_is_everywhere_once_with_its_native_origin(
+    stores: Stores, folder: Path, layouts: tuple[str, str, str], separate: bool, mesh: bool
 ) -> None:
     """`mesh`: each link has one that leads back, so that everything has two ways to go."""
-    places = [place(layout) for layout in layouts]
+    places = [await stores.place(layout) for layout in layouts]
     for where, each in enumerate(places):
         for number in (1, 2, 3):
             await each.put(SERVICE, native(where, number))
@@ -61,15 +64,10 @@ async def test_in_a_ring_an_instance_is_everywhere_once_and_comes_from_where_it_
             await each.put(SERVICE, native(where, 4))
             await each.remove(SERVICE, native(where, 2).id)
         await right(look)
-        before = await settled(engines, places)
+        before = await settled(lambda: idle(engines), places)
         assert await look() == []
         assert [await each.untouched() for each in places] == [True] * 3
         assert before == [await each.position() for each in places]
-
-
-def takes(source: str, target: str) -> bool:
-    """Whether the file may have such a link."""
-    return target != "dubbo2" or source in ("dubbo2", "file")
 
 
 def shared(ways: list[tuple[int, int]], separate: bool) -> Mapping[str, list[tuple[int, int]]]:

@@ -5,9 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tests.servers import etcd, zookeeper
+from tests.servers import (
+    consul,
+    envoy,
+    etcd,
+    eureka,
+    istio,
+    kafka,
+    kcat,
+    kubernetes,
+    nginx,
+    prometheus,
+    traefik,
+    zookeeper,
+)
 from tests.servers.provide import NotProvided
 from tests.witness import apart
 
@@ -15,7 +29,19 @@ SERVERS: dict[str, Callable[[], Path]] = {
     "etcd 3.6": lambda: etcd.binary("3.6"),
     "etcd 3.4": lambda: etcd.binary("3.4"),
     "ZooKeeper 3.9": zookeeper.library,
-    "etcd3, the client": apart.python,
+    "ZooKeeper 3.9, what its admin server needs": zookeeper.admin_library,
+    "Eureka 4.3": eureka.library,
+    "Eureka 4.3 with Spring Security": partial(eureka.library, eureka.GUARDED),
+    "Kafka 4.1": kafka.library,
+    "Consul 1.20": consul.binary,
+    "Kubernetes 1.34": kubernetes.binaries,
+    "istiod of 2026-08": istio.binaries,
+    "Prometheus 2.42": prometheus.programs,
+    "Envoy 1.40": envoy.program,
+    "Traefik 3.7": traefik.program,
+    "nginx 1.22": nginx.program,
+    "kcat 1.7, a client": kcat.program,
+    **{f"{each.package}, the client": each.python for each in apart.APART},
 }
 
 

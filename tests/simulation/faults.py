@@ -9,16 +9,21 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from adapters.memory import Config, Memory
+import msgspec
+
+from adapters.memory import Memory
+from adapters.memory.seat import MemorySeat
 from adapters.memory.server import Tenure
 from adapters.memory.sink import MemorySink
-from adapters.memory.source import MemorySource
-from bridge.adapter import Change, Held, Listing, Observed, Outcome, Reach, Sink, Source, Synced
+from bridge.adapter import Change, Held, Listing, Note, Observed, Outcome, Reach, Sink, Source, Synced, Term
+from bridge.errors import Unavailable
 from bridge.model import Instance, Service, ServiceName
 
 if TYPE_CHECKING:
-    from tests.simulation.process import Process
+    from tests.simulation.client import Client
     from tests.simulation.world import Server
+
+DEAD = 6.0  # seconds after which an adapter finds that its watch is dead
 
 Word = Listing | Observed | Synced
 Spoken = tuple[Word, dict[ServiceName, dict[str, Instance]]]  # a word, and what was rightful when it was spoken
@@ -35,6 +40,7 @@ class Weather:
     lost: float = 0.0
     repeated: float = 0.0
     late: float = 0.0
+    ends: bool = False  # a watch ends without an error where it has something to say
 
     def seen(self, observed: Observed, *, fresh: bool) -> Observed:
         """What arrives of an answer."""
@@ -58,14 +64,23 @@ class Told:
     def __init__(self) -> None:
         self.listed = False
         self.services: dict[ServiceName, dict[str, Instance]] = {}
+        self.hidden = False  # another life of the store is behind the revision of the one before, and named like it
         self._newest: dict[ServiceName, int] = {}
+        self._life = ("", 0)  # incarnation, and how often the store was restored
+        self._revision = 0
 
-    def take(self, word: Word, rightful: dict[ServiceName, dict[str, Instance]]) -> None:
-        """A word is handed to the bridge; what was rightful when it was spoken."""
+    def take(self, word: Word, rightful: dict[ServiceName, dict[str, Instance]], lives: int) -> None:
+        """A word is handed to the bridge: what was rightful as it was spoken, and in which life of the store."""
         if isinstance(word, Listing):
             self._newest = {}
+            incarnation, known = self._life
+            if lives != known:
+                self.hidden = self.listed and incarnation == word.incarnation and word.revision >= self._revision
+            self._life = (word.incarnation, lives)
+            self._revision = word.revision if lives != known else max(self._revision, word.revision)
         elif isinstance(word, Observed):
             name = word.service.name
+            self._revision = max(self._revision, word.revision)
             if word.revision >= self._newest.get(name, 0):
                 self._newest[name] = word.revision
                 self._put(name, {**word.service.instances, **rightful.get(name, {})})
@@ -84,9 +99,10 @@ class Told:
 class SourceLine:
     """A source as one process sees it."""
 
-    def __init__(self, process: Process, registry: str, scope: str) -> None:
+    def __init__(self, process: Client, registry: str, scope: str) -> None:
         self.scope = scope
         self.ignored: dict[str, str] = {}
+        self.behind = None
         self._process = process
         self._at = (registry, scope)
 
@@ -94,10 +110,16 @@ class SourceLine:
         """The words of whoever answers to that name when it begins, as the weather leaves them."""
         server = self._process.world.behind[self._at]
         told = self._process.told.setdefault((server.identity, server.scope), Told())
-        words = cast(Any, MemorySource(server).watch())
+        began = self._process.world.loop.time()
+        words = cast(Any, server.source.watch())
         synced, kept = False, list[Spoken]()
         async with aclosing(words):
             async for word in words:
+                if self._process.deaf.get(server, float("-inf")) > began:
+                    await asyncio.sleep(DEAD)
+                    raise Unavailable("the watch is dead")
+                if synced and server.weather.ends:
+                    return
                 if isinstance(word, Observed):
                     name = word.service.name
                     spoken = (server.weather.seen(word, fresh=False), {name: dict(server.rightful.get(name, {}))})
@@ -106,7 +128,7 @@ class SourceLine:
                     coming = [(word, server.rightful)]
                     synced = synced or isinstance(word, Synced)
                 for one, rightful in coming:
-                    told.take(one, rightful)
+                    told.take(one, rightful, server.lives)
                     yield one
 
     def _damaged(self, server: Server, spoken: Spoken, kept: list[Spoken]) -> list[Spoken]:
@@ -128,39 +150,43 @@ class SourceLine:
     async def read(self, name: ServiceName) -> Observed:
         """The second opinion."""
         server = self._process.world.behind[self._at]
-        observed = await MemorySource(server).read(name)
+        observed = await server.source.read(name)
         return server.weather.seen(observed, fresh=True)
 
 
 class SinkLine:
     """A destination as one process sees it: a request that was sent is carried out whatever becomes of the sender."""
 
-    def __init__(self, process: Process, server: Server, inner: MemorySink) -> None:
+    def __init__(self, process: Client, server: Server, inner: MemorySink) -> None:
         self.traits = inner.traits
         self.canonical = inner.canonical
-        self.recall = inner.recall
-        self.note = inner.note
         self._process = process
         self._server = server
         self._inner = inner
 
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
         """What stands there, a little old by the time it arrives."""
+        self._process.reach(self._server)
         held = await self._inner.held(names)
         await asyncio.sleep(self._process.world.rng.random() * self._server.latency)
         return held
 
-    async def apply(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+    async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
         """Sends the changes and waits for the answer."""
         await self._process.living()
+        try:
+            self._process.reach(self._server)
+        except Unavailable as error:
+            return [Outcome(change, error=error) for change in changes]
         self._process.world.oracle.asked(self._process, self._server, changes)
-        return cast(Sequence[Outcome], await asyncio.shield(self._process.world.serve(self._carried_out(changes))))
+        sent = self._process.world.serve(self._carried_out(changes, term))
+        return cast(Sequence[Outcome], await asyncio.shield(sent))
 
-    async def _carried_out(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+    async def _carried_out(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._server.batches[task] = (self._process, list(changes))
         try:
-            outcomes = await self._inner.apply(changes)
+            outcomes = await self._inner.apply(changes, term)
             await asyncio.sleep(self._process.world.rng.random() * self._server.latency)
             return outcomes
         finally:
@@ -173,14 +199,39 @@ class SinkLine:
             async for names in words:
                 yield names
 
+
+class SeatLine:
+    """A seat as one process sees it."""
+
+    def __init__(self, process: Client, server: Server, inner: MemorySeat) -> None:
+        self._process = process
+        self._server = server
+        self._inner = inner
+
+    async def recall(self) -> Note | None:
+        """See `Seat.recall`."""
+        self._process.reach(self._server)
+        return await self._inner.recall()
+
+    async def note(self, content: bytes, before: Note | None, *, term: Term | None) -> Note:
+        """See `Seat.note`."""
+        self._process.reach(self._server)
+        return await self._inner.note(content, before, term=term)
+
+    async def leave(self, term: Term) -> None:
+        """See `Seat.leave`."""
+        self._process.reach(self._server)
+        await self._inner.leave(term)
+
     @contextlib.asynccontextmanager
-    async def writer(self) -> AsyncIterator[Tenure]:
+    async def writer(self, shard: str = "") -> AsyncIterator[Tenure]:
         """The lock, which is held by a session that outlives a process that dies without a word."""
         await self._process.living()
+        self._process.reach(self._server)
         granted: asyncio.Future[Tenure] = asyncio.get_running_loop().create_future()
         granted.add_done_callback(lambda one: one.cancelled() or one.exception())  # nobody may be left to hear it
         session = self._process.world.serve(self._session(granted))
-        self._process.sessions[self._server] = (session, granted)
+        self._process.sessions[self._server, self._inner.key] = (session, granted)
         try:
             yield await asyncio.shield(granted)
         finally:
@@ -199,9 +250,13 @@ class SinkLine:
 class Line(Memory):
     """A registry in memory as one process reaches it."""
 
-    def __init__(self, process: Process, registry: str) -> None:
-        servers = [process.world.servers[registry, scope] for scope in process.world.scopes(registry)]
-        super().__init__(registry, servers[0], *servers[1:], config=Config(health=servers[0].health))
+    def __init__(self, process: Client, registry: str) -> None:
+        world = process.world
+        servers = [world.servers[registry, scope] for scope in world.scopes(registry)]
+        if world.lender is not None and registry == world.lender.registry:
+            servers = [world.lender]
+        config = msgspec.structs.replace(servers[0].config, seat=registry not in world.seatless)
+        super().__init__(registry, servers[0], *servers[1:], config=config)
         self._process = process
 
     async def scopes(self) -> AsyncIterator[Source]:
@@ -214,6 +269,11 @@ class Line(Memory):
         server = self._process.world.servers[self.name, self._process.world.scopes(self.name)[0]]
         sink: Sink = SinkLine(self._process, server, super().sink(bridge))
         return sink
+
+    def seat(self, bridge: str, destination: str) -> Any:
+        """A line to the seat in the first scope."""
+        inner = super().seat(bridge, destination)
+        return SeatLine(self._process, cast("Server", self.store), inner) if inner is not None else None
 
     async def reach(self) -> Reach:
         """Not asked here."""

@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
 import msgspec
 
-from adapters.memory import server, sink
-from bridge import desk, echo, feed, guard, holds, plan, reconcile, route, store
-from bridge.adapter import Cause, Change, Listing, Observed
-from bridge.errors import Conflict, Unavailable
+from adapters.common import changes
+from adapters.memory import polled, server, sink
+from bridge import retry
+from bridge.adapter import Cause, Change, Listing, Observed, Returns
+from bridge.destination import apply, awake, confirm, destination, handover, note, planner, standby, writer
+from bridge.destination import reconciler as reconcile
+from bridge.engine import belief, engine
+from bridge.errors import ConfigError, Conflict, Unavailable
+from bridge.guard import additions, gate, holds, losses, windows
+from bridge.guard import limits as guard
 from bridge.model import Mark, Service
+from bridge.plan import adopt, echo, purge, route, values
+from bridge.plan import diff as plan
+from bridge.plan.causes import MOMENTARY
+from bridge.plan.evidence import evidence as evidence_of
+from bridge.sources import claims, feed, networks, view
+from bridge.state.decisions import Kind
 from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
 
@@ -48,15 +62,206 @@ def _guard_off() -> Replacements:
     return [(guard, "judge", _always(guard.GO))]
 
 
+def _question_forgets() -> Replacements:
+    def start(self: windows.Windows, key: Any, serving: int, now: float, window: float) -> int:
+        deltas = self._deltas.get(key, deque())
+        while deltas and deltas[0][0] <= now - window:
+            deltas.popleft()
+        return serving - self.net(key)
+
+    return [(windows.Windows, "start", start)]
+
+
+def _growth_hides() -> Replacements:
+    return [(losses, "STOOD", float("inf"))]
+
+
+def _emptied_by_a_timer() -> Replacements:
+    real = guard.judge
+
+    def judge(limits: Any, asked: Any, service: Any, scope: Any, whole: Any) -> Any:
+        return real(limits, asked, service, scope, whole._replace(after=whole.after + 1, stood=0))
+
+    return [(guard, "judge", judge)]
+
+
+def _timer_not_judged_again() -> Replacements:
+    real = guard.judge
+
+    def judged(self: gate.Gate, plan: Any, *about: Any) -> Any:
+        agreed = {one.change.id for one in plan.removals if self.holds.is_agreed(one)}
+        with mock.patch.object(guard, "judge", _always(guard.GO) if agreed else real):
+            return before(self, plan, *about)
+
+    before = gate.Gate._judged
+    return [(gate.Gate, "_judged", judged), (holds.Holds, "timed", _always(frozenset()))]
+
+
+def _additions_flow() -> Replacements:
+    return [(additions.Additions, "waits", _always(False))]
+
+
+def _approved_additions_used_up() -> Replacements:
+    real = gate.Gate._settle
+
+    def settle(self: gate.Gate, made: Any, judged: Any, granted: Any, now: float) -> Any:
+        return real(self, made, judged, [], now)
+
+    return [(gate.Gate, "_settle", settle)]
+
+
+def _approved_additions_stay_approved() -> Replacements:
+    return [(holds.Holds, "use", _always(None))]
+
+
+def _blank_polls_count() -> Replacements:
+    return [(polled, "is_something", _always(True))]
+
+
+def _refused_by_half() -> Replacements:
+    """A file that is refused is in force for the destinations that there are."""
+    real = engine.Engine.prepare
+
+    def prepare(self: engine.Engine, configuration: Any) -> Any:
+        try:
+            return real(self, configuration)
+        except ConfigError:
+            for name, one in self.reconcilers.items():
+                one.route([link for link in configuration.links if link.to == name])
+            raise
+
+    return [(engine.Engine, "prepare", prepare)]
+
+
+def _returned(share: float | None = None, after: float | None = None) -> Replacements:
+    """A life is believed by itself by another share, or after another time."""
+    real = server.Store.observations
+
+    async def observations(self: server.Store) -> Any:
+        before = self.returns
+        if before is not None:
+            self.returns = Returns(before.share if share is None else share, before.after if after is None else after)
+        async for word in real(self):
+            self.returns = before
+            yield word
+
+    return [(server.Store, "observations", observations)]
+
+
+def _purges_others() -> Replacements:
+    return [(purge, "_meant", _always(True))]
+
+
+def _adopts_what_differs() -> Replacements:
+    return [(adopt, "_differing", _always([]))]
+
+
+def _adopts_what_is_strange() -> Replacements:
+    return [(adopt, "_strange", _always(""))]
+
+
+def _ill_stands_as_well() -> Replacements:
+    return [(gate.Gate, "_marked", _always(None))]
+
+
+def _doubt_waits_for_all() -> Replacements:
+    def is_settled(view: Any, reconcilers: Any) -> bool:
+        return not any(one.destination.holds.count() for one in reconcilers.values())
+
+    return [(belief, "is_settled", is_settled)]
+
+
+def _what_is_spared_is_settled() -> Replacements:
+    return [(belief, "_spares", _always(False))]
+
+
+def _copies_are_clients() -> Replacements:
+    def has_returned(self: view.View) -> bool:
+        known, returns = self._known, self._came.returns
+        if returns is None or not self.doubt or self._store.now() - self._doubted < returns.after:
+            return False
+        return sum(not self._is_gone(key) for key in known) >= returns.share * len(known)
+
+    return [(view.View, "has_returned", property(has_returned))]
+
+
+def _freeze_left_nowhere() -> Replacements:
+    real = standby.Standby.look
+
+    async def look(self: standby.Standby, term: Any, *, leave: bool = False) -> None:
+        await real(self, term)
+
+    async def pass_on(self: standby.Standby) -> note.Shared:
+        await self.look(None)
+        found = note.decode(await self._seat.recall())
+        return found or note.Shared(turn=0, writer=note.NOBODY)
+
+    return [(standby.Standby, "look", look), (standby.Standby, "pass_on", pass_on)]
+
+
+def _clusters_own_addresses_written() -> Replacements:
+    return [(route, "_unreachable", _always(None))]
+
+
+def _ended_watch_goes_on() -> Replacements:
+    real = feed.Feed._follow
+
+    async def follow(self: feed.Feed) -> None:
+        await real(self)
+        await asyncio.Event().wait()
+
+    return [(feed.Feed, "_follow", follow)]
+
+
+def _approval_outlives_its_use() -> Replacements:
+    async def use(self: apply.Applier, batch: Any) -> bool:
+        return True
+
+    return [(apply.Applier, "_use", use), *_waits_for_what_nobody_asks()]
+
+
+def _waits_for_what_nobody_asks() -> Replacements:
+    """An approval of which nothing has been asked yet waits for that, although its source has spoken."""
+    real = holds.Holds.settle
+
+    def settle(self: holds.Holds, name: Any, held: Any, removals: Any, unheard: Any = ()) -> Any:
+        waits = {item[2] for item, grant in self._granted.get(name, {}).items() if not grant.asked}
+        return real(self, name, held, removals, {*unheard, *waits})
+
+    outlives = [(holds.Holds, "only_standing", _always(None)), (holds.Holds, "use", _always(None))]
+    return [(holds.Holds, "settle", settle), *outlives]
+
+
+def _freezes_stay_at_home() -> Replacements:
+    real = handover.Handover._take_over
+
+    def take_over(self: handover.Handover, ours: Any, theirs: Any) -> None:
+        if theirs is None or theirs.kind is not Kind.FREEZE:
+            real(self, ours, theirs)
+
+    return [(handover.Handover, "_take_over", take_over)]
+
+
+def _freeze_said_at_once() -> Replacements:
+    async def pass_on(self: standby.Standby) -> note.Shared:
+        return note.Shared(turn=0, writer=note.NOBODY)
+
+    return [(standby.Standby, "pass_on", pass_on), *_freezes_stay_at_home()]
+
+
+def _approval_without_end() -> Replacements:
+    return [(holds.Holds, "forget", _always(set())), (holds.Grant, "until", float("inf"))]
+
+
 def _share_per_plan() -> Replacements:
-    return [(guard.Windows, "start", lambda self, key, serving, now, window: serving)]
+    return [(windows.Windows, "start", lambda self, key, serving, now, window: serving)]
 
 
 def _hard_share_off() -> Replacements:
     real = guard.judge
 
-    def judge(limits: Any, cause: Cause, doubt: str, loses: bool, service: Any, scope: Any) -> Any:
-        return real(msgspec.structs.replace(limits, hard_share=1.0), cause, doubt, loses, service, scope)
+    def judge(limits: Any, *rest: Any) -> Any:
+        return real(msgspec.structs.replace(limits, hard_share=1.0), *rest)
 
     return [(guard, "judge", judge)]
 
@@ -64,8 +269,8 @@ def _hard_share_off() -> Replacements:
 def _doubt_ignored() -> Replacements:
     real = guard.judge
 
-    def judge(limits: Any, cause: Cause, doubt: str, *rest: Any) -> Any:
-        return real(limits, cause, "", *rest)
+    def judge(limits: Any, asked: Any, *rest: Any) -> Any:
+        return real(limits, asked._replace(doubt=""), *rest)
 
     return [(guard, "judge", judge)]
 
@@ -73,37 +278,34 @@ def _doubt_ignored() -> Replacements:
 def _config_not_held() -> Replacements:
     real = guard.judge
 
-    def judge(limits: Any, cause: Cause, *rest: Any) -> Any:
-        return real(limits, Cause.REPLACED if cause is Cause.CONFIG else cause, *rest)
+    def judge(limits: Any, asked: Any, *rest: Any) -> Any:
+        return guard.GO if asked.cause is Cause.CONFIG else real(limits, asked, *rest)
 
     return [(guard, "judge", judge)]
 
 
 def _stale_read_trusted() -> Replacements:
-    return [(reconcile, "_agrees", _always(True))]
+    return [(confirm, "agrees", _always(True))]
 
 
 def _anyone_agrees() -> Replacements:
-    return [(reconcile, "_is_itself", lambda view: view.synced)]
+    return [(confirm, "is_itself", lambda view: view.synced), *_timer_not_judged_again()]
 
 
 def _ill_agrees_with_gone() -> Replacements:
-    real = reconcile._agrees
+    real = confirm.agrees
 
     def agrees(one: Any, view: Any, observed: Observed) -> bool:
-        mark = one.removal.change.mark
-        there = observed.service.instances.get(mark.instance)
-        return real(one, view, observed) or (
-            one.removal.cause is Cause.HEALTH and there is not None and not there.serving
-        )
+        there = observed.service.instances.get(one.removal.change.mark.instance)
+        return real(one, view, observed) or (there is not None and not there.serving)
 
-    return [(reconcile, "_agrees", agrees)]
+    return [(confirm, "agrees", agrees)]
 
 
 def _approves_what_has_grown() -> Replacements:
     def approve(self: holds.Holds, hold: str, now: float) -> tuple[holds.Item, ...]:
         standing = tuple(one.item for held in self._held.values() for one in held.values())
-        self.free(standing)
+        self.grant(hold, standing, now + holds.APPROVED)
         return standing
 
     return [(holds.Holds, "approve", approve)]
@@ -113,12 +315,12 @@ def _free_for_ever() -> Replacements:
     real = holds.Holds.settle
 
     def settle(self: holds.Holds, *about: Any) -> Any:
-        freed = {name: dict(items) for name, items in self._freed.items()}
+        granted = {name: dict(items) for name, items in self._granted.items()}
         found = real(self, *about)
-        self._freed = freed
+        self._granted = granted
         return found
 
-    return [(holds.Holds, "settle", settle)]
+    return [(holds.Holds, "settle", settle), (holds.Holds, "use", _always(None))]
 
 
 def _last_ill_withdrawn() -> Replacements:
@@ -129,85 +331,124 @@ def _last_ill_withdrawn() -> Replacements:
 
 
 def _incarnation_ignored() -> Replacements:
-    return [(store, "_new_life", _always(""))]
+    return [(view, "_new_life", _always(""))]
 
 
 def _believed_at_once() -> Replacements:
-    real = store.View.begin
+    real = view.View.begin
 
-    def begin(self: store.View, listing: Listing) -> None:
+    def begin(self: view.View, listing: Listing) -> None:
         real(self, listing)
         if self.doubt:
             self.believe()
 
-    return [(store.View, "begin", begin)]
+    return [(view.View, "begin", begin)]
+
+
+def _believed_as_it_began() -> Replacements:
+    """A life that is believed counts from its listing, not from what it told since."""
+    real = view.View.believe
+
+    def believe(self: view.View) -> None:
+        self._reached = self._came.revision
+        real(self)
+
+    return [(view.View, "believe", believe)]
 
 
 def _swept_before_synced() -> Replacements:
-    real = store.View.begin
+    real = view.View.begin
 
-    def begin(self: store.View, listing: Listing) -> None:
+    def begin(self: view.View, listing: Listing) -> None:
         real(self, listing)
         self.up = True
         for name in list(self.services):
             self._replace(name, Service(name), ended=False)
 
-    return [(store.View, "begin", begin)]
+    return [(view.View, "begin", begin)]
 
 
 def _dark_trusted() -> Replacements:
-    real = plan._evidence
+    real = evidence_of
 
     def evidence(*about: Any) -> Any:
         gone = real(*about)
-        if isinstance(gone, plan.Gone) and " does not answer: " in gone.doubt:
+        if isinstance(gone, values.Gone) and " does not answer: " in gone.doubt:
             return gone._replace(doubt="")
         return gone
 
-    return [(plan, "_evidence", evidence)]
+    return [(plan, "evidence", evidence)]
 
 
 def _unsynced_trusted() -> Replacements:
-    real = store.View.begin
+    real = view.View.begin
 
-    def begin(self: store.View, listing: Listing) -> None:
+    def begin(self: view.View, listing: Listing) -> None:
         real(self, listing)
         self.synced = self.up = True
 
-    return [(store.View, "begin", begin)]
+    return [(view.View, "begin", begin)]
 
 
 def _old_words_stand() -> Replacements:
-    return [(store.View, "unhear", _always(None))]
+    return [(view.View, "mark_stale", _always(None))]
 
 
 def _old_listing_stands() -> Replacements:
-    return [(reconcile, "FREE", float("inf"))]
+    return [(writer.Lead, "_may_follow_another", _always(False))]
+
+
+def _asks_again_as_if_for_the_first_time() -> Replacements:
+    def may_follow(self: writer.Lead, term: Any) -> bool:
+        return term is not None and term.taken_over
+
+    return [(writer.Lead, "_may_follow_another", may_follow)]
+
+
+def _lock_tells_nothing() -> Replacements:
+    return [(server.Tenure, "taken_over", property(_always(False), _always(None)))]
+
+
+def _holds_end_in_the_dark() -> Replacements:
+    return [(gate.Gate, "_unanswered", _always({}))]
+
+
+def _live_watch_trusted() -> Replacements:
+    def begun(self: reconcile.Reconciler, another_wrote: bool) -> None:
+        for each in self._store.views():
+            if not each.up:
+                each.mark_stale()
+                if another_wrote:
+                    self._relist(each, "")
+        self.backlog.read_again()
+        self.poke()
+
+    return [(reconcile.Reconciler, "_begin_term", begun)]
 
 
 def _sleep_unnoticed() -> Replacements:
-    return [(reconcile, "STOPPED", float("inf"))]
+    return [(awake, "STOPPED", float("inf"))]
 
 
 def _unreadable_is_gone() -> Replacements:
     return [
-        (store.View, "_kept", lambda self, observed: observed.service),
-        (store.View, "_note_unreadable", _always(None)),
+        (view.View, "_kept", lambda self, observed: observed.service),
+        (view.View, "_note_unreadable", _always(None)),
     ]
 
 
 def _old_words_believed() -> Replacements:
-    real = store.View.observe
+    real = view.View.observe
 
-    def observe(self: store.View, observed: Observed) -> None:
+    def observe(self: view.View, observed: Observed) -> None:
         self._newest.clear()
         real(self, observed)
 
-    return [(store.View, "observe", observe)]
+    return [(view.View, "observe", observe)]
 
 
 def _disk_believed() -> Replacements:
-    return [(store.View, "heard", _always(True))]
+    return [(view.View, "heard", _always(True))]
 
 
 def _never_listed_anew() -> Replacements:
@@ -224,17 +465,17 @@ def _shadowing_off() -> Replacements:
 def _owned_by_name() -> Replacements:
     real = plan.make_plan
 
-    def make_plan(name: Any, goal: Any, entries: Any, loose: Any, owner: str, links: Any, *rest: Any) -> Any:
-        link = next(iter(links), "")
+    def make_plan(name: Any, goal: Any, held: Any, world: Any) -> Any:
+        owner, link = held.owner, next(iter(world.links), "")
         taken = {
             id: entry
             if entry.mark is not None and entry.mark.owner == owner
             else msgspec.structs.replace(entry, mark=Mark(owner, link, ("mem:a",), "", name, id))
-            for id, entry in entries.items()
+            for id, entry in held.entries.items()
         }
-        return real(name, goal, taken, loose, owner, links, *rest)
+        return real(name, goal, held._replace(entries=taken), world)
 
-    return [(desk, "make_plan", make_plan)]
+    return [(planner, "make_plan", make_plan)]
 
 
 def _path_ignored() -> Replacements:
@@ -250,12 +491,16 @@ def _echoes_for_ever() -> Replacements:
     return [(echo.Written, "leave", _always(None))]
 
 
+def _echoes_of_what_observes_for_ever() -> Replacements:
+    return [(planner, "observes", _always(False))]
+
+
 def _looks_once() -> Replacements:
     return [(reconcile.Reconciler, "read_again", _always(None))]
 
 
 def _echoes_sent() -> Replacements:
-    return [(echo, "LASTS", 0.0)]
+    return [(echo.Written, "_is_over", _always(True))]
 
 
 def _id_taken_over() -> Replacements:
@@ -263,60 +508,87 @@ def _id_taken_over() -> Replacements:
 
 
 def _replaced_by_what_is_to_come() -> Replacements:
-    def standing(wanted: Any, entries: Any) -> Any:
-        sources = {plan.source_of(one.mark) for one in wanted.values()}
-        return {socket for one in wanted.values() for socket in one.instance.sockets()}, sources
+    def standing(wanted: Any, entries: Any, places: Any) -> Any:
+        sources = {values.source_of(one.mark) for one in wanted.values()}
+        found = {place for one in wanted.values() for place in places.of(one.instance, one.mark)}
+        return plan.Standing(found, sources, found, sources)
 
     return [(plan, "_standing", standing)]
 
 
 def _orphan_removed() -> Replacements:
-    real = plan._evidence
+    real = evidence_of
 
-    def evidence(name: Any, key: Any, mark: Any, goal: Any, links: Any, *rest: Any) -> Any:
-        if mark.link not in links:
-            return plan.Gone(Cause.EVENT, (mark.path[-1], mark.scope))
-        return real(name, key, mark, goal, links, *rest)
+    def evidence(key: Any, mark: Any, goal: Any, world: Any) -> Any:
+        if mark.link not in world.links:
+            return values.Gone(Cause.EVENT, (mark.path[-1], mark.scope))
+        return real(key, mark, goal, world)
 
-    def writable(self: desk.Desk, change: Change) -> bool:
+    def writable(self: gate.Gate, change: Change, now: float) -> bool:
         return True
 
-    return [(plan, "_evidence", evidence), (desk.Desk, "_writable", writable)]
+    return [(plan, "evidence", evidence), (gate.Gate, "is_writable", writable)]
 
 
 def _upsert_only_removes() -> Replacements:
-    return [(plan, "_upsert_only", _always(False))]
+    return [(plan, "upsert_only", _always(False))]
 
 
 def _policy_and_freeze_ignored() -> Replacements:
-    return [(desk.Desk, "_writable", _always(True)), (desk.Desk, "writes", True)]
+    return [(gate.Gate, "is_writable", _always(True)), (destination.Destination, "writes", True)]
 
 
 def _momentary_causes_stand() -> Replacements:
-    return [(plan, "MOMENTARY", ())]
+    def settled_causes(made: Any, known: Any, causes: Any) -> Any:
+        return {one.change.id: causes.get(one.change.id, one.cause) for one in made.removals}
+
+    def with_causes(made: Any, causes: Any) -> Any:
+        return made._replace(removals=[_because(one, causes[one.change.id]) for one in made.removals])
+
+    return [(planner, "settled_causes", settled_causes), (planner, "with_causes", with_causes)]
+
+
+def _because(removal: Any, cause: Cause) -> Any:
+    return removal._replace(cause=cause, change=msgspec.structs.replace(removal.change, cause=cause))
+
+
+def _networks_ignored() -> Replacements:
+    return [(networks.Networks, "of", _always(networks.DEFAULT))]
+
+
+def _strangers_kept() -> Replacements:
+    return [(claims.Claims, "elsewhere", _always(""))]
+
+
+def _strangers_without_number() -> Replacements:
+    return [(gate.Gate, "_count", _always(0))]
+
+
+def _shared_forgotten() -> Replacements:
+    return [(claims.Claims, "share", _always(None))]
 
 
 # -- what is written ---------------------------------------------------------------------------------------------------
 
 
 def _removal_before_add() -> Replacements:
-    real = sink._turn
-    return [(sink, "_turn", lambda change: -real(change))]
+    real = changes.turn
+    return [(sink, "turn", lambda change: -real(change))]
 
 
 def _lost_answer_taken_for_success() -> Replacements:
-    real = reconcile.Reconciler._settle
+    real = apply.Applier._conclude
 
-    def settle(self: reconcile.Reconciler, outcome: Any, *about: Any, **more: Any) -> float:
+    def conclude(self: apply.Applier, outcome: Any, *about: Any, **more: Any) -> float:
         if isinstance(outcome.error, Unavailable):
             outcome = msgspec.structs.replace(outcome, error=None)
         return real(self, outcome, *about, **more)
 
-    return [(reconcile.Reconciler, "_settle", settle)]
+    return [(apply.Applier, "_conclude", conclude)]
 
 
 def _late_gains_count() -> Replacements:
-    return [(reconcile, "LATE", float("inf"))]
+    return [(apply, "LATE", float("inf"))]
 
 
 def _drift_ignored() -> Replacements:
@@ -327,41 +599,139 @@ def _drift_ignored() -> Replacements:
 
 
 def _ledger_not_compared() -> Replacements:
-    real = server.Store.commit
+    real = server.Store.check
 
-    def commit(self: server.Store, bridge: str, tenure: Any, change: Change) -> int | None:
+    def check(self: server.Store, bridge: str, tenure: Any, change: Change) -> None:
         try:
-            return real(self, bridge, tenure, change)
+            real(self, bridge, tenure, change)
         except Conflict:
             if change.before is None or change.after is None:
                 raise
-            self.writes += 1
-            return self._put(change.service, change.id, change.after, change.mark, bridge)
 
-    return [(server.Store, "commit", commit)]
+    return [(server.Store, "check", check)]
+
+
+def _term_not_looked_at() -> Replacements:
+    return [(sink, "in_force", _always(None))]
 
 
 def _lock_not_compared() -> Replacements:
-    real = server.Store.commit
+    return [(server.Store, "compare", _always(None))]
 
-    def commit(self: server.Store, bridge: str, tenure: Any, change: Change) -> int | None:
-        queue = self._locks.get(bridge)
-        return real(self, bridge, queue[0] if queue else tenure, change)
 
-    return [(server.Store, "commit", commit)]
+def _old_absence_stands() -> Replacements:
+    def settled_causes(made: Any, known: Any, causes: Any) -> Any:
+        return {
+            one.change.id: causes.get(one.change.id, one.cause) for one in made.removals if one.cause not in MOMENTARY
+        }
+
+    return [(planner, "settled_causes", settled_causes)]
+
+
+def _known_by_id() -> Replacements:
+    return [(plan, "_was_wanted", lambda removal, wanted: wanted is not None)]
+
+
+def _listed_once() -> Replacements:
+    return [(feed, "LONG_LIST", float("inf"))]
 
 
 def _hammered() -> Replacements:
-    return [(feed.Feed, "_room", _always(0.0)), (feed.Backoff, "delay", _always(0.01))]
+    return [(feed.Feed, "_room", _always(0.0)), (retry.Backoff, "delay", _always(0.01))]
 
 
 MUTANTS: dict[str, Mutant] = {
     "guard-off": Mutant("every removal goes at once", ("some_is_not_listed",), _guard_off),
     "share-per-plan": Mutant("losses are counted from one plan to the next only", ("erosion",), _share_per_plan),
+    "question-forgets": Mutant(
+        "who asks with a short window makes the others forget", ("windows_of_two_lengths",), _question_forgets
+    ),
+    "growth-hides": Mutant("what came within the window may be wiped", ("wiped_after_growth",), _growth_hides),
+    "emptied-by-a-timer": Mutant(
+        "a young scope is emptied without the operator", ("wiped_while_young",), _emptied_by_a_timer
+    ),
+    "timer-not-judged-again": Mutant(
+        "what a second opinion confirmed goes, whatever else was lost",
+        ("wiped_service_by_service",),
+        _timer_not_judged_again,
+    ),
+    "additions-flow": Mutant("what a changed file adds flows", ("added_by_the_file",), _additions_flow),
+    "approved-additions-used-up": Mutant(
+        "the approval of an addition is over before it is made",
+        ("addition_approved_while_frozen",),
+        _approved_additions_used_up,
+    ),
+    "approved-additions-stay-approved": Mutant(
+        "the approval of an addition lets it go again",
+        ("addition_approved_and_taken_away",),
+        _approved_additions_stay_approved,
+    ),
+    "blank-polls-count": Mutant("what a poll does not show is gone", ("blank_polls",), _blank_polls_count),
+    "refused-by-half": Mutant("a file that is refused is in force by half", ("refused_file",), _refused_by_half),
+    "returned-by-half": Mutant(
+        "a new life is believed when some of its clients are back", ("back_by_half",), partial(_returned, share=0.5)
+    ),
+    "returned-at-once": Mutant(
+        "a new life is believed as soon as most of its clients are back",
+        ("back_but_for_one",),
+        partial(_returned, after=0.0),
+    ),
+    "never-returned": Mutant(
+        "a new life waits for the operator although its clients are back",
+        ("back_but_for_the_dead",),
+        partial(_returned, after=float("inf")),
+    ),
+    "copies-are-clients": Mutant(
+        "a new life is believed for the copies that bridges wrote again",
+        ("copies_back_and_clients_not",),
+        _copies_are_clients,
+    ),
+    "what-is-spared-is-settled": Mutant(
+        "a new life is believed because its link removes nothing yet",
+        ("removing_after_another_life",),
+        _what_is_spared_is_settled,
+    ),
+    "freeze-left-nowhere": Mutant(
+        "a freeze is in force though no note has it", ("frozen_without_a_note",), _freeze_left_nowhere
+    ),
+    "clusters-own-addresses-written": Mutant(
+        "a cluster is told addresses that it alone gives out",
+        ("addresses_of_a_cluster",),
+        _clusters_own_addresses_written,
+    ),
+    "ended-watch-goes-on": Mutant(
+        "a watch that ended is taken for one that is quiet", ("watches_that_end",), _ended_watch_goes_on
+    ),
+    "purges-others": Mutant("purge removes what others own", ("purged",), _purges_others),
+    "adopts-what-differs": Mutant("a native that differs is taken over", ("adopted",), _adopts_what_differs),
+    "adopts-what-is-strange": Mutant(
+        "what the link would never have written is taken over", ("handed_over",), _adopts_what_is_strange
+    ),
+    "ill-stands-as-well": Mutant(
+        "what is kept from withdrawal gets traffic", ("ill_beyond_the_hard_share",), _ill_stands_as_well
+    ),
+    "doubt-waits-for-all": Mutant(
+        "a new life is doubted as long as anything is held", ("doubted_beside_another",), _doubt_waits_for_all
+    ),
+    "approval-outlives-its-use": Mutant(
+        "what was approved and went may go again after a crash", ("approved_and_killed",), _approval_outlives_its_use
+    ),
+    "approval-waits": Mutant(
+        "an approval waits for what nobody asks", ("approved_while_frozen",), _waits_for_what_nobody_asks
+    ),
+    "freezes-stay-at-home": Mutant(
+        "who takes over does not know what was frozen", ("frozen_and_taken_over",), _freezes_stay_at_home
+    ),
+    "freeze-said-at-once": Mutant(
+        "a freeze is said to be in force while another host writes on", ("frozen_elsewhere",), _freeze_said_at_once
+    ),
+    "approval-without-end": Mutant("an approval lasts for ever", ("approved_long_ago",), _approval_without_end),
     "hard-share-off": Mutant(
         "a second opinion frees what only the operator may", ("little_is_listed",), _hard_share_off
     ),
-    "doubt-ignored": Mutant("a doubted life takes away what it lacks", ("restored",), _doubt_ignored),
+    "doubt-ignored": Mutant(
+        "a doubted life takes away what it lacks", ("restored", "listed_from_a_cache"), _doubt_ignored
+    ),
     "config-not-held": Mutant("what the file takes away goes at once", ("excluded",), _config_not_held),
     "stale-read-trusted": Mutant("the second opinion always agrees", ("some_is_not_listed",), _stale_read_trusted),
     "anyone-agrees": Mutant(
@@ -376,6 +746,9 @@ MUTANTS: dict[str, Mutant] = {
     "free-for-ever": Mutant("what was let go once is never held again", ("approved_once",), _free_for_ever),
     "last-ill-withdrawn": Mutant("the last instances are withdrawn for their health", ("ill",), _last_ill_withdrawn),
     "incarnation-ignored": Mutant("another life of a store is believed", ("restored",), _incarnation_ignored),
+    "believed-as-it-began": Mutant(
+        "a backup of a life that is believed passes for it", ("restored_once_more",), _believed_as_it_began
+    ),
     "believed-at-once": Mutant("a new life is believed as soon as it answers", ("restored",), _believed_at_once),
     "swept-before-synced": Mutant(
         "a listing removes what it has not told yet", ("listed_slowly",), _swept_before_synced
@@ -390,17 +763,52 @@ MUTANTS: dict[str, Mutant] = {
     "old-listing-stands": Mutant(
         "who takes over goes by a listing that began before", ("taken_over_while_it_lists",), _old_listing_stands
     ),
+    "lock-tells-nothing": Mutant(
+        "a writer that ends in a standby's first second is not noticed", ("taken_over_at_once",), _lock_tells_nothing
+    ),
+    "asked-for-the-first-time": Mutant(
+        "who asks for the lock again knows nothing of who had it",
+        ("lost_and_got_again", "woken_as_the_writer_again"),
+        _asks_again_as_if_for_the_first_time,
+    ),
+    "holds-end-in-the-dark": Mutant(
+        "what is held is forgotten while its source is asked anew", ("held_and_taken_over",), _holds_end_in_the_dark
+    ),
+    "live-watch-trusted": Mutant(
+        "who takes over goes by a watch that is dead without a word",
+        ("taken_over_by_who_is_deaf",),
+        _live_watch_trusted,
+    ),
     "sleep-unnoticed": Mutant(
-        "who wakes goes by what it heard before it slept", ("woken_in_silence",), _sleep_unnoticed
+        "who wakes goes by what it heard before it slept", ("stopped_while_a_removal_waits",), _sleep_unnoticed
     ),
     "unreadable-is-gone": Mutant("what cannot be read is removed", ("unreadable",), _unreadable_is_gone),
     "old-words-believed": Mutant("a watch may go back in time", ("garbled",), _old_words_believed),
     "disk-believed": Mutant("what the disk remembers is written", ("old_memory",), _disk_believed),
     "shadowing-off": Mutant("a native's address is written a second time", ("address_taken",), _shadowing_off),
     "owned-by-name": Mutant("whatever has our names is ours", ("neighbours",), _owned_by_name),
+    "networks-ignored": Mutant(
+        "the same address of two networks is one", ("the_same_addresses_in_three_networks",), _networks_ignored
+    ),
+    "strangers-kept": Mutant(
+        "a copy stands though its address serves another service", ("taken_in_the_dark",), _strangers_kept
+    ),
+    "strangers-without-number": Mutant(
+        "whatever has an address of others takes it from any number",
+        ("many_taken_in_the_dark",),
+        _strangers_without_number,
+    ),
+    "shared-forgotten": Mutant(
+        "one of two services that share an address takes it from the other", ("shared_and_dark",), _shared_forgotten
+    ),
     "path-ignored": Mutant("what came from a registry goes back to it", ("two_ways",), _path_ignored),
     "echoes-for-ever": Mutant(
         "what nothing may remove keeps others out for ever", ("moved_upstream",), _echoes_for_ever
+    ),
+    "observed-echoes-for-ever": Mutant(
+        "what a link that observes does not remove keeps others out for ever",
+        ("moved_upstream_of_what_observes",),
+        _echoes_of_what_observes_for_ever,
     ),
     "looks-once": Mutant(
         "an echo waits for what another process took away", ("moved_upstream_of_another_writer",), _looks_once
@@ -424,8 +832,30 @@ MUTANTS: dict[str, Mutant] = {
         "what was written long ago pays for what is lost now", ("answered_late",), _late_gains_count
     ),
     "drift-ignored": Mutant("what others do at the target is not seen", ("meddling",), _drift_ignored),
-    "ledger-not-compared": Mutant("a native's new value is overwritten", ("written_over",), _ledger_not_compared),
+    "ledger-not-compared": Mutant(
+        "a native's new value is overwritten", ("written_over", "objects_written_over"), _ledger_not_compared
+    ),
+    "term-not-looked-at": Mutant(
+        "two processes write under a lock that nothing compares",
+        ("stopped_under_a_borrowed_lock", "stopped_without_a_fence"),
+        _term_not_looked_at,
+    ),
     "lock-not-compared": Mutant("two processes write", ("stopped_while_it_writes",), _lock_not_compared),
+    "old-absence-stands": Mutant(
+        "what another life of a source lacked goes by that, though only the file takes it away",
+        ("excluded_and_swapped",),
+        _old_absence_stands,
+    ),
+    "known-by-id": Mutant(
+        "what the file takes away goes as if it had left, where another is wanted under its id",
+        ("renamed_to_a_name_with_the_same_ids",),
+        _known_by_id,
+    ),
+    "listed-once": Mutant(
+        "what was gone when a long listing passed it is removed, though it is back",
+        ("back_while_it_lists",),
+        _listed_once,
+    ),
     "hammered": Mutant("a flapping source is listed over and over", ("flapping",), _hammered),
 }
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
-from bridge.echo import ECHO, LASTS
-from bridge.engine import ECHO_LOOK
+from bridge.engine.echoes import EVERY as ECHO_LOOK
+from bridge.plan.echo import LASTS
+from bridge.plan.values import Kind
 from tests.simulation import history, spells
 from tests.simulation.loop import Loop, Stuck
 from tests.simulation.process import Process
@@ -53,7 +54,7 @@ def play(seed: int, scenario: Scenario | None = None) -> Report:
     loop = Loop()
     world = World(loop, seed)
     try:
-        with _listening(world), mock.patch.object(time, "time", new=_wall(world)):
+        with _listening(world), mock.patch.object(time, "time", new=world.wall):
             agreed = loop.run_until_complete(_live(world, scenario))
     except Stuck as stuck:
         world.oracle.breaks("I6", str(stuck))
@@ -62,13 +63,8 @@ def play(seed: int, scenario: Scenario | None = None) -> Report:
         with contextlib.suppress(Exception):
             loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
-    holds = sum(len(process.ear.holds) for process in world.processes)
+    holds = sum(len(process.record.holds) for process in world.processes)
     return Report(world.oracle.broken, world.story, agreed, world.oracle.writes, holds)
-
-
-def _wall(world: World) -> Callable[[], float]:
-    """The wall clock, which may jump."""
-    return lambda: world.loop.time() + world.jumped
 
 
 @contextlib.contextmanager
@@ -156,10 +152,10 @@ async def _agree(world: World) -> float:
 def _echoes(world: World) -> bool:
     """Whether anything waits because it may be a copy that another tool made of ours: a native that moved, here."""
     return any(
-        reason.startswith(ECHO)
+        reason.kind is Kind.ECHO
         for process in world.alive()
         for one in process.reconcilers.values()
-        for reason in one.desk.parked.values()
+        for reason in one.destination.parked.values()
     )
 
 
@@ -173,19 +169,20 @@ def _unrest(world: World) -> list[str]:
             if not active:
                 found.append(f"{owner} to {to}: {[p.reconcilers[to].role for p in processes]}")
             for one in active:
-                if one.desk.holds.count():
-                    found.append(f"{owner} to {to} holds {one.desk.holds.show(0.0)}")
+                if one.destination.holds.count():
+                    found.append(f"{owner} to {to} holds {one.destination.holds.show(0.0)}")
                 elif not one.idle:
-                    left = f"dirty={list(one._dirty)} busy={one._busy} unread={one._unread} timers={list(one._timers)}"
-                    found.append(f"{owner} to {to} is not idle: {left} reason={one.reason!r}")
+                    found.append(f"{owner} to {to} is not idle: {one.backlog.sizes()} reason={one.reason!r}")
     return found
 
 
 def decide(world: World) -> None:
-    """An operator approves every set that the truth agrees with."""
+    """An operator approves every set that the truth agrees with, and lets all writes go on."""
     for process in world.alive():
+        if process.disk.kept.in_force():
+            process.thaw()
         for reconciler, hold in process.holds():
-            target = world.servers[reconciler.destination, world.scopes(reconciler.destination)[0]]
+            target = world.servers[reconciler.name, world.scopes(reconciler.name)[0]]
             if all(world.oracle.agrees(process, target, item) for item in hold.items):
                 process.approve(reconciler, hold)
 

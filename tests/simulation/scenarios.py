@@ -6,10 +6,14 @@ import asyncio
 
 import msgspec
 
+from adapters.memory import Config
+from adapters.memory.server import LENT
+from bridge.adapter import Returns
 from bridge.errors import Unavailable
-from bridge.link import Link, Policy, Services, Unhealthy
+from bridge.guard.holds import APPROVED
+from bridge.link import GuardFor, Link, Policy, Services, Unhealthy
 from bridge.model import Health, ServiceName
-from tests.simulation import history, spells
+from tests.simulation import commands, history, spells
 from tests.simulation.faults import Weather
 from tests.simulation.history import link
 from tests.simulation.process import Process
@@ -40,10 +44,7 @@ async def _begin(world: World) -> None:
 
 async def _reload(world: World, *links: Link) -> None:
     """The file changes; the removals that it causes are not the sources' doing."""
-    for one in world.links["x"]:
-        world.former.setdefault(one.name, []).append(one)
-    world.links["x"] = list(links)
-    await world.alive()[0].reload()
+    await world.reload("x", list(links))
 
 
 def _operator(world: World, seconds: float) -> None:
@@ -55,6 +56,108 @@ def _operator(world: World, seconds: float) -> None:
                 process.approve(reconciler, hold)
 
     world.loop.call_later(seconds, approve)
+
+
+# -- networks, and addresses that serve elsewhere by now ---------------------------------------------------------------
+
+
+async def the_same_addresses_in_three_networks(world: World) -> None:
+    """Two registries have the same addresses under one name, and so has a native where both are copied to."""
+    a, b, c = world.server("a"), world.server("b"), world.server("c")
+    world.networks = {"a": "one", "b": "two", "c": "three"}
+    world.links["x"] = [link("c", "a", "b")]
+    for _ in range(3):
+        address = world.start(a, ONE).address
+        world.start(b, ONE, address=address)
+    world.start(c, ONE, address=address)
+    await _begin(world)
+
+
+async def addresses_of_a_cluster(world: World) -> None:
+    """A cluster gives out the addresses of its network: of two registries, the one in that network is not copied."""
+    world.networks = {"a": "pods", "b": "elsewhere", "c": "pods"}
+    a, b, c = world.server("a"), world.server("b"), world.server("c")
+    c.config = Config(cluster=True)
+    world.links["x"] = [link("c", "a", "b")]
+    world.fill(a, 2, 2)
+    world.fill(b, 2, 2)
+    await _begin(world)
+    if any(c.gives_out(one) for name in c.names() for one in c.instances(name).values()):
+        world.oracle.breaks("cluster", "it was told its own addresses")
+
+
+async def watches_that_end(world: World) -> None:
+    """Watches end without an error, again and again; what changes meanwhile is known all the same."""
+    source, _ = await _one_way(world)
+    world.serve(spells.under(world, source, spells.ended, 9.0), happening=True)
+    for _ in range(4):
+        await asyncio.sleep(2.0)
+        world.start(source, ONE)
+    await asyncio.sleep(3.0)
+    world.start(source, TWO)
+
+
+async def listed_from_a_cache(world: World) -> None:
+    """What came last is missing from a listing that a cache answers, which is behind: it is not gone."""
+    source, _ = await _one_way(world)
+    world.serve(spells.under(world, source, spells.stale, 40.0), happening=True)
+    await asyncio.sleep(10.0)
+    for service in (ONE, TWO):
+        world.start(source, service)
+    await asyncio.sleep(35.0)
+
+
+async def _two_sources(world: World) -> tuple[Server, Server, Server]:
+    """Registries a and o are copied to b: o has the services t0 and t1, and the others are of a."""
+    source, other, target = world.server("a"), world.server("o"), world.server("b")
+    mine = Services(include=("t*",))
+    world.links["x"] = [link("b", "a", services=Services(include=("s*",))), link("b", "o", services=mine)]
+    world.fill(source, services=8, instances=4)
+    world.start(other, ServiceName("t0"))
+    return source, other, target
+
+
+async def _taken(world: World, count: int) -> tuple[Server, list[str]]:
+    """While their registry is silent so many instances end, and another service gets their addresses."""
+    source, other, target = await _two_sources(world)
+    await _begin(world)
+    source.silence()
+    await asyncio.sleep(10.0)
+    addresses = []
+    for service, id in world.natives(source)[:count]:
+        addresses.append(source.rightful[service][id].address)
+        world.stop(source, service, id)
+        world.start(other, ServiceName("t1"), address=addresses[-1])
+    await asyncio.sleep(LONG)
+    return target, addresses
+
+
+async def taken_in_the_dark(world: World) -> None:
+    """Few addresses are given to another service, and nobody hears that those who had them ended."""
+    target, addresses = await _taken(world, 3)
+    for service, found in target.contents().items():
+        for id, one in found.instances.items():
+            if service.name.startswith("s") and one.address in addresses:
+                world.oracle.breaks("I2", f"{target!r} {service}/{id}: {one.address} serves another service by now")
+
+
+async def many_taken_in_the_dark(world: World) -> None:
+    """So many are that it looks like two networks which the file takes for one."""
+    await _taken(world, 12)
+
+
+async def shared_and_dark(world: World) -> None:
+    """An address has two services, as a load balancer's; one of the two registries goes dark, and the other goes on."""
+    source, other, _ = await _two_sources(world)
+    name = ServiceName("t1")
+    for service, id in world.natives(source)[:4]:
+        world.start(other, name, id=id, address=source.rightful[service][id].address)
+    await _begin(world)
+    source.silence()
+    await asyncio.sleep(10.0)
+    for id in list(other.rightful[name]):
+        world.alter(other, name, id)
+    await asyncio.sleep(LONG)
 
 
 # -- sources that lie ------------------------------------------------------------------------------------------------
@@ -102,9 +205,24 @@ async def listed_slowly(world: World) -> None:
     view = world.alive()[0].engine.store.view("a", "")
     source.latency = 1.0
     source.cut()
-    while view._listing is None or len(view._listing) < 6:
+    while len(view.listed) < 6:
         await asyncio.sleep(0.1)
     source.latency = LONG
+    await asyncio.sleep(LONG)
+    source.latency = LATENCY
+
+
+async def back_while_it_lists(world: World) -> None:
+    """An instance goes while the watch is down, and is back before a slow listing that left it out has ended."""
+    source, _ = await _one_way(world, services=12)
+    view = world.alive()[0].engine.store.view("a", "")
+    id, before = next(iter(source.rightful[ONE].items()))
+    source.latency = 1.5
+    source.cut()
+    world.stop(source, ONE, id)
+    while ONE not in view.listed:
+        await asyncio.sleep(0.05)
+    world.put(source, ONE, before)
     await asyncio.sleep(LONG)
     source.latency = LATENCY
 
@@ -123,10 +241,13 @@ async def emptied_before_the_second_opinion(world: World) -> None:
 
 
 async def draining_and_left_out(world: World) -> None:
-    """The only instance drains, which is held; the source leaves it out, and a fresh read has it as it is."""
+    """The only instance drains, which is held; the watch leaves it out while a fresh read that has it is under way."""
     source, _ = await _one_way(world, instances=1)
     world.alter(source, ONE, next(iter(source.rightful[ONE])), health=Health.DRAINING)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(3.0)
+    source.latency = 8.0  # of the read that comes about now
+    await asyncio.sleep(1.2)
+    source.latency = LATENCY
     source.weather = Weather(hidden=lambda name, _: name == ONE)
     source.announce([ONE])
     await asyncio.sleep(LONG)
@@ -184,6 +305,19 @@ async def restored(world: World) -> None:
         world.start(source, service)
     await asyncio.sleep(2.0)
     source.restore(saved, world.rng.choice((None, "another")))
+    await asyncio.sleep(LONG)
+
+
+async def restored_once_more(world: World) -> None:
+    """An empty life is filled by its clients and believed; then a backup that was made of it takes it back, too."""
+    source, _ = await _one_way(world)
+    await spells.under(world, source, spells.emptied, 5.0)
+    saved = source.save()
+    for service in (ONE, TWO):
+        world.start(source, service)
+    while any(view.doubt for view in world.alive()[0].engine.store.views()):
+        await asyncio.sleep(0.5)
+    source.restore(saved)
     await asyncio.sleep(LONG)
 
 
@@ -268,7 +402,7 @@ async def address_taken(world: World) -> None:
 async def shadowed_once(world: World) -> None:
     """While writes are stopped, a native comes and goes with an address of ours, and the source's listing lacks it."""
     source, target = await _one_way(world)
-    world.frozen.add("a-to-b")
+    history.halt(world, "a-to-b")
     id, ours = next(iter(target.instances(ONE).items()))
     native = world.start(target, ONE, address=ours.address)
     await asyncio.sleep(2.0)
@@ -327,6 +461,20 @@ async def moved_upstream(world: World) -> None:
         world.oracle.breaks("I8", "what looks like an echo was sent at once")
 
 
+async def moved_upstream_of_what_observes(world: World) -> None:
+    """The same, and the file has the link beyond only observe by then: our copies stand there, which nobody removes."""
+    a, b, _ = world.server("a"), world.server("b"), world.server("c")
+    beyond = link("c", "b")
+    world.links["x"] = [link("b", "a"), beyond]
+    world.fill(b, 3, 3)
+    await _begin(world)
+    await _reload(world, link("b", "a"), msgspec.structs.replace(beyond, policy=Policy.OBSERVE))
+    id, one = next(iter(b.rightful[ONE].items()))
+    world.stop(b, ONE, id)
+    world.start(a, ONE, address=one.address)
+    await asyncio.sleep(LONG)
+
+
 async def moved_upstream_of_another_writer(world: World) -> None:
     """The same, and who writes beyond is another process: what it takes away there has to be seen."""
     a, b, c = world.server("a"), world.server("b"), world.server("c")
@@ -362,6 +510,37 @@ async def excluded(world: World) -> None:
     await asyncio.sleep(LONG)
 
 
+async def excluded_and_swapped(world: World) -> None:
+    """While another cluster answers for the source, the file leaves a service out; only the operator may let it go."""
+    source, _ = await _one_way(world, instances=1, natives=1)
+    swapped = world.serve(spells.under(world, source, spells.swapped, 6.0), happening=True)
+    await asyncio.sleep(3.0)
+    before = world.links["x"][0]
+    await _reload(world, msgspec.structs.replace(before, services=Services(include=("*",), exclude=("s5",))))
+    await asyncio.wait((swapped,))
+    await asyncio.sleep(LONG)
+    history.thaw(world, "a-to-b")  # everything is looked at once more
+    await asyncio.sleep(LONG)
+
+
+async def renamed_to_a_name_with_the_same_ids(world: World) -> None:
+    """The file renames what it copies; under the new name another instance had the id, which the file takes away."""
+    source = world.server("a")
+    world.server("b")
+    first = link("b", "a")
+    world.links["x"] = [first]
+    world.fill(source, 4, 3)
+    copy = ServiceName("s1-copy")
+    world.start(source, copy, id=next(iter(source.rightful[ONE])))
+    for _ in range(3):
+        world.start(source, copy)
+    await _begin(world)
+    await _reload(world, msgspec.structs.replace(first, rename="{name}-copy"))
+    await asyncio.sleep(1.0)
+    world.start(source, ONE)  # the name is looked at once more
+    await asyncio.sleep(LONG)
+
+
 async def orphaned(world: World) -> None:
     """A link is renamed in the file, and its source ends some instances."""
     source, _ = await _one_way(world)
@@ -389,11 +568,82 @@ async def observed(world: World) -> None:
 async def paused(world: World) -> None:
     """An operator stops the writes for a while."""
     source, _ = await _one_way(world)
-    world.frozen.add("a-to-b")
+    history.halt(world, "a-to-b")
     world.start(source, ONE)
     world.stop(source, *world.natives(source)[0])
     await asyncio.sleep(10.0)
     history.thaw(world, "a-to-b")
+
+
+async def frozen_elsewhere(world: World) -> None:
+    """An operator stops the writes by a standby; the writer follows before the command says that it is done."""
+    source, target = await _one_way(world)
+    standby = Process(world, "x")
+    await asyncio.sleep(3.0)
+    if not await standby.halt("a-to-b"):
+        world.oracle.breaks("freeze", "the writer does not follow what a standby was told")
+    world.frozen.add("a-to-b")
+    new = world.start(source, ONE)
+    world.stop(source, *world.natives(source)[0])
+    await asyncio.sleep(10.0)
+    if new.id in target.instances(ONE):
+        world.oracle.breaks("freeze", "the writer wrote on")
+
+
+async def frozen_without_a_note(world: World) -> None:
+    """The target starts empty, the note with it; before a writer is there again, a host that knew no note freezes."""
+    _, target = await _one_way(world)
+    for _ in range(3):
+        Process(world, "x")
+        await asyncio.sleep(2.0)
+        last = Process(world, "x")
+        target.empty(f"life {world.number()}")
+        target.silence()
+        await asyncio.sleep(1.0)
+        target.heal()
+        if await last.halt("a-to-b"):
+            world.frozen.add("a-to-b")
+        await asyncio.sleep(10.0)
+        history.thaw(world, "a-to-b")
+    target.mend()
+
+
+async def frozen_and_taken_over(world: World) -> None:
+    """The writer is told to stop its writes, and dies; who takes over knows it by the note alone."""
+    source, target = await _one_way(world)
+    writer, _ = world.alive()[0], Process(world, "x")
+    await asyncio.sleep(3.0)
+    await writer.halt("a-to-b")
+    world.frozen.add("a-to-b")
+    await asyncio.sleep(2.0)
+    await writer.kill()
+    new = world.start(source, ONE)
+    world.stop(source, *world.natives(source)[0])
+    await asyncio.sleep(15.0)
+    if new.id in target.instances(ONE):
+        world.oracle.breaks("freeze", "who took over wrote on")
+
+
+async def approved_and_taken_over(world: World) -> None:
+    """What was approved goes, and the writer dies with the last of it; who takes over inherits no approval of it."""
+    source, target = await _one_way(world, services=5, instances=4)
+    before = [(name, source.rightful[name][id]) for name, id in world.natives(source)]
+    writer, _ = world.alive()[0], Process(world, "x")
+    await asyncio.sleep(3.0)
+    for name, one in before:
+        world.stop(source, name, one.id)
+    await asyncio.sleep(3.0)
+    for reconciler, hold in writer.holds():
+        writer.approve(reconciler, hold)
+    while any(target.instances(name) for name, _ in before):
+        await asyncio.sleep(0.01)
+    await writer.kill()
+    for name, one in before:
+        world.put(source, name, one)
+    await asyncio.sleep(LONG)
+    source.weather = Weather(hidden=lambda *_: True, reads_too=True)
+    source.announce([*source.rightful])
+    await asyncio.sleep(LONG)
 
 
 async def grown_after_it_was_shown(world: World) -> None:
@@ -430,6 +680,346 @@ async def approved_once(world: World) -> None:
     await asyncio.sleep(10.0)
 
 
+async def _approved_while_frozen_or_not(world: World, *, frozen: bool) -> None:
+    """A whole source ends, which an operator approves; it comes back, and later it is said to have ended again."""
+    source, target = await _one_way(world, services=5, instances=4)
+    before = [(name, source.rightful[name][id]) for name, id in world.natives(source)]
+    if frozen:
+        history.halt(world, "a-to-b")
+    for name, one in before:
+        world.stop(source, name, one.id)
+    await asyncio.sleep(3.0)
+    writer = world.alive()[0]
+    for reconciler, hold in writer.holds():
+        writer.approve(reconciler, hold)
+    while not frozen and any(target.instances(name) for name, _ in before):
+        await asyncio.sleep(0.01)
+    await writer.kill()
+    for name, one in before:
+        world.put(source, name, one)
+    Process(world, "x", writer.disk)
+    await asyncio.sleep(LONG)
+    if frozen:
+        history.thaw(world, "a-to-b")  # by the host that is there now: the folder and the note outlive who froze
+        await asyncio.sleep(LONG)
+    source.weather = Weather(hidden=lambda *_: True, reads_too=True)
+    source.announce([*source.rightful])
+    await asyncio.sleep(LONG)
+
+
+async def approved_and_killed(world: World) -> None:
+    """The writer is killed when the last of what was approved is gone: the approval ended with it."""
+    await _approved_while_frozen_or_not(world, frozen=False)
+
+
+async def approved_while_frozen(world: World) -> None:
+    """Nothing of what was approved could go; what is back when writes go on was asked no more meanwhile."""
+    await _approved_while_frozen_or_not(world, frozen=True)
+
+
+async def approved_long_ago(world: World) -> None:
+    """Writes are stopped when a set is approved, and for so long that the approval is over when they go on."""
+    source, _ = await _one_way(world, services=5, instances=4)
+    history.halt(world, "a-to-b")
+    source.weather = Weather(hidden=lambda *_: True, reads_too=True)
+    source.announce([*source.rightful])
+    await asyncio.sleep(3.0)
+    writer = world.alive()[0]
+    shown = writer.holds()
+    for reconciler, hold in shown:
+        writer.approve(reconciler, hold)
+    await asyncio.sleep(APPROVED + 5.0)
+    for reconciler, hold in shown:
+        world.oracle.withdraw(writer, reconciler.name, hold.items)
+    history.thaw(world, "a-to-b")
+    await asyncio.sleep(LONG)
+
+
+async def added_by_the_file(world: World) -> None:
+    """The file sends more services of a registry to names that natives serve; what is not approved is not added."""
+    a, b, c = world.server("a"), world.server("b"), world.server("c")
+    first = link("b", "a", services=Services(include=("s0",)))
+    world.links["x"] = [first, link("b", "c", services=Services(include=("s3",)))]
+    for server in (a, b, c):
+        world.fill(server, 4, 2)
+    await _begin(world)
+    await _reload(world, first, link("b", "c", services=Services(include=("s1", "s2", "s3"))))
+    await asyncio.sleep(10.0)
+    for name in (ONE, TWO):
+        if any(id in b.instances(name) for id in c.rightful[name]):
+            world.oracle.breaks("additions", f"{name} was added without the operator")
+
+
+async def addition_approved_while_frozen(world: World) -> None:
+    """What the file adds is approved while writes are stopped, and for so long that the approval is over."""
+    a, b, c = world.server("a"), world.server("b"), world.server("c")
+    first = link("b", "a", services=Services(include=("s0",)))
+    world.links["x"] = [first, link("b", "c", services=Services(include=("s3",)))]
+    for server in (a, b, c):
+        world.fill(server, 4, 2)
+    await _begin(world)
+    history.halt(world, "c-to-b")
+    await _reload(world, first, link("b", "c", services=Services(include=("s1", "s3"))))
+    await asyncio.sleep(5.0)
+    _operator(world, 0.0)
+    await asyncio.sleep(APPROVED / 2)
+    if any(process.holds() for process in world.alive()):
+        world.oracle.breaks("additions", "what is approved is held, because it could not be written yet")
+    await asyncio.sleep(APPROVED / 2 + 5.0)
+    history.thaw(world, "c-to-b")
+    await asyncio.sleep(5.0)
+    if c.rightful[ONE].keys() & b.instances(ONE).keys():
+        world.oracle.breaks("additions", "it was added by an approval that was over")
+
+
+async def addition_approved_and_taken_away(world: World) -> None:
+    """What the file adds is approved, and written; later the file takes it away again, which nobody has approved."""
+    a, b, c = world.server("a"), world.server("b"), world.server("c")
+    first, few = link("b", "a", services=Services(include=("s0",))), link("b", "c", services=Services(include=("s3",)))
+    world.links["x"] = [first, few]
+    for server in (a, b, c):
+        world.fill(server, 4, 2)
+    await _begin(world)
+    await _reload(world, first, msgspec.structs.replace(few, services=Services(include=("s1", "s3"))))
+    await asyncio.sleep(5.0)
+    _operator(world, 0.0)
+    await asyncio.sleep(5.0)
+    await _reload(world, first, few)
+    await asyncio.sleep(10.0)
+
+
+async def refused_file(world: World) -> None:
+    """A file that leaves a service out, and has a fault that only an adapter finds, changes nothing."""
+    source, target = await _one_way(world)
+    writer = world.alive()[0]
+    fewer = Services(include=("*",), exclude=("s1",))
+    writer.refuse([msgspec.structs.replace(world.links["x"][0], services=fewer)])
+    new = world.start(source, ONE)
+    await asyncio.sleep(5.0)
+    if new.id not in target.instances(ONE) or writer.holds():
+        world.oracle.breaks("reload", "a file that was refused is in force all the same")
+
+
+async def purged(world: World) -> None:
+    """A bridge is stopped, and an operator removes all that it owns beside a bridge that lives there as well."""
+    _, target = world.server("a"), world.server("b")
+    world.links |= {"x": [link("b", "a")], "y": [link("b", "c")]}
+    world.fill(world.server("a"), 4, 3)
+    world.fill(world.server("c"), 4, 2)
+    world.fill(target, 2, 1)
+    await _begin(world)
+    await commands.ended(world, ["x"])
+    await commands.purge(world, "x", "b", including_last=True)
+    left = [mark.owner for one in target.contents().values() for mark in one.marks.values()]
+    if "x" in left:
+        world.oracle.breaks("purge", f"{left.count('x')} entries are left")
+
+
+async def adopted(world: World) -> None:
+    """Natives that somebody copied by hand are taken over in place, but for one that differs; later a source ends."""
+    source, target = world.server("a"), world.server("b")
+    world.links["x"] = [link("b", "a", policy=Policy.OBSERVE)]
+    world.fill(source, 4, 3)
+    for name, ones in source.rightful.items():
+        for one in ones.values():
+            target.register(name, one)
+    other = world.alter(target, ONE, next(iter(target.rightful[ONE])), address="10.9.9.9")
+    await _begin(world)
+    plan = world.alive()[0].reconcilers["b"].destination.plan
+    await commands.ended(world, ["x"])
+    world.links["x"] = [link("b", "a")]
+    await commands.adopt_natives(world, world.links["x"][0], "x", lambda name: plan(name)[0].wanted)
+    if target.mark(TWO, next(iter(target.rightful[TWO]))) is None or target.mark(ONE, other.id) is not None:
+        world.oracle.breaks("adopt", "what is equal was left, or what differs was taken over")
+    Process(world, "x")
+    await asyncio.sleep(5.0)
+    world.stop(source, TWO, next(iter(source.rightful[TWO])))
+    await asyncio.sleep(LONG)
+
+
+async def handed_over(world: World) -> None:
+    """What one bridge copied from one registry is taken over by another; what it copied from elsewhere is not."""
+    source, target = world.server("a"), world.server("b")
+    world.links |= {"x": [link("b", "a")], "y": [link("b", "a", "c")]}
+    for server, services in ((source, 4), (world.server("c"), 2)):
+        world.fill(server, services, 3)
+    Process(world, "y")
+    await asyncio.sleep(5.0)
+    await commands.ended(world, ["y"])
+    await commands.adopt(world, world.links["x"][0], "x", "y")
+    owners = {mark.owner for mark in target.observe(ServiceName("s3")).service.marks.values()}
+    if owners != {"x"}:
+        world.oracle.breaks("adopt", f"what came from the same registry was not taken over: {owners}")
+    for owner in world.links:
+        Process(world, owner)
+    await asyncio.sleep(LONG)
+
+
+# -- lives that are believed by themselves ---------------------------------------------------------------------------
+
+
+async def _restarted(world: World, back: int, after: float = 0.0) -> tuple[Server, Server]:
+    """A store of twenty clients starts empty, and is believed once nine of ten are back, after ten seconds at least."""
+    source, target = await _one_way(world, services=10, instances=2, natives=1)
+    source.returns = Returns(0.9, 10.0)
+    source.cut()
+    await asyncio.sleep(2.0)
+    natives = world.natives(source)
+    source.empty("another")
+    await asyncio.sleep(after)
+    for name, id in natives[:back]:
+        source.back(name, id)
+    return source, target
+
+
+async def back_by_half(world: World) -> None:
+    """Some clients have not come back for long: they are not taken away, for they are too many."""
+    source, _ = await _restarted(world, back=15)
+    await asyncio.sleep(LONG)
+    source.mend()
+
+
+async def back_but_for_one(world: World) -> None:
+    """All clients but one are back at once, and that one a little later: it is not taken away, for it is too soon."""
+    source, _ = await _restarted(world, back=19)
+    await asyncio.sleep(7.0)
+    source.mend()
+
+
+async def copies_back_and_clients_not(world: World) -> None:
+    """A store of copies and two clients starts empty: bridges write the copies again, and the clients stay away."""
+    world.links |= {"x": [link("b", "a")], "y": [link("a", "c")]}
+    source, target, other = (world.server(name) for name in ("a", "b", "c"))
+    source.returns = Returns(0.9, 10.0)
+    world.fill(other, 6, 4)
+    world.fill(source, 2, 1)
+    world.fill(target, 6, 1)
+    await _begin(world)
+    source.empty("another")
+    await asyncio.sleep(LONG)
+    source.mend()
+
+
+async def removing_after_another_life(world: World) -> None:
+    """While its link removes nothing the source starts anew without some; then the file lets the link remove."""
+    source, _ = await _one_way(world, policy=Policy.UPSERT_ONLY)
+    saved = source.save()
+    for service in (ONE, TWO):
+        world.start(source, service)
+    await asyncio.sleep(2.0)
+    source.restore(saved, "another")
+    await asyncio.sleep(5.0)
+    await _reload(world, link("b", "a", name="a-to-b"))
+    await asyncio.sleep(LONG)
+    source.mend()
+
+
+async def back_but_for_the_dead(world: World) -> None:
+    """One client has ended with the store's first life: that is believed without an operator."""
+    source, target = await _restarted(world, back=19)
+    name, id = world.natives(source)[-1]
+    source.deregister(name, id)
+    await asyncio.sleep(LONG)
+    if id in target.instances(name):
+        world.oracle.breaks("I5", "the doubt did not end by itself")
+    source.mend()
+
+
+async def ill_beyond_the_hard_share(world: World) -> None:
+    """Most of a source turns ill; it is marked so at the target, and stands there until the operator withdraws it."""
+    source, target = await _one_way(world, services=6, instances=2, natives=1, unhealthy=Unhealthy.WITHDRAW)
+    sick = world.natives(source)[:10]
+    for name, id in sick:
+        world.alter(source, name, id, health=Health.UNHEALTHY)
+    await asyncio.sleep(LONG)
+    for name, id in sick:
+        one = target.instances(name).get(id)
+        if one is None:
+            world.oracle.breaks("guard", f"{name}/{id} was withdrawn with most of its scope")
+        elif one.serving:
+            world.oracle.breaks("health", f"{name}/{id} is ill, and traffic goes there")
+
+
+async def doubted_beside_another(world: World) -> None:
+    """A store begins another life that lacks nothing, while another source's removals wait for the operator."""
+    a, c = world.server("a"), world.server("c")
+    world.server("b")
+    world.links["x"] = [link("b", "a"), link("b", "c", name="second", rename="{name}-c")]
+    world.fill(a, 3, 3)
+    world.fill(c, 3, 3)
+    await _begin(world)
+    c.weather = Weather(hidden=lambda *_: True, reads_too=True)
+    c.cut()
+    await asyncio.sleep(3.0)
+    a.restore(a.save(), "another")
+    await asyncio.sleep(LONG)
+    if any(view.doubt for process in world.alive() for view in process.engine.store.views("a")):
+        world.oracle.breaks("I5", "a life that lacks nothing is doubted because of another source")
+
+
+# -- what the guard counts -------------------------------------------------------------------------------------------
+
+
+async def windows_of_two_lengths(world: World) -> None:
+    """Of a large source, one instance after another is said to be gone; a service with a short window comes and goes.
+
+    Its guard asks about the same scope, and must not make the guard of the others forget.
+    """
+    guard = msgspec.structs.replace(history.GUARD, window=600.0, source_share=0.05)
+    short = GuardFor(services=("s0",), window=0.5).over(guard, ("window",))
+    source, _ = await _one_way(world, services=21, guard=guard, guard_for=(short,))
+    gone: set[str] = set()
+    source.weather = Weather(hidden=lambda name, id: id in gone)
+    busy, *_ = source.rightful[ServiceName("s0")].values()
+    for number in range(1, 9):
+        name = ServiceName(f"s{number}")
+        world.oracle.excuse(source, [name])
+        gone.add(next(iter(source.rightful[name])))
+        source.announce([name])
+        await asyncio.sleep(1.5)
+        world.stop(source, ServiceName("s0"), busy.id)
+        await asyncio.sleep(0.5)
+        world.put(source, ServiceName("s0"), busy)
+        await asyncio.sleep(0.5)
+
+
+async def wiped_while_young(world: World) -> None:
+    """Six instances that came a moment ago are all said to be gone, and fresh reads agree."""
+    source, _ = await _one_way(world, services=0)
+    world.fill(source, 3, 2)
+    await asyncio.sleep(10.0)
+    source.weather = Weather(hidden=lambda *_: True, reads_too=True)
+    source.announce([*source.rightful])
+    await asyncio.sleep(LONG)
+
+
+async def wiped_after_growth(world: World) -> None:
+    """Two have served for long; ten more came some minutes ago, and eight of them are said to be gone."""
+    guard = msgspec.structs.replace(history.GUARD, window=600.0, hard_count=5)
+    source, _ = await _one_way(world, services=1, instances=2, guard=guard)
+    world.fill(source, 5, 2, first=1)
+    await asyncio.sleep(150.0)
+    hidden = {f"s{number}" for number in range(1, 5)}
+    source.weather = Weather(hidden=lambda name, _: name.name in hidden, reads_too=True)
+    source.announce([ServiceName(name) for name in sorted(hidden)])
+    await asyncio.sleep(LONG)
+
+
+async def wiped_service_by_service(world: World) -> None:
+    """First one service is said to be gone, and waits for a second opinion; before that is asked for, all the others.
+
+    As when a session of a store is lost: the first of the herd is held alone, by a rule that a timer ends.
+    """
+    source, _ = await _one_way(world, services=6, instances=2)
+    hidden = {"s1"}
+    source.weather = Weather(hidden=lambda name, _: name.name in hidden, reads_too=True)
+    source.announce([ONE])
+    await asyncio.sleep(2.5)
+    hidden |= {"s2", "s3", "s4", "s5"}
+    source.announce([ServiceName(name) for name in sorted(hidden - {"s1"})])
+    await asyncio.sleep(LONG)
+
+
 # -- processes, writes and stores -------------------------------------------------------------------------------------
 
 
@@ -447,6 +1037,55 @@ async def stopped_while_it_writes(world: World) -> None:
     writer.resume()
     await asyncio.sleep(10.0)
     target.latency = 0.02
+
+
+async def stopped_under_a_borrowed_lock(world: World) -> None:
+    """The same where the target cannot compare a lock, and borrows one: the writer that wakes looks at its term."""
+    world.borrow("b")
+    await stopped_while_it_writes(world)
+
+
+async def stopped_without_a_fence(world: World) -> None:
+    """The same where the target has a lock of its own that its writes cannot compare."""
+    target = world.server("b")
+    target.config = Config(fence=False)
+    await stopped_while_it_writes(world)
+
+
+async def objects_written_over(world: World) -> None:
+    """All entries of a service are one object; natives change their parts of it as the sources change."""
+    world.server("b").config = Config(shared=True)
+    source, target = await _one_way(world, natives=1)
+    for _ in range(4):
+        for id in list(source.rightful[ONE]):
+            world.alter(source, ONE, id)
+        await asyncio.sleep(world.rng.random() * 0.04)
+        world.start(target, ONE, id=next(iter(source.rightful[ONE])))
+        await asyncio.sleep(3.0)
+
+
+async def blank_polls(world: World) -> None:
+    """A poll says that nothing is left of a service which natives serve at the target, too."""
+    source = world.server("a")
+    source.config = Config(polls=True)
+    await _one_way(world, services=12, instances=1, natives=1)
+    source.blank.add(ONE)
+    source.announce([ONE])
+    await asyncio.sleep(LONG)
+
+
+async def lender_in_trouble(world: World) -> None:
+    """Who lends the lock is silent for a while, and then gives it to another: nothing is written meanwhile."""
+    lender = world.borrow("b")
+    source, _ = await _one_way(world)
+    Process(world, "x")
+    await asyncio.sleep(3.0)
+    lender.take_lock(f"x{LENT}b")
+    lender.silence()
+    world.fill(source, 2, 3)
+    await asyncio.sleep(8.0)
+    lender.heal()
+    await asyncio.sleep(8.0)
 
 
 async def taken_over_in_the_dark(world: World) -> None:
@@ -473,9 +1112,10 @@ async def taken_over_while_it_lists(world: World) -> None:
     source.latency = 1.0
     first, second = world.alive()[0], Process(world, "x")
     view = second.engine.store.view("a", "")
-    while not view._listing:
+    await asyncio.sleep(1.1)
+    while not view.listed:
         await asyncio.sleep(0.05)
-    name = next(iter(view._listing))
+    name = next(iter(view.listed))
     world.start(source, name)
     while len(target.instances(name)) < 4:
         await asyncio.sleep(0.05)
@@ -483,6 +1123,74 @@ async def taken_over_while_it_lists(world: World) -> None:
     await first.end()
     await asyncio.sleep(10 * LONG)
     source.latency = LATENCY
+
+
+async def taken_over_at_once(world: World) -> None:
+    """A standby has listed the source for less than a second when the writer writes what came since, and ends."""
+    source, target = await _one_way(world)
+    first, second = world.alive()[0], Process(world, "x")
+    view = second.engine.store.view("a", "")
+    while not view.synced:
+        await asyncio.sleep(0.01)
+    second.deaf[source] = world.loop.time()
+    new = world.start(source, ONE)
+    changed = world.alter(source, TWO, next(iter(source.rightful[TWO])))
+    while new.id not in target.instances(ONE) or target.instances(TWO)[changed.id] != changed:
+        await asyncio.sleep(0.01)
+    await first.end()
+    await asyncio.sleep(10.0)
+
+
+async def lost_and_got_again(world: World) -> None:
+    """The writer's watch is dead without a word; it loses its lock for a moment, in which another writes, and ends."""
+    source, target = await _one_way(world)
+    first = world.alive()[0]
+    first.deaf[source] = world.loop.time()
+    changed = world.alter(source, TWO, next(iter(source.rightful[TWO])))
+    first.cut(target)
+    target.take_lock("x")
+    second = Process(world, "x")
+    while target.instances(TWO)[changed.id] != changed:
+        await asyncio.sleep(0.01)
+    await second.end()
+    first.cut_off.clear()
+    await asyncio.sleep(10.0)
+
+
+async def held_and_taken_over(world: World) -> None:
+    """A standby takes over what is held, and is asked for it before its sources have answered anew."""
+    source, _ = await _one_way(world, natives=1)
+    first, second = world.alive()[0], Process(world, "x")
+    await asyncio.sleep(2.0)
+    for name, id in world.natives(source)[:20]:
+        world.stop(source, name, id)
+    while not second.holds() or not first.holds():
+        await asyncio.sleep(0.1)
+    shown = {hold.id for _, hold in first.holds()}
+    source.latency = 5.0
+    await first.end()
+    while not any(one.role == "writer" for one in second.reconcilers.values()):
+        await asyncio.sleep(0.01)
+    for _ in range(10):
+        await asyncio.sleep(0.2)
+        if {hold.id for _, hold in second.holds()} != shown:
+            world.oracle.breaks("holds", "what is held is not held any more, and has not gone")
+            break
+    source.latency = LATENCY
+    await asyncio.sleep(LONG)
+
+
+async def taken_over_by_who_is_deaf(world: World) -> None:
+    """The watch of a standby is dead without a word, which it does not know yet when the writer gives way to it."""
+    source, _ = await _one_way(world)
+    first, second = world.alive()[0], Process(world, "x")
+    await asyncio.sleep(2.0)
+    second.deaf[source] = world.loop.time()
+    world.alter(source, TWO, next(iter(source.rightful[TWO])))
+    world.start(source, ONE)
+    await asyncio.sleep(3.0)
+    await first.end()
+    await asyncio.sleep(10.0)
 
 
 async def woken_in_silence(world: World) -> None:
@@ -500,6 +1208,45 @@ async def woken_in_silence(world: World) -> None:
     await asyncio.sleep(1.0)
     second.resume()
     await asyncio.sleep(10.0)
+
+
+async def woken_as_the_writer_again(world: World) -> None:
+    """The writer is stopped, another writes by newer words and dies; when the first wakes, the source says nothing."""
+    source, _ = await _one_way(world)
+    first, second = world.alive()[0], Process(world, "x")
+    await asyncio.sleep(2.0)
+    first.freeze()
+    await asyncio.sleep(10.0)
+    world.alter(source, TWO, next(iter(source.rightful[TWO])))
+    world.start(source, ONE)
+    await asyncio.sleep(3.0)
+    await second.kill()
+    await asyncio.sleep(10.0)  # its lock is free
+    source.silence()
+    await asyncio.sleep(1.0)
+    first.resume()
+    await asyncio.sleep(10.0)
+
+
+async def stopped_while_a_removal_waits(world: World) -> None:
+    """Some end, and are back while the lone writer is stopped, who keeps its lock, and waits whether more will end."""
+    source, _ = await _one_way(world, services=12, instances=4)
+    ended = [
+        (name, next(iter(source.rightful[name].values()))) for name in list(source.rightful)[:8]
+    ]  # five go at once
+    for name, one in ended:
+        world.stop(source, name, one.id)
+    await asyncio.sleep(1.0)
+    writer = world.alive()[0]
+    writer.freeze(keeps_lock=True)
+    await asyncio.sleep(2.0)
+    for name, one in ended:
+        world.put(source, name, one)
+    await asyncio.sleep(8.0)
+    source.latency = 1.0
+    writer.resume()
+    await asyncio.sleep(5.0)
+    source.latency = LATENCY
 
 
 async def answered_late(world: World) -> None:
@@ -612,36 +1359,84 @@ SCENARIOS: dict[str, Scenario] = {
         some_is_not_listed,
         erosion,
         listed_slowly,
+        back_while_it_lists,
         emptied_before_the_second_opinion,
         draining_and_left_out,
         back_in_the_dark,
         most_come_back,
         first_listing_breaks,
         restored,
+        restored_once_more,
         swapped,
         unreadable,
         spoiled,
         garbled,
         flapping,
+        addresses_of_a_cluster,
+        watches_that_end,
+        listed_from_a_cache,
+        the_same_addresses_in_three_networks,
+        taken_in_the_dark,
+        many_taken_in_the_dark,
+        shared_and_dark,
         written_over,
         address_taken,
         shadowed_once,
         neighbours,
         two_ways,
         moved_upstream,
+        moved_upstream_of_what_observes,
         moved_upstream_of_another_writer,
         meddling,
         excluded,
+        excluded_and_swapped,
+        renamed_to_a_name_with_the_same_ids,
         orphaned,
         upsert_only,
         observed,
         paused,
+        frozen_elsewhere,
+        frozen_without_a_note,
+        frozen_and_taken_over,
+        approved_and_taken_over,
         grown_after_it_was_shown,
         approved_once,
+        approved_and_killed,
+        approved_while_frozen,
+        approved_long_ago,
+        added_by_the_file,
+        addition_approved_while_frozen,
+        addition_approved_and_taken_away,
+        refused_file,
+        purged,
+        adopted,
+        handed_over,
+        back_by_half,
+        back_but_for_one,
+        back_but_for_the_dead,
+        copies_back_and_clients_not,
+        removing_after_another_life,
+        ill_beyond_the_hard_share,
+        doubted_beside_another,
+        windows_of_two_lengths,
+        wiped_while_young,
+        wiped_after_growth,
+        wiped_service_by_service,
         stopped_while_it_writes,
+        stopped_under_a_borrowed_lock,
+        stopped_without_a_fence,
+        objects_written_over,
+        blank_polls,
+        lender_in_trouble,
         taken_over_in_the_dark,
         taken_over_while_it_lists,
+        taken_over_at_once,
+        lost_and_got_again,
+        held_and_taken_over,
+        taken_over_by_who_is_deaf,
         woken_in_silence,
+        woken_as_the_writer_again,
+        stopped_while_a_removal_waits,
         answered_late,
         old_memory,
         failing_target,

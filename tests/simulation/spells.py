@@ -6,6 +6,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable
 
+from adapters.memory.server import LENT
 from bridge.errors import Conflict, Denied, Expired, Rejected, Unavailable
 from bridge.model import ServiceName
 from tests.simulation.faults import Weather
@@ -119,10 +120,51 @@ async def restored(world: World, server: Server, lasts: float) -> None:
     server.mend()
 
 
+async def blank(world: World, server: Server, lasts: float) -> None:
+    """Polls say of some services that nothing is left."""
+    names = server.names()
+    server.blank.update(world.rng.sample(names, (len(names) + 1) // 2))
+    server.announce(names)
+    await asyncio.sleep(lasts)
+    server.blank.clear()
+
+
+async def ended(world: World, server: Server, lasts: float) -> None:
+    """Watches end without an error, now and then, as a server ends them that has been asked for long."""
+    for _ in range(3):
+        server.weather = Weather(ends=True)
+        await asyncio.sleep(lasts / 3)
+        server.weather = Weather()
+
+
+async def stale(world: World, server: Server, lasts: float) -> None:
+    """Who begins to watch is answered from a cache that is behind: what it lists is as it was a while ago."""
+    saved = server.save()
+    await asyncio.sleep(lasts / 2)
+    old = Server(world, server.registry, server.identity, server.scope, health=server.health)
+    old.restore(saved, server.incarnation)
+    world.behind[server.registry, server.scope] = old
+    server.cut()
+    await asyncio.sleep(lasts / 2)
+
+
 async def emptied(world: World, server: Server, lasts: float) -> None:
     """The store comes back with nothing in it."""
     world.oracle.pardon(server)
     server.empty(world.rng.choice((None, f"life {world.number()}")))
+    await asyncio.sleep(lasts)
+    server.mend()
+
+
+async def restarted(world: World, server: Server, lasts: float) -> None:
+    """The store comes back with nothing in it, and its natives register again, one after the other."""
+    world.oracle.pardon(server)
+    server.empty(f"life {world.number()}")
+    natives = world.natives(server)
+    world.rng.shuffle(natives)
+    for name, id in natives:
+        await asyncio.sleep(lasts / len(natives))
+        server.back(name, id)
     await asyncio.sleep(lasts)
     server.mend()
 
@@ -159,10 +201,26 @@ async def refused(world: World, server: Server, lasts: float) -> None:
         await asyncio.sleep(lasts)
 
 
+async def deaf(world: World, server: Server, lasts: float) -> None:
+    """The watches of one process are dead without a word."""
+    if processes := world.alive():
+        world.rng.choice(processes).deaf[server] = world.loop.time()
+        await asyncio.sleep(lasts)
+
+
+async def parted(world: World, server: Server, lasts: float) -> None:
+    """One process cannot reach what it writes to, though others can; its lock becomes another's."""
+    if processes := [one for one in world.alive() if server.registry in one.reconcilers]:
+        world.rng.choice(processes).cut(server)
+        await asyncio.sleep(lasts)
+
+
 async def superseded(world: World, server: Server, lasts: float) -> None:
     """Whoever has the lock loses it."""
     for owner in world.links:
         server.take_lock(owner)
+        if world.lender is not None:
+            world.lender.take_lock(f"{owner}{LENT}{server.registry}")
 
 
 SPELLS: tuple[Spell, ...] = (
@@ -175,11 +233,16 @@ SPELLS: tuple[Spell, ...] = (
     lossy,
     unreadable,
     restored,
+    blank,
+    ended,
     emptied,
+    restarted,
     swapped,
     lost_answers,
     slow,
     refused,
+    deaf,
+    parted,
     superseded,
 )
 
@@ -206,6 +269,8 @@ def relieve(world: World, server: Server) -> None:
     """Whatever was wrong with a registry is over, and what was parked is tried again."""
     rejected = {name for name, error in server.refused.items() if isinstance(error, Rejected)}
     server.latency = LATENCY
+    for process in world.processes:
+        process.cut_off.discard(server)
     if (other := world.behind[server.registry, server.scope]) is not server:
         world.behind[server.registry, server.scope] = server
         other.fail_with(Unavailable("this address answers no more"))

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.simulation import streams
 from tests.simulation.mutants import MUTANTS
 
 CHUNK = 25  # histories in a process: enough to share the work, few enough to share it well
@@ -51,6 +52,21 @@ def test_a_seed_replays_event_for_event() -> None:
 def test_a_mutant_does_not_survive(name: str) -> None:
     played = simulate("--mutant", name)
     assert played.returncode == 0, f"{MUTANTS[name].breaks}, and nothing noticed:\n{played.stdout}{played.stderr}"
+
+
+def test_a_topic_is_the_live_picture_in_every_history_of_a_stream() -> None:
+    kept("--streams", "10")
+
+
+@pytest.mark.parametrize("name", streams.MUTANTS)
+def test_a_mutant_of_the_stream_does_not_survive(name: str) -> None:
+    kept("--stream-mutant", name)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_a_topic_is_the_live_picture_in_many_histories() -> None:
+    kept("--streams", "1000")
 
 
 @pytest.mark.soak

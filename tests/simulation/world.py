@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from adapters.memory import Config
+from adapters.memory.polled import PolledSource
 from adapters.memory.server import NATIVE, Saved, Store, Tenure
+from adapters.memory.source import MemorySource
 from bridge.adapter import Change
 from bridge.errors import Unavailable
+from bridge.guard.holds import Hold
 from bridge.link import Link
 from bridge.model import Instance, Mark, Port, Service, ServiceName
+from bridge.sources.claims import Pair
+from bridge.sources.networks import DEFAULT
 from tests.simulation.faults import Weather
 from tests.simulation.invariants import Oracle
 from tests.simulation.loop import Loop
 
 if TYPE_CHECKING:
+    from tests.simulation.client import Client
     from tests.simulation.process import Process
 
 DETECT = 5.0  # seconds after which an adapter finds out that nobody answers (its ping or its timeout)
+LENDER = "locks"  # the registry that lends its lock
 SESSION = 4.0  # seconds for which a store keeps the lock of a process that is dead or stopped
 LATENCY = 0.02  # seconds that a request takes at most, on a good day
 
@@ -38,18 +46,26 @@ class Server(Store):
         self.health = health
         self.rightful: dict[ServiceName, dict[str, Instance]] = {}
         self.since: dict[tuple[ServiceName, str], float] = {}  # when a native took a place
-        self.left: dict[tuple[ServiceName, tuple[str, int]], float] = {}  # when a native's address went
+        self.left: dict[tuple[ServiceName, Pair], float] = {}  # when a native's address went
+        self.arrived: dict[tuple[ServiceName, str], float] = {}  # by service and value: since when it was there
         self.deleted: dict[tuple[ServiceName, str], float] = {}  # when somebody who is no bridge deleted an entry
         self.weather = Weather()
         self.latency = LATENCY
         self.trouble_since: float | None = None  # since when nothing is answered, or nothing but errors
         self.well_since = float("-inf")  # since when it answers, and in this life
         self.another_life = False  # what it holds was replaced as a whole
-        self.batches: dict[asyncio.Task[Any], tuple[Process, list[Change]]] = {}  # writes under way
+        self.lives = 1
+        self.config = Config(health=health)  # what kind of registry it is
+        self.batches: dict[asyncio.Task[Any], tuple[Client, list[Change]]] = {}  # writes under way
         self._world = world
 
     def __repr__(self) -> str:
         return f"{self.identity}/{self.scope}" if self.scope else self.identity
+
+    @property
+    def source(self) -> MemorySource:
+        """How it is read."""
+        return PolledSource(self) if self.config.polls else MemorySource(self)
 
     async def reached(self) -> None:
         """A request travels; one that nobody answers is given up as an adapter would give it up."""
@@ -67,7 +83,8 @@ class Server(Store):
         now = self._world.loop.time()
         before = self.rightful.get(service, {}).get(instance.id)
         if before is not None and (service, instance.id) in self.since:
-            self.left.update({(service, socket): now for socket in before.sockets() - instance.sockets()})
+            left = self._world.places(before) - self._world.places(instance)
+            self.left.update({(service, place): now for place in left})
         self._begin(service, instance)
         self.since[service, instance.id] = now
         return super().register(service, instance, mark)
@@ -80,6 +97,7 @@ class Server(Store):
 
     def _begin(self, service: ServiceName, instance: Instance) -> None:
         self.rightful.setdefault(service, {})[instance.id] = instance
+        self.arrived.setdefault((service, instance.version), self._world.loop.time())
         if self.weather.excused:
             self._world.oracle.excuse(self, [service])
 
@@ -88,7 +106,7 @@ class Server(Store):
         rightful = self.rightful.get(service, {})
         if (gone := rightful.pop(id, None)) is not None and native:
             now = self._world.loop.time()
-            self.left.update({(service, socket): now for socket in gone.sockets()})
+            self.left.update({(service, place): now for place in self._world.places(gone)})
         if not rightful:
             self.rightful.pop(service, None)
 
@@ -96,8 +114,8 @@ class Server(Store):
         """A bridge writes: judged as it is made."""
         stood = self._records.get(change.service, {}).get(change.id)
         whose = self.mark(change.service, change.id)
-        queue, writes = self._locks.get(bridge), self.writes
-        holds_lock = tenure is not None and bool(queue) and queue is not None and queue[0] is tenure
+        writes, by = self.writes, self.batches[asyncio.current_task()][0]  # type: ignore[index]
+        holds_lock = by.holds_lock(self)
         try:
             return super().commit(bridge, tenure, change)
         finally:
@@ -133,13 +151,41 @@ class Server(Store):
     def restore(self, saved: Saved, incarnation: str | None = None) -> None:
         """Another life, which does not change what is rightful."""
         self.another_life = True
+        self.lives += 1
         self.well_since = self._world.loop.time()
+        for _, link in self._world.links_to(self):  # the note goes back as well: who has no memory is told of no freeze
+            self._world.frozen.discard(link.name)
+        for process in self._world.alive():
+            told = process.told.get((self.identity, self.scope))
+            if told is None or not told.listed:  # it cannot know that there was another life
+                self._world.oracle.forgive(process, self)
         super().restore(saved, incarnation)
+
+    def has_returned(self) -> bool:
+        """Whether so much of another life is back, and for so long, that it may be believed without an operator."""
+        if self.returns is None or not self.another_life:
+            return False
+        natives = [(name, id) for name, id in self._world.natives(self)]
+        back = sum(id in self.instances(name) for name, id in natives)
+        return self._world.loop.time() - self.well_since >= self.returns.after and back >= self.returns.share * len(
+            natives
+        )
 
     def announce(self, names: list[ServiceName]) -> None:
         """Watches hear of these services again, though nobody wrote."""
         for name in names:
             self._changed(name, NATIVE)
+
+    def gives_out(self, instance: Instance) -> bool:
+        """Whether it is a cluster, and the address is one of those that it alone gives out."""
+        own = self._world.networks.get(self.registry, DEFAULT)
+        return self.config.cluster and own != DEFAULT and any(own == place[0] for place in self._world.places(instance))
+
+    def back(self, service: ServiceName, id: str) -> None:
+        """A native registers again what another life of the store has lost."""
+        instance = self.rightful.get(service, {}).get(id)
+        if instance is not None and id not in self._records.get(service, {}):
+            Store.register(self, service, instance)
 
     def mend(self) -> None:
         """The natives set right what another life of the store got wrong; ledgered entries stay as they are."""
@@ -175,22 +221,33 @@ class World:
 
     def __init__(self, loop: Loop, seed: int) -> None:
         self.loop = loop
+        self.seed = seed
         self.rng = random.Random(seed)
         self.servers: dict[tuple[str, str], Server] = {}  # by registry and scope
         self.behind: dict[tuple[str, str], Server] = {}  # who answers to that name now
         self.others: list[Server] = []  # clusters that have no business here
         self.links: dict[str, list[Link]] = {}
-        self.former: dict[str, list[Link]] = {}  # what the file said before, by link
+        self.former: dict[str, list[tuple[Link, float]]] = {}  # what the file said of a link, and until when
+        self.first: dict[tuple[str, str], Link] = {}  # what the file said of a link at first, by bridge and link
         self.processes: list[Process] = []
         self.frozen: set[str] = set()  # links that the operator has stopped
+        self.pausing: set[str] = set()  # links that some operator is about to stop, or has stopped
+        self.shown: list[tuple[str, Hold]] = []  # sets that an operator has looked at, by destination
         self.oracle = Oracle(self)
         self.story: list[str] = []
         self.faulty = False
         self.jumped = 0.0  # seconds by which the wall clock is off
         self.under_spell: set[Server] = set()
+        self.lender: Server | None = None  # who lends its lock to those that cannot lock
+        self.seatless: frozenset[str] = frozenset()  # registries that cannot lock
+        self.networks: dict[str, str] = {}  # by registry, where it is not the one of all others
         self._numbers = 0
         self._happening: dict[asyncio.Task[Any], None] = {}  # in order: sets of tasks have none that replays
         self._serving: dict[asyncio.Task[Any], None] = {}
+
+    def wall(self) -> float:
+        """The wall clock, in seconds, which may jump."""
+        return self.loop.time() + self.jumped
 
     def note(self, text: str) -> None:
         """A line of the story."""
@@ -202,6 +259,30 @@ class World:
         if key not in self.servers:
             self.servers[key] = self.behind[key] = Server(self, registry, f"mem:{registry}", scope, health=health)
         return self.servers[key]
+
+    async def reload(self, owner: str, links: list[Link]) -> None:
+        """The file of a bridge changes, and every daemon of it reads it; one that is stopped does when it goes on.
+
+        No daemon waits for another: one that is stopped keeps none from reading.
+        """
+        for one in self.links[owner]:
+            self.former.setdefault(one.name, []).append((one, self.loop.time()))
+        self.links[owner] = links
+        if reloads := [process.reload() for process in self.alive() if process.owner == owner]:
+            await asyncio.wait(reloads)
+
+    def borrow(self, *registries: str) -> Server:
+        """These registries cannot lock from now on, and borrow the lock of a server that is not linked to anything."""
+        self.lender = Server(self, LENDER, f"mem:{LENDER}", "", health=True)
+        self.seatless = frozenset(registries)
+        return self.lender
+
+    def places(self, instance: Instance) -> frozenset[Pair]:
+        """The network, address and port of each port: the network is that of the registry that it is native in."""
+        origin = self.oracle.origins.get(instance.version)
+        server = self.at(origin[0], origin[1]) if origin is not None else None
+        network = self.networks.get(server.registry, DEFAULT) if server is not None else DEFAULT
+        return frozenset((network, *socket) for socket in instance.sockets())
 
     def at(self, identity: str, scope: str) -> Server | None:
         """The server that calls itself so."""
@@ -240,13 +321,18 @@ class World:
     def start(self, server: Server, service: ServiceName, id: str = "", **fields: Any) -> Instance:
         """A native registers; `version` counts every value that was ever registered."""
         number = self.number()
-        values = {"id": id or f"i{number}", "address": f"10.0.{number // 250}.{number % 250}"} | fields
-        return self.put(server, service, Instance(ports=(Port(8080, "http", "http"),), **values))
+        values: dict[str, Any] = {
+            "ports": (Port(8080, "http", "http"),),
+            "id": id or f"i{number}",
+            "address": f"10.0.{number // 250}.{number % 250}",
+        } | fields
+        return self.put(server, service, Instance(**values))
 
     def put(self, server: Server, service: ServiceName, instance: Instance) -> Instance:
         """A native writes this value."""
         instance = msgspec.structs.replace(instance, version=f"v{self.number()}")
         self.oracle.values[instance.version] = instance
+        self.oracle.written[instance.version] = self.loop.time()
         self.oracle.origins[instance.version] = (server.identity, server.scope, service, instance.id)
         self.note(f"{server!r} {service}/{instance.id} = {instance.address} {instance.health} {instance.version}")
         server.register(service, instance)

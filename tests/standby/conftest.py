@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +15,17 @@ import pytest
 from kazoo.exceptions import NoNodeError
 
 from adapters.etcd.lock import LOCK_TTL
-from tests.adapters.zookeeper.lab import Native
+from adapters.kubernetes import lease as lease_lock
 from tests.conftest import StartEtcd
-from tests.natives import Etcd, Folder
-from tests.running import Bridge, until
+from tests.kit.natives import Etcd, Folder, Kazoo
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
+from tests.servers.kubernetes import Kubernetes
 from tests.servers.zookeeper import ZooKeeper
 
 SESSION = 4.0  # seconds
+
+_NUMBERS = count()
 
 Entries = dict[str, tuple[int, bytes]]  # by place: the transaction that wrote an entry, and what it wrote
 
@@ -30,6 +37,7 @@ class Target(NamedTuple):
     ttl: float
     entries: Callable[[], Awaitable[Entries]]
     note: Callable[[], Awaitable[bytes]]
+    old_note: Callable[[], Awaitable[bytes | None]]  # where older versions kept it
 
 
 class Site(NamedTuple):
@@ -99,16 +107,20 @@ async def etcd_target(etcd_server: StartEtcd) -> AsyncIterator[Target]:
             }
 
         async def note() -> bytes:
-            (kv,) = await native.below("/isthmus/desk/")
+            (kv,) = await native.below("/isthmus/note/")
             return bytes(kv.value)
 
+        async def old_note() -> bytes | None:
+            found = await native.below("/isthmus/desk/")
+            return bytes(found[0].value) if found else None
+
         block = {"kind": "etcd", "endpoints": [f"http://{server.address}"], "layout": "kratos"}
-        yield Target(block, float(LOCK_TTL), entries, note)
+        yield Target(block, float(LOCK_TTL), entries, note, old_note)
 
 
 @pytest.fixture
 async def zookeeper_target(zookeeper: ZooKeeper) -> AsyncIterator[Target]:
-    async with Native(zookeeper.address) as native:
+    async with Kazoo(zookeeper.address) as native:
 
         def looked() -> Entries:
             found = {}
@@ -124,32 +136,71 @@ async def zookeeper_target(zookeeper: ZooKeeper) -> AsyncIterator[Target]:
             return await native.do(looked)
 
         async def note() -> bytes:
-            (place,) = await native.do(native.zk.get_children, "/isthmus/desk/b1")
-            value, _ = await native.do(native.zk.get, f"/isthmus/desk/b1/{place}")
+            (place,) = await native.do(native.zk.get_children, "/isthmus/note/b1")
+            value, _ = await native.do(native.zk.get, f"/isthmus/note/b1/{place}")
             return bytes(value)
+
+        async def old_note() -> bytes | None:
+            place = "/isthmus/desk/b1/curator:%2Fservices"
+            there = await native.do(native.zk.exists, place)
+            return bytes((await native.do(native.zk.get, place))[0]) if there else None
 
         block = {
             "kind": "zookeeper",
             "hosts": [zookeeper.address],
             "layout": "curator",
+            "payload": "map",
             "session_timeout": SESSION,
         }
-        yield Target(block, SESSION, entries, note)
+        yield Target(block, SESSION, entries, note, old_note)
 
 
-@pytest.fixture(params=["etcd", "zookeeper"])
+@pytest.fixture
+async def kubernetes_target(kubernetes: Kubernetes) -> Target:
+    """Versions are of whole slices there, so that an entry is told by what it says."""
+    namespace = await kubernetes.namespace(f"standby-{next(_NUMBERS)}")
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/isthmus-b1"
+
+    async def entries() -> Entries:
+        found = {}
+        for each in (await kubernetes.call("GET", slices))["items"]:
+            said = json.loads(each["metadata"]["annotations"]["isthmus.io/entries"])["entries"]
+            for endpoint in each["endpoints"] or ():
+                id = endpoint["targetRef"]["name"]
+                text = json.dumps([endpoint, said[id]]).encode()
+                found[f"{each['metadata']['labels']['kubernetes.io/service-name']}/{id}"] = 0, text
+        return found
+
+    async def note() -> bytes:
+        text = (await kubernetes.call("GET", lease))["metadata"]["annotations"]["isthmus.io/note"]
+        return base64.b64decode(text.partition(":")[2])
+
+    async def old_note() -> bytes | None:
+        return None
+
+    block = {"kind": "kubernetes", "kubeconfig": str(kubernetes.kubeconfig), "namespaces": [namespace]}
+    return Target({**block, "namespace": namespace}, lease_lock.LOCK_TTL + 2 * lease_lock.POLL, entries, note, old_note)
+
+
+@pytest.fixture(params=["etcd", "zookeeper", "kubernetes"])
 def target(request: pytest.FixtureRequest) -> Target:
-    """Either of them."""
+    """Each of them; older versions knew no Kubernetes."""
+    if request.param == "kubernetes" and request.node.path.stem == "test_upgrade":
+        pytest.skip("older versions knew no Kubernetes")
     found: Target = request.getfixturevalue(f"{request.param}_target")
     return found
 
 
 @pytest.fixture
-def site(target: Target, folder: Path) -> Site:
+def site(target: Target, folder: Path) -> Iterator[Site]:
     """pay-api with three instances and pay-db with one."""
     inventory = Folder(folder / "inventory")
     inventory.set("pay-api", i1="192.0.2.1", i2="192.0.2.2", i3="192.0.2.3")
     inventory.set("pay-db", d1="192.0.2.21")
     registries = {"inventory": {"kind": "file", "path": str(inventory.path)}, "core": target.block}
     link = {"from": "inventory", "to": "core", "policy": "sync", "services": {"include": ["pay-*"]}}
-    return Site(inventory, target, *(Bridge(folder, registries, [link], name=name) for name in ("one", "two")))
+    one, two = (Bridge(folder, registries, [link], name=name) for name in ("one", "two"))
+    yield Site(inventory, target, one, two)
+    one.close()
+    two.close()

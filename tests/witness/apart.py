@@ -1,4 +1,4 @@
-"""etcd3 0.12 in an environment of its own: it imports only where protobuf is the slow one in pure Python."""
+"""Stock clients in environments of their own: what they need cannot be in ours, or is not in ours for anything else."""
 
 from __future__ import annotations
 
@@ -7,32 +7,53 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from tests.servers import provide
 
 ROOT = Path(__file__).parents[2]
-PINS = [ROOT / "requirements" / name for name in ("witness.txt", "etcd3.txt")]  # what it needs comes first, to build it
-CLIENT = Path(__file__).with_name("client.py")
-SLOW = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
 PATIENCE = 10.0  # seconds that a client has to end
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def python() -> Path:
-    """The interpreter of that environment, made on first use; raises NotProvided."""
-    name = "-".join(["witness-etcd3", *(provide.digest(pins) for pins in PINS), f"{sys.version_info.minor}"])
-    return provide.provided(name, _build) / "bin" / "python"
+class Witness(NamedTuple):
+    """One client. `pins`: what is installed, in this order, from requirements/; (): it is in our environment."""
+
+    package: str  # as it is imported
+    program: str
+    pins: tuple[str, ...] = ()
+    environment: Mapping[str, str] = NOTHING
+
+    def python(self) -> Path:
+        """The interpreter of its environment, made on first use; raises NotProvided."""
+        if not self.pins:
+            return Path(sys.executable)
+        digests = [provide.digest(path) for path in self._paths()]
+        name = "-".join([f"witness-{self.package}", *digests, f"{sys.version_info.minor}"])
+        return provide.provided(name, self._build) / "bin" / "python"
+
+    def _paths(self) -> list[Path]:
+        return [ROOT / "requirements" / f"{name}.txt" for name in self.pins]
+
+    def _build(self, folder: Path) -> None:
+        provide.run(sys.executable, "-m", "venv", folder)
+        python = folder / "bin" / "python"
+        for path in self._paths():
+            provide.run(python, "-m", "pip", "install", "--require-hashes", "--no-build-isolation", "-r", path)
+        provide.run(python, "-c", f"import {self.package}", folder=folder, **self.environment)
 
 
-def _build(folder: Path) -> None:
-    provide.run(sys.executable, "-m", "venv", folder)
-    python = folder / "bin" / "python"
-    for pins in PINS:
-        provide.run(python, "-m", "pip", "install", "--require-hashes", "--no-build-isolation", "-r", pins)
-    provide.run(python, "-c", "import etcd3", folder=folder, **SLOW)
+# etcd3 0.12 imports only where protobuf is the slow one in pure Python; what it needs comes first, to build it.
+ETCD3 = Witness("etcd3", "with_etcd3.py", ("witness", "etcd3"), {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"})
+CONSUL2 = Witness("consul", "with_consul2.py", ("python-consul2",))
+EUREKA = Witness("py_eureka_client", "with_eureka.py", ("py-eureka-client",))
+CLOUDEVENTS = Witness("cloudevents", "with_cloudevents.py", ("cloudevents",))
+KUBERNETES = Witness("kubernetes", "with_kubernetes.py")
+APART = (ETCD3, CONSUL2, EUREKA, CLOUDEVENTS)  # what has an environment of its own
 
 
 class Client:
@@ -42,6 +63,11 @@ class Client:
         self.said: list[Any] = []
         self._process = process
 
+    @property
+    def found(self) -> Any:
+        """What it says last of all that it finds, None: nothing yet."""
+        return next((found for kind, *found in reversed(self.said) if kind == "found"), [None])[0]
+
     async def listen(self) -> None:
         """Until it ends."""
         assert self._process.stdout is not None
@@ -50,18 +76,18 @@ class Client:
 
 
 @asynccontextmanager
-async def client(address: str, job: str, *words: str) -> AsyncIterator[Client]:
-    """Runs `client.py` with one of its jobs, and ends it in an orderly way."""
-    interpreter = await asyncio.to_thread(python)
+async def client(witness: Witness, address: str, job: str, *words: str) -> AsyncIterator[Client]:
+    """Runs its program with one of its jobs, and ends it in an orderly way."""
+    interpreter = await asyncio.to_thread(witness.python)
     process = await asyncio.create_subprocess_exec(
         interpreter,
-        CLIENT,
+        Path(__file__).with_name(witness.program),
         address,
         job,
         *words,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env=os.environ | SLOW,
+        env=os.environ | witness.environment,
     )
     made = Client(process)
     listening = asyncio.create_task(made.listen())

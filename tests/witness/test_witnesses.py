@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from kazoo.client import KazooClient
 
-from tests import stock
 from tests.conftest import provided
-from tests.running import Bridge, until
+from tests.kit import stock
+from tests.kit.running import Bridge
+from tests.kit.stock import Native
+from tests.kit.waiting import until
 from tests.servers.etcd import Etcd
 from tests.servers.zookeeper import ZooKeeper
-from tests.stock import Native
 from tests.witness import apart
 
 PREFIX, ROOT = "/microservices/", "/services"
@@ -27,7 +28,7 @@ PREFIX, ROOT = "/microservices/", "/services"
 def environment() -> Iterator[Path]:
     """Where etcd3 is; skips, and fails in CI, where it cannot be had."""
     with provided():
-        yield apart.python()
+        yield apart.ETCD3.python()
 
 
 def providers(first: int) -> list[Native]:
@@ -43,7 +44,13 @@ async def joined(folder: Path, etcd: Etcd, zookeeper: ZooKeeper) -> AsyncIterato
     """The daemon between both, both ways."""
     registries = {
         "etcd": {"kind": "etcd", "endpoints": [etcd.url], "layout": "kratos"},
-        "zookeeper": {"kind": "zookeeper", "hosts": [zookeeper.address], "layout": "curator", "protocol": "grpc"},
+        "zookeeper": {
+            "kind": "zookeeper",
+            "hosts": [zookeeper.address],
+            "layout": "curator",
+            "payload": "map",
+            "protocol": "grpc",
+        },
     }
     link = {"policy": "sync", "services": {"include": ["*"]}}
     links = [link | {"from": "etcd", "to": "zookeeper"}, link | {"from": "zookeeper", "to": "etcd"}]
@@ -72,8 +79,8 @@ async def test_what_etcd3_registers_kazoo_discovers(
     async with joined(folder, etcd, zookeeper), kazoo(zookeeper) as consumer:
         await asyncio.to_thread(consumer.ensure_path, f"{ROOT}/pay")
         await asyncio.to_thread(consumer.ChildrenWatch, f"{ROOT}/pay", lambda ids: children.append(set(ids)))
-        async with apart.client(etcd.address, "register", *words[0], *words[1]):
-            async with apart.client(etcd.address, "register", *words[2]):
+        async with apart.client(apart.ETCD3, etcd.address, "register", *words[0], *words[1]):
+            async with apart.client(apart.ETCD3, etcd.address, "register", *words[2]):
                 await until(lambda: children[-1] == {"i1", "i2", "i3"}, "all three are there")
                 for native in fleet:
                     value, _ = await asyncio.to_thread(consumer.get, f"{ROOT}/pay/{native.id}")
@@ -92,7 +99,7 @@ async def test_what_kazoo_registers_etcd3_discovers(
     async with joined(folder, etcd, zookeeper), kazoo(zookeeper) as staying, kazoo(zookeeper) as leaving:
         for path, value in paths[:2]:
             await asyncio.to_thread(staying.create, path, value, ephemeral=True, makepath=True)
-        async with apart.client(etcd.address, "discover", f"{PREFIX}pay/") as consumer:
+        async with apart.client(apart.ETCD3, etcd.address, "discover", f"{PREFIX}pay/") as consumer:
             await until(lambda: ["listed"] in consumer.said, "it looks")
             await asyncio.to_thread(leaving.create, paths[2][0], paths[2][1], ephemeral=True)
             await until(lambda: found(consumer.said).keys() == {"i1", "i2", "i3"}, "all three are there")

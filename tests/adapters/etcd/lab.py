@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Any
 
 from adapters import etcd as adapter
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import GRANT, RANGE, REVOKE, TXN, Client
-from adapters.etcd.sink import EtcdSink
+from adapters.etcd.keys import Range
 from bridge.adapter import Change, Entry, Listing, Observed, Outcome, Synced
 from bridge.model import Instance, Mark, Port, ServiceName
+from tests.kit.seated import Seated
+from tests.kit.waiting import until
 from tests.servers.etcd import Etcd
 
 USER = ServiceName("user")
-DEADLINE = 30.0  # seconds in which what must happen has happened
 
 
 def key(id: str, service: str = "user") -> str:
@@ -74,8 +74,8 @@ def registry(server: Etcd, **config: Any) -> adapter.Etcd:
     return adapter.create("lab", adapter.Config(**settings), None)
 
 
-def sink_of(registry: adapter.Etcd, bridge: str = "b1") -> EtcdSink:
-    return registry.sink(bridge)
+def sink_of(registry: adapter.Etcd, bridge: str = "b1") -> Seated:
+    return Seated(registry, bridge)
 
 
 class Natives:
@@ -107,6 +107,12 @@ class Natives:
         request = pb.TxnRequest(success=[pb.RequestOp(request_delete_range=each) for each in gone])
         await self.client.call(TXN, request)
 
+    async def delete_below(self, prefix: str) -> None:
+        """Everything with that prefix, in one revision."""
+        area = Range.below(prefix.encode())
+        gone = pb.DeleteRangeRequest(key=area.start, range_end=area.end)
+        await self.client.call(TXN, pb.TxnRequest(success=[pb.RequestOp(request_delete_range=gone)]), 60.0)
+
     async def get(self, prefix: str) -> dict[str, str]:
         end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         found = await self.client.call(RANGE, pb.RangeRequest(key=prefix.encode(), range_end=end.encode()))
@@ -135,14 +141,6 @@ def b64(text: str) -> str:
 def below(prefix: str) -> dict[str, str]:
     """A range of the JSON gateway."""
     return {"key": b64(prefix), "range_end": b64(prefix[:-1] + chr(ord(prefix[-1]) + 1))}
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Waits until something is so."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 class Watcher:

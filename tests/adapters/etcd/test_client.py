@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from adapters import etcd as adapter
-from adapters.etcd.client import TLS, error_of
+from adapters.common import credentials
+from adapters.etcd.client import error_of
 from bridge.errors import ConfigError, Denied, Expired, IsthmusError, Rejected, Unavailable
 from tests.adapters.etcd.lab import (
     USER,
@@ -25,9 +26,10 @@ from tests.adapters.etcd.lab import (
     kind,
     record,
     registry,
-    until,
 )
 from tests.conftest import StartEtcd
+from tests.kit.seated import Seated
+from tests.kit.waiting import until
 from tests.servers import ports
 from tests.servers.certificates import Certificates
 from tests.servers.etcd import Etcd, Tls, cluster
@@ -63,8 +65,8 @@ def test_every_refusal_has_its_class(code: grpc.StatusCode, said: str, error: ty
         ({"endpoints": []}, "at least one"),
         ({"endpoints": ["127.0.0.1:2379"]}, "is not http"),
         ({"endpoints": ["http://a:1/path"]}, "is not http"),
-        ({"tls": TLS(ca="ca.pem")}, "no endpoint begins with https"),
-        ({"endpoints": ["https://a:1"], "tls": TLS(cert="c.pem")}, "cert and key"),
+        ({"tls": credentials.Tls(ca="ca.pem")}, "no endpoint begins with https"),
+        ({"endpoints": ["https://a:1"], "tls": credentials.Tls(cert="c.pem")}, "cert and key"),
         ({"user": "isthmus"}, "goes together"),
         ({"password": "secret"}, "goes together"),
         ({"user": "u", "password": "p", "password_file": "f"}, "goes together"),
@@ -138,7 +140,7 @@ async def test_a_token_that_is_not_accepted_any_more_is_renewed(etcd_server: Sta
         for _ in range(2):  # a new password, though it be the same, ends the user's tokens
             await admin(server, "auth/user/changepw", token=token, name="isthmus", password="secret")
             await opened.raw(USER)
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         async with sink.writer():
             await admin(server, "auth/user/changepw", token=token, name="isthmus", password="secret")
             assert errors(await sink.apply([create("i1")])) == [None]
@@ -154,7 +156,7 @@ async def test_a_restart_of_a_server_with_authentication_ends_nothing_but_the_wa
     server = await etcd_server(version=version)
     await secure(server, *FULL)
     async with registry(server, user="isthmus", password="secret") as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         async with sink.writer():
             assert errors(await sink.apply([create("i1")])) == [None]
             await server.kill()
@@ -177,7 +179,7 @@ async def test_a_password_that_was_rotated_is_read_again(etcd_server: StartEtcd,
         assert (await opened.source.read(USER)).service.instances == {}
         password.unlink()
         opened._client.forget()
-        with pytest.raises(Denied, match="cannot read the password"):
+        with pytest.raises(Denied, match="cannot be read"):
             await opened.source.read(USER)
 
 
@@ -228,7 +230,7 @@ async def test_a_change_that_is_denied_does_not_spoil_the_others(etcd_server: St
     server = await etcd_server()
     await secure(server, ("READWRITE", "/microservices/user/"), ("READWRITE", "/isthmus/"))
     async with registry(server, user="isthmus", password="secret") as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         other = msgspec.structs.replace(create("i2"), service=USER._replace(name="other"))
         async with sink.writer():
             assert errors(await sink.apply([create("i1"), other, create("i3")])) == [None, Denied, None]
@@ -245,12 +247,15 @@ async def test_client_certificates_may_be_rotated_without_a_restart(
             shutil.copy(source, tmp_path / "new")
             os.replace(tmp_path / "new", target)
 
-    tls = TLS(ca=str(certificates.ca), cert=str(cert), key=str(key))
+    tls = credentials.Tls(ca=str(certificates.ca), cert=str(cert), key=str(key))
     async with registry(server, tls=tls) as opened:
         with pytest.raises(Unavailable, match="cannot read a TLS file"):
             await opened.reach()
         rotate(certificates.stranger)
         with pytest.raises(Unavailable):
+            await opened.reach()
+        rotate(certificates.expired)
+        with pytest.raises(Denied, match=r"client\.pem ended at"):
             await opened.reach()
         rotate(certificates.client)
         assert (await opened.reach()).version == "etcd 3.6.5"
@@ -271,7 +276,7 @@ async def test_a_server_of_another_name_is_not_trusted_unless_that_name_is_expec
     url = server.url.replace("127.0.0.1", "127.0.0.2")
     assert url != server.url
     for name, trusted in (("localhost", True), ("elsewhere.test", False)):
-        tls = TLS(ca=str(certificates.ca), server_name=name)
+        tls = credentials.Tls(ca=str(certificates.ca), server_name=name)
         async with registry(server, tls=tls) as opened:
             if trusted:
                 assert (await opened.reach()).identity
@@ -283,7 +288,7 @@ async def test_a_server_of_another_name_is_not_trusted_unless_that_name_is_expec
 async def test_a_full_database_is_said_in_words_and_reads_go_on(etcd_server: StartEtcd) -> None:
     server = await etcd_server(flags=["--quota-backend-bytes=4194304"])
     async with registry(server) as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         async with sink.writer():
             for n in range(40):
                 (outcome,) = await sink.apply([create(f"i{n}", metadata={"text": "x" * 500_000})])
@@ -293,3 +298,11 @@ async def test_a_full_database_is_said_in_words_and_reads_go_on(etcd_server: Sta
             assert "NOSPACE" in str(outcome.error)
             assert any("NOSPACE" in note for note in (await opened.reach()).notes)
             assert (await sink.held()).services
+
+
+async def test_a_prefix_without_its_last_slash_is_hinted_at(etcd: Etcd) -> None:
+    async with registry(etcd, prefix="/x") as opened:
+        assert "is /x/ meant?" in (await opened.reach()).notes[0]
+    for prefix in ("/x/", ""):
+        async with registry(etcd, prefix=prefix) as opened:
+            assert (await opened.reach()).notes == ()

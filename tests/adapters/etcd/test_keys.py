@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 import mappings.grpc
 import mappings.kratos
-from adapters.etcd import access, ledger
 from adapters.etcd import etcd_pb2 as pb
+from adapters.etcd import permissions
 from adapters.etcd.keys import FOREIGN, Range, Space, is_ours, lease_of, without
 from bridge.model import ServiceName
+from mappings.ledger import decode, encode
 from tests.adapters.etcd.lab import mark
 
 KEYS = st.binary(min_size=1, max_size=4)
@@ -34,7 +35,7 @@ def test_what_is_excluded_from_a_range_is_in_none_of_its_parts(key: bytes, exclu
     assert times == (0 if any(key.startswith(each) for each in excluded) else 1)
 
 
-def test_the_whole_keyspace_is_read_less_the_ledger_and_what_other_layouts_and_kubernetes_keep_there() -> None:
+def test_an_empty_prefix_reads_all_but_ledger_other_layouts_and_kubernetes() -> None:
     space = Space(mappings.grpc, "", "grpc")
     for foreign in FOREIGN:
         key = f"{foreign}user/i1".encode()
@@ -55,7 +56,7 @@ def test_a_layout_below_its_own_prefix_reads_that_prefix_alone() -> None:
 
 def test_every_destination_has_a_lock_of_its_own_for_every_bridge() -> None:
     spaces = [Space(mappings.grpc, prefix, "") for prefix in ("", "/", "a/b", "a%2Fb")]
-    locks = {space.lock(bridge) for space in spaces for bridge in ("b1", "b1/grpc", "b1:")}
+    locks = {space.own.lock(bridge) for space in spaces for bridge in ("b1", "b1/grpc", "b1:")}
     assert len(locks) == 12
 
 
@@ -68,10 +69,10 @@ def test_our_leases_are_known_by_their_pattern_and_the_same_after_a_restart() ->
 
 
 def test_a_mark_survives_the_ledger_and_another_format_is_not_guessed_at() -> None:
-    assert ledger.decode(ledger.encode(mark("i1"))) == mark("i1")
-    assert ledger.encode(mark("i1")).startswith(b'{"v":1,"owner":"b1"')
-    for other in (b"", b"{}", b'{"v":2,' + ledger.encode(mark("i1"))[7:], b'{"v":1,"owner":7}'):
-        assert ledger.decode(other) is None
+    assert decode(encode(mark("i1"))) == mark("i1")
+    assert encode(mark("i1")).startswith(b'{"v":1,"owner":"b1"')
+    for other in (b"", b"{}", b'{"v":2,' + encode(mark("i1"))[7:], b'{"v":1,"owner":7}'):
+        assert decode(other) is None
 
 
 @pytest.mark.parametrize(
@@ -94,5 +95,5 @@ def test_roles_allow_what_their_ranges_cover_together(
 ) -> None:
     areas = [Range(*each) for each in wanted]
     reading = [PERMISSION(type=PERMISSION.READ, key=key, range_end=end) for key, end in granted]
-    assert access.allows(reading, access.READ, areas) is allowed
-    assert access.allows(reading, access.WRITE, areas) is False
+    assert permissions.allows(reading, permissions.READ, areas) is allowed
+    assert permissions.allows(reading, permissions.WRITE, areas) is False

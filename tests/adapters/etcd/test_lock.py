@@ -27,9 +27,10 @@ from tests.adapters.etcd.lab import (
     registry,
     remove,
     replace,
-    until,
 )
 from tests.conftest import StartEtcd
+from tests.kit.seated import Seated
+from tests.kit.waiting import until
 from tests.servers.etcd import Etcd, cluster
 
 LOCK = "/isthmus/lock/b1/kratos:%2Fmicroservices%2F"
@@ -46,7 +47,7 @@ async def test_two_writers_of_one_bridge_id_are_never_at_work_at_once(etcd: Etcd
 
     async def contend() -> None:
         nonlocal writing
-        async with registry(etcd) as opened, opened.sink("b1").writer():
+        async with registry(etcd) as opened, Seated(opened, "b1").writer():
             writing += 1
             assert writing == 1
             assert set(json.loads((await natives.get(LOCK))[LOCK])) == {"host", "pid", "since"}
@@ -60,9 +61,9 @@ async def test_two_writers_of_one_bridge_id_are_never_at_work_at_once(etcd: Etcd
 
 async def test_a_standby_takes_over_at_once_when_the_writer_leaves(etcd: Etcd) -> None:
     async with registry(etcd) as first, registry(etcd) as second:
-        standing_by = second.sink("b1")
+        standing_by = Seated(second, "b1")
         async with asyncio.timeout(lock_module.LOCK_TTL / 2):
-            async with first.sink("b1").writer():
+            async with Seated(first, "b1").writer():
                 waiting = asyncio.create_task(standing_by.writer().__aenter__())
                 await asyncio.sleep(0)
                 assert not waiting.done()
@@ -73,16 +74,16 @@ async def test_bridges_and_destinations_do_not_stand_in_each_others_way(etcd: Et
     async with (
         registry(etcd) as one,
         registry(etcd, layout="grpc") as two,
-        one.sink("b1").writer(),
-        one.sink("b2").writer(),
-        two.sink("b1").writer(),
+        Seated(one, "b1").writer(),
+        Seated(one, "b2").writer(),
+        Seated(two, "b1").writer(),
     ):
         pass
 
 
 async def test_nothing_is_written_without_the_lock(etcd: Etcd, natives: Natives) -> None:
     async with registry(etcd) as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         with pytest.raises(Superseded):
             await sink.apply([create("i1")])
         async with sink.writer():
@@ -92,12 +93,10 @@ async def test_nothing_is_written_without_the_lock(etcd: Etcd, natives: Natives)
     assert await natives.get("/microservices/") == {}
 
 
-async def test_a_writer_that_was_paused_beyond_its_lease_writes_nothing_when_it_wakes_up(
-    etcd: Etcd, natives: Natives
-) -> None:
+async def test_a_writer_paused_beyond_its_lease_writes_nothing_when_it_wakes(etcd: Etcd, natives: Natives) -> None:
     """Its process does not know yet that the lock is another's: the store does."""
     async with registry(etcd) as first, registry(etcd) as second:
-        paused, other = first.sink("b1"), second.sink("b1")
+        paused, other = Seated(first, "b1"), Seated(second, "b1")
         async with paused.writer() as term:
             (made,) = await paused.apply([create("i1")])
             await natives.delete(LOCK)  # as its expiry would
@@ -119,7 +118,7 @@ async def test_a_writer_that_was_paused_beyond_its_lease_writes_nothing_when_it_
 async def test_a_term_ends_with_the_locks_lease(etcd: Etcd, natives: Natives, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_module, "LOCK_TTL", 3)
     async with registry(etcd) as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         async with sink.writer() as term:
             leases = (await admin(etcd, "lease/leases"))["leases"]
             for lease in leases:
@@ -136,7 +135,7 @@ async def test_a_term_ends_when_the_lease_may_have_ended_for_all_we_know(
 ) -> None:
     monkeypatch.setattr(lock_module, "LOCK_TTL", 3)
     server = await etcd_server()
-    async with registry(server) as opened, opened.sink("b1").writer() as term:
+    async with registry(server) as opened, Seated(opened, "b1").writer() as term:
         begun = asyncio.get_running_loop().time()
         if damage == "freeze":
             server.freeze()
@@ -156,7 +155,7 @@ async def test_the_lock_outlives_the_loss_of_the_member_that_it_is_kept_alive_th
     async with cluster(tmp_path_factory.mktemp("cluster")) as members:
         urls = [member.url for member in members]
         async with registry(members[0], endpoints=urls) as opened:
-            sink = opened.sink("b1")
+            sink = Seated(opened, "b1")
             async with sink.writer() as term:
                 await sink.apply([create("i1")])
                 if damage == "freeze":
@@ -184,7 +183,7 @@ async def leases_of(server: Etcd) -> list[int]:
 async def test_leased_entries_are_kept_alive_by_the_next_process_of_their_bridge(etcd: Etcd, natives: Natives) -> None:
     others = await leases_of(etcd)
     async with registry(etcd) as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         async with sink.writer():
             outcomes = await sink.apply([create("i1", ttl=6), create("i2", ttl=6), create("i3", ttl=7), create("i4")])
             assert errors(outcomes) == [None] * 4
@@ -192,7 +191,7 @@ async def test_leased_entries_are_kept_alive_by_the_next_process_of_their_bridge
     assert len(leases) == 2, "one lease for each lifetime"
     assert len(await natives.get("/microservices/")) == 4, "an orderly end leaves the entries to their leases"
     async with registry(etcd) as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         async with sink.writer():
             held = await sink.held()
             assert len(held.services[USER]) == 4
@@ -210,7 +209,7 @@ async def test_leased_entries_are_kept_alive_by_the_next_process_of_their_bridge
 
 async def test_what_goes_with_a_lease_is_drift_and_can_be_written_again(etcd: Etcd, natives: Natives) -> None:
     async with registry(etcd) as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         async with sink.writer(), aclosing(sink.drift()) as drift:  # type: ignore[type-var]
             assert await anext(drift) == frozenset()
             assert errors(await sink.apply([create("i1", ttl=60)])) == [None]
@@ -228,7 +227,7 @@ async def test_what_goes_with_a_lease_is_drift_and_can_be_written_again(etcd: Et
 
 async def test_drift_is_what_others_do_and_never_what_we_do(natives: Natives, etcd: Etcd) -> None:
     async with registry(etcd) as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         seen: list[frozenset[ServiceName]] = []
 
         async def follow() -> None:
@@ -248,7 +247,7 @@ async def test_drift_is_what_others_do_and_never_what_we_do(natives: Natives, et
                 await natives.put((key("i299", "s4"), record("i299", service="s4")))
                 await natives.delete(key("i298", "s3"))
                 async with registry(etcd) as other:
-                    another = other.sink("b2")
+                    another = Seated(other, "b2")
                     async with another.writer():
                         await another.apply([create("last", owner="b2", service=ServiceName("last"))])
             await until(lambda: frozenset({ServiceName("last")}) in seen)
@@ -261,8 +260,8 @@ async def test_drift_is_what_others_do_and_never_what_we_do(natives: Natives, et
 
 async def test_marks_name_their_owner_whoever_reads_them(etcd: Etcd) -> None:
     async with registry(etcd) as one, registry(etcd) as two:
-        sink = one.sink("b1")
+        sink = Seated(one, "b1")
         async with sink.writer():
             await sink.apply([create("i1")])
-        held = await two.sink("b2").held()
+        held = await Seated(two, "b2").held()
         assert held.services[USER]["i1"].mark == mark("i1", "b1")

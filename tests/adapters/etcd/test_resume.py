@@ -19,7 +19,6 @@ from bridge.adapter import Listing, Observed, Synced
 from bridge.errors import Unavailable
 from bridge.model import ServiceName
 from tests.adapters.etcd.lab import (
-    DEADLINE,
     USER,
     Natives,
     Watcher,
@@ -32,10 +31,11 @@ from tests.adapters.etcd.lab import (
     record,
     registry,
     remove,
-    until,
 )
 from tests.conftest import StartEtcd
-from tests.proxy import Proxy
+from tests.kit.proxy import Proxy
+from tests.kit.seated import Seated
+from tests.kit.waiting import DEADLINE, until
 from tests.servers.etcd import Etcd, cluster
 
 OTHER = ServiceName("other")
@@ -232,7 +232,7 @@ async def test_history_that_was_compacted_meanwhile_is_made_up_for_by_a_list(
 
 
 @VERSIONS
-async def test_where_nothing_of_ours_changes_the_notices_of_progress_say_how_far_we_are(
+async def test_progress_notices_say_how_far_we_are_where_nothing_of_ours_changes(
     etcd_server: StartEtcd, version: str
 ) -> None:
     """Others write, and the history is compacted past our last event."""
@@ -361,7 +361,7 @@ async def test_a_service_whose_replacement_nobody_knew_yet_is_listed_again(etcd:
 async def test_marks_are_known_after_a_stream_broke(etcd: Etcd) -> None:
     """The ledger is followed from where it was, and not from where the entries were."""
     async with scene(etcd) as made, registry(etcd) as opened:
-        sink = opened.sink("b2")
+        sink = Seated(opened, "b2")
         async with sink.writer():
             made_first, to_go = await sink.apply([create("c1", "b2"), create("c2", "b2")])
             async with watching(made.source) as before:

@@ -10,10 +10,8 @@ import pytest
 import pytest_asyncio
 
 from adapters.etcd import client as client_module
-from adapters.etcd import etcd_pb2 as pb
-from adapters.etcd.client import WATCH
 from adapters.etcd.keys import Range
-from adapters.etcd.source import EtcdSource
+from adapters.etcd.source import BACKLOG, EtcdSource
 from bridge.adapter import Entry, Listing, Observed, Outcome, Synced
 from bridge.errors import Denied, Expired, Unavailable
 from bridge.model import Mark, ServiceName
@@ -32,9 +30,10 @@ from tests.adapters.etcd.lab import (
     registry,
     remove,
     replace,
-    until,
 )
 from tests.conftest import StartEtcd
+from tests.kit.seated import Seated
+from tests.kit.waiting import until
 from tests.servers.etcd import Etcd
 
 
@@ -86,7 +85,7 @@ async def test_a_natives_entry_without_a_lease_is_seen_too(natives: Natives, sou
 
 async def test_read_is_one_service_with_its_marks_and_what_is_unreadable(etcd: Etcd, natives: Natives) -> None:
     async with registry(etcd) as opened:
-        sink = opened.sink("b1")
+        sink = Seated(opened, "b1")
         async with sink.writer():
             await sink.apply([create("i1")])
         await natives.put(
@@ -100,7 +99,14 @@ async def test_read_is_one_service_with_its_marks_and_what_is_unreadable(etcd: E
         assert observed.service.marks == {"i1": mark("i1")}
         assert observed.unreadable == {"i3"}
         assert (await opened.source.read(ServiceName("none"))).service.instances == {}
-        assert set(await opened.raw(USER)) == {key("i1"), key("i2"), key("i3"), f"/isthmus/ledger/{key('i1')}"}
+        raw = {one.place: one for one in await opened.raw(USER)}
+        assert set(raw) == {key("i1"), key("i2"), key("i3"), f"/isthmus/ledger/{key('i1')}"}
+        assert [(one.id, bool(one.fault)) for one in raw.values()] == [
+            ("i1", False),
+            ("i2", False),
+            ("i3", True),
+            ("", False),
+        ]
 
 
 async def test_an_undecodable_record_is_named_counted_and_holds_up_nobody(natives: Natives, source: EtcdSource) -> None:
@@ -111,6 +117,27 @@ async def test_an_undecodable_record_is_named_counted_and_holds_up_nobody(native
         assert set(now.service.instances) == {"i1"}
         assert now.unreadable == {"i2"}
         assert list(source.ignored) == [key("i2")]
+
+
+async def test_what_other_software_keeps_beside_go_zero_is_counted_and_no_instance(
+    etcd: Etcd, natives: Natives
+) -> None:
+    await natives.put(("u.rpc/7", "10.0.0.7:80"), ("u.rpc/by-hand", "10.0.0.8:80"), ("u.rpc/9", "what?"))
+    await natives.put(("config/app", "debug: true"), ("u.rpc/note", "not an address"))
+    async with registry(etcd, layout="go-zero") as opened, Watcher(opened.source.watch()) as watcher:
+        name = ServiceName("u.rpc")
+        await until(lambda: watcher.now(name) is not None)
+        now = watcher.now(name)
+        assert now is not None
+        assert {id: each.address for id, each in now.service.instances.items()} == {
+            "7": "10.0.0.7",
+            "by-hand": "10.0.0.8",
+        }
+        assert now.unreadable == {"9"}
+        assert set(opened.source.ignored) == {"config/app", "u.rpc/note", "u.rpc/9"}
+        await natives.put(("u.rpc/note", "10.0.0.9:80"))
+        await until(lambda: "note" in (watcher.now(name) or now).service.instances)
+        assert set(opened.source.ignored) == {"config/app", "u.rpc/9"}
 
 
 async def test_the_whole_keyspace_is_grpcs_but_for_what_others_keep_there(etcd: Etcd, natives: Natives) -> None:
@@ -140,14 +167,11 @@ async def test_compacted_history_is_expired_and_a_new_watch_has_everything(
         assert set(watcher.addresses()) == {"stays", "new"}
 
 
-async def test_batches_that_etcd_sends_in_fragments_arrive_whole(
-    etcd: Etcd, natives: Natives, source: EtcdSource
-) -> None:
+async def test_more_than_grpcs_own_limit_of_a_message_arrives_whole(natives: Natives, source: EtcdSource) -> None:
     async with aclosing(source.watch()) as watch:  # type: ignore[type-var]
-        listing = await anext(watch)
-        assert isinstance(listing, Listing)
+        assert isinstance(await anext(watch), Listing)
         lease = await natives.lease()
-        for group in range(40):  # 4 MB that the watch finds in the history when it begins
+        for group in range(40):  # 5 MB that the watch finds in the history when it begins
             pairs = [(key(f"i{group}-{n}", f"s{group}"), large(f"i{group}-{n}", f"s{group}")) for n in range(100)]
             await natives.put(*pairs, lease=lease)
         seen: dict[ServiceName, int] = {}
@@ -157,25 +181,57 @@ async def test_batches_that_etcd_sends_in_fragments_arrive_whole(
                 if len(seen) == 40:
                     break
     assert set(seen.values()) == {100}, "a transaction was shown in part"
-    assert await fragments(natives, listing.revision + 1), "nothing was fragmented: the batches are too small"
+
+
+async def test_a_delete_of_very_many_keys_is_one_message(etcd: Etcd, natives: Natives) -> None:
+    """etcd 3.6 takes quadratic time to split one: 47 s for 100,000 keys."""
+    lease = await natives.lease()
+    name = "i" * 200
+    for group in range(200):  # 5 MB of keys alone: etcd would split at 1.5 MiB
+        await natives.put(*[(key(f"{name}{n}", f"s{group}"), record("i")) for n in range(100)], lease=lease)
+    async with registry(etcd) as opened:
+        source = EtcdSource(opened._client, opened._space, probe_time=3600.0)  # an answer to a probe is a message, too
+        before = await etcd.sent("Watch")
+
+        async def begun() -> float:
+            """What etcd has sent once it has said of each range that it is watched."""
+            sent = await etcd.sent("Watch")
+            return sent if sent > before + len(opened._space.entries) else 0
+
+        async with Watcher(source.watch()) as watcher:
+            sent = await until(begun)
+            await natives.delete_below("/microservices/")
+            await until(lambda: not any(watcher.addresses(ServiceName(f"s{group}")) for group in range(200)))
+            assert await etcd.sent("Watch") == sent + 1
+
+
+async def test_a_watch_that_is_behind_says_how_far(etcd: Etcd, natives: Natives) -> None:
+    async with registry(etcd) as opened:
+        source = EtcdSource(opened._client, opened._space, probe_time=0.05)
+        assert source.behind is None
+        async with aclosing(source.watch()) as watch:  # type: ignore[type-var]
+            while not isinstance(await anext(watch), Synced):
+                pass
+            for n in range(4 * BACKLOG):  # more than is read ahead of a consumer that asks for nothing
+                await natives.put((key(f"i{n}"), record(f"i{n}")), lease=await natives.lease())
+            await until(lambda: source.behind and source.behind.revisions >= 2 * BACKLOG)
+            behind = source.behind
+            assert behind is not None
+            await until(lambda: source.behind and source.behind.seconds > behind.seconds)
+            going_on = asyncio.create_task(consumed(watch))
+            await until(lambda: source.behind is None)
+            going_on.cancel()
+            await asyncio.gather(going_on, return_exceptions=True)
+        assert source.behind is None
+
+
+async def consumed(watch: AsyncIterator[object]) -> None:
+    async for _ in watch:
+        pass
 
 
 def large(id: str, service: str) -> str:
     return record(id, service=service).replace('"metadata":null', '"metadata":{"text":"' + "x" * 1000 + '"}')
-
-
-async def fragments(natives: Natives, start: int) -> bool:
-    """Whether etcd splits the history from there on."""
-    area = Range.below(b"/microservices/")
-    create = pb.WatchCreateRequest(key=area.start, range_end=area.end, start_revision=start, fragment=True)
-    for _ in range(20):  # what is ready before etcd has said "created" it sends in one piece in spite of all
-        async with natives.client.stream(WATCH) as call:
-            await call.write(pb.WatchRequest(create_request=create))
-            while not (response := await call.read()).events:
-                pass
-            if response.fragment:
-                return True
-    return False
 
 
 async def test_pages_are_of_one_revision_while_writes_go_on(natives: Natives) -> None:
@@ -204,7 +260,7 @@ async def test_pages_are_of_one_revision_while_writes_go_on(natives: Natives) ->
         await asyncio.gather(writing, return_exceptions=True)
 
 
-async def test_a_page_that_is_larger_than_a_message_may_be_is_asked_for_in_smaller_ones(
+async def test_a_page_larger_than_a_message_may_be_is_asked_for_in_smaller_ones(
     natives: Natives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "OPTIONS", (("grpc.max_receive_message_length", 64 << 10),))
@@ -220,7 +276,7 @@ async def test_what_a_bridge_writes_is_never_seen_without_its_mark(version: str,
     """A storm of writes, with our leases and without, natives among them: data and ledger come in either order."""
     server = await etcd_server(version=version)
     async with registry(server) as opened, registry(server) as writing, Natives(server) as natives:
-        sink = writing.sink("b1")
+        sink = Seated(writing, "b1")
         async with Watcher(opened.source.watch()) as watcher, sink.writer():
 
             async def storm(service: ServiceName) -> None:

@@ -9,18 +9,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.file import Config, FileRegistry, create, folder
+from adapters.file.disk import Disk
+from adapters.file.source import FileSource
 from bridge.adapter import Entry, Listing
 from bridge.errors import Expired, Rejected, Unavailable
 from bridge.model import Instance, Port, ServiceName
 from tests.conformance import lab
+from tests.kit.disks import hung
+from tests.kit.seated import Seated
+from tests.kit.waiting import DEADLINE
 
 PAY = lab.PAY
 NEVER = 3600.0  # seconds to the next rescan: what arrives, arrives by notification
@@ -314,7 +320,7 @@ async def test_a_persons_file_is_never_written(tmp_path: Path) -> None:
     path.write_text(GOOD)
     path.chmod(0o444)
     before = path.stat(), path.read_bytes()
-    sink = open_folder(tmp_path).sink("b.1")
+    sink = Seated(open_folder(tmp_path), "b.1")
     async with sink.writer():
         (entry,) = await lab.write(sink, lab.create(PAY, lab.instance(2), "b.1"))
         await lab.refusals(sink, lab.create(PAY, lab.instance(1), "b.1"))
@@ -336,7 +342,7 @@ async def test_a_persons_file_is_never_written(tmp_path: Path) -> None:
 
 
 async def test_what_people_add_to_a_bridges_file_stays_and_is_theirs(tmp_path: Path) -> None:
-    sink = open_folder(tmp_path).sink(lab.BRIDGE)
+    sink = Seated(open_folder(tmp_path), lab.BRIDGE)
     async with sink.writer():
         await lab.write(sink, lab.create(PAY, lab.instance(1)))
         path = tmp_path / "pay.bridge-a.isthmus.yaml"
@@ -354,7 +360,7 @@ async def test_what_people_add_to_a_bridges_file_stays_and_is_theirs(tmp_path: P
 
 
 async def test_a_bridges_file_that_was_damaged_is_written_anew_and_the_damage_kept(tmp_path: Path) -> None:
-    sink = open_folder(tmp_path).sink(lab.BRIDGE)
+    sink = Seated(open_folder(tmp_path), lab.BRIDGE)
     async with sink.writer():
         await lab.write(sink, lab.create(PAY, lab.instance(1)))
         path = tmp_path / "pay.bridge-a.isthmus.yaml"
@@ -367,7 +373,7 @@ async def test_a_bridges_file_that_was_damaged_is_written_anew_and_the_damage_ke
 
 
 async def test_a_mark_is_believed_in_the_file_of_its_bridge_alone(tmp_path: Path) -> None:
-    sink = open_folder(tmp_path).sink(lab.BRIDGE)
+    sink = Seated(open_folder(tmp_path), lab.BRIDGE)
     async with sink.writer():
         await lab.write(sink, lab.create(PAY, lab.instance(1)))
     ours = tmp_path / "pay.bridge-a.isthmus.yaml"
@@ -384,14 +390,14 @@ async def test_of_two_who_hold_one_id_everybody_sees_the_same(tmp_path: Path) ->
     for owner in (lab.BRIDGE, lab.OTHER):
         alone = tmp_path / owner
         alone.mkdir()
-        sink = open_folder(alone).sink(owner)
+        sink = Seated(open_folder(alone), owner)
         async with sink.writer():
             await lab.write(sink, lab.create(PAY, lab.instance(1), owner))
         (written,) = alone.glob("*.yaml")
         made[owner] = tmp_path / written.name
         written.rename(tmp_path / written.name)
         (alone / ".isthmus" / "identity").unlink()
-    winner, loser = open_folder(tmp_path).sink(lab.BRIDGE), open_folder(tmp_path).sink(lab.OTHER)
+    winner, loser = Seated(open_folder(tmp_path), lab.BRIDGE), Seated(open_folder(tmp_path), lab.OTHER)
     for held in (await winner.held(), await loser.held()):
         assert lab.owners(held) == {"i1": lab.BRIDGE}
     assert not (await winner.held()).loose
@@ -414,7 +420,7 @@ def no_room(size: int) -> Iterator[None]:
 
 
 async def test_a_full_disk_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
-    sink = open_folder(tmp_path).sink(lab.BRIDGE)
+    sink = Seated(open_folder(tmp_path), lab.BRIDGE)
     async with sink.writer():
         (entry,) = await lab.write(sink, lab.create(PAY, lab.instance(1)))
         before = sorted(tmp_path.rglob("*")), (tmp_path / "pay.bridge-a.isthmus.yaml").read_bytes()
@@ -428,7 +434,7 @@ async def test_a_full_disk_leaves_the_old_file_as_it_was(tmp_path: Path) -> None
 
 async def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
     """It may be a volume that is not mounted."""
-    sink = open_folder(tmp_path / "volume").sink(lab.BRIDGE)
+    sink = Seated(open_folder(tmp_path / "volume"), lab.BRIDGE)
     with pytest.raises(Unavailable):
         async with sink.writer():
             pass
@@ -438,9 +444,10 @@ async def test_a_missing_folder_is_not_made(tmp_path: Path) -> None:
 HOLDER = """
 import asyncio, sys
 from adapters.file import Config, create
+from tests.kit.seated import Seated
 
 async def main():
-    async with create("files", Config(path=sys.argv[1]), None).sink("bridge-a").writer():
+    async with Seated(create("files", Config(path=sys.argv[1]), None), "bridge-a").writer():
         print("mine", flush=True)
         await asyncio.sleep(3600)
 
@@ -454,7 +461,7 @@ async def test_the_lock_of_a_stopped_writer_stays_and_that_of_a_dead_one_is_free
         assert holder.stdout
         assert await asyncio.to_thread(holder.stdout.readline) == "mine\n"
         holder.send_signal(signal.SIGSTOP)
-        sink = open_folder(tmp_path).sink(lab.BRIDGE)
+        sink = Seated(open_folder(tmp_path), lab.BRIDGE)
         entered = asyncio.Event()
 
         async def stand_by() -> None:
@@ -466,7 +473,7 @@ async def test_the_lock_of_a_stopped_writer_stays_and_that_of_a_dead_one_is_free
             async with asyncio.timeout(0.3):
                 await entered.wait()
         holder.kill()
-        async with asyncio.timeout(lab.DEADLINE):
+        async with asyncio.timeout(DEADLINE):
             await entered.wait()
             await standby
     finally:
@@ -475,13 +482,13 @@ async def test_the_lock_of_a_stopped_writer_stays_and_that_of_a_dead_one_is_free
 
 
 async def test_a_lease_is_refused_where_entries_outlive_their_writer(tmp_path: Path) -> None:
-    sink = open_folder(tmp_path).sink(lab.BRIDGE)
+    sink = Seated(open_folder(tmp_path), lab.BRIDGE)
     async with sink.writer():
         assert await lab.refusals(sink, lab.create(PAY, lab.instance(1), ttl=30)) == [Rejected]
 
 
 async def test_an_edit_of_what_we_wrote_is_seen_as_a_change(tmp_path: Path) -> None:
-    sink = open_folder(tmp_path).sink(lab.BRIDGE)
+    sink = Seated(open_folder(tmp_path), lab.BRIDGE)
     async with sink.writer():
         (entry,) = await lab.write(sink, lab.create(PAY, lab.instance(1)))
         path = tmp_path / "pay.bridge-a.isthmus.yaml"
@@ -506,3 +513,51 @@ def test_every_name_has_a_file_of_its_own(name: str, namespace: str, owner: str)
         return
     assert folder.place(path) == (service, owner)
     assert max(map(len, path.split("/"))) <= 255
+
+
+async def test_a_file_whose_name_has_a_line_break_is_no_service_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "pay.yaml").write_text(GOOD)
+    (tmp_path / "pay%0A.yaml").write_text(GOOD)
+    registry = open_folder(tmp_path)
+    async with lab.watching(registry.source) as watch:
+        await watch.until(lambda: watch.synced)
+        assert not watch.picture(ServiceName("pay\n"))
+        assert watch.picture(PAY)
+        (reason,) = registry.source.ignored.values()
+        assert "the file's name has the character '\\n', which no service has: rename it" in reason
+
+
+async def test_a_folder_whose_disk_hangs_is_stale_and_holds_nobody_up(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "pay.yaml").write_text(GOOD)
+    source = FileSource(Disk(str(root), patience=0.3), str(root), rescan=0.1)
+    async with aclosing(cast(Any, source.watch())) as words:
+        assert [type(await anext(words)).__name__ for _ in range(3)] == ["Listing", "Observed", "Synced"]
+        with hung(root), pytest.raises(Unavailable, match=r"the disk has not answered for 0\.3 s"):
+            await anext(words)
+    assert "i1" in (await source.read(PAY)).service.instances
+
+
+async def test_a_writer_whose_disk_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    registry, beside = open_folder(root), open_folder(root)
+    seat, sink = registry.seat("b1", "files"), registry.sink("b1")
+    async with seat.writer() as term:
+        with hung(root):
+            waiting = [
+                asyncio.ensure_future(one)
+                for one in (term.ended(), sink.held(), seat.recall(), _written(beside), registry.reach())
+            ]
+            done, _ = await asyncio.wait(waiting, timeout=0.3)
+            assert not done
+        await asyncio.wait(waiting)
+    for one in waiting:
+        one.exception()
+    assert await asyncio.wait_for(_written(beside), DEADLINE)
+
+
+async def _written(registry: FileRegistry) -> bool:
+    async with registry.seat("b1", "files").writer() as term:
+        return term.fence is not None

@@ -21,7 +21,7 @@ INSTANCES = st.builds(
     address=st.one_of(st.ip_addresses().map(str), st.just("pay.example.org")),
     ports=st.lists(PORTS, max_size=3).map(tuple),
     health=st.sampled_from(Health),
-    weight=st.floats(0, 1e300),
+    weight=st.floats(0, 2**53),
     locality=st.builds(Locality, TEXT, TEXT, TEXT),
     version=TEXT,
     tags=st.lists(TEXT, max_size=3).map(tuple),
@@ -89,3 +89,34 @@ def test_what_could_not_be_read_back_is_rejected() -> None:
     ):
         with pytest.raises(Rejected):
             canonical(wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("port: -1", "instances[0].port: "),
+        ("port: 1e26", "instances[0].port: "),
+        ("port: .inf", "instances[0].port: "),
+        ("ports: [{number: 65536}]", "instances[0].ports[0].number: "),
+        ("weight: .inf", "instances[0].weight: "),
+        ("weight: .nan", "instances[0].weight: "),
+        ("weight: 1e26", "instances[0].weight: "),
+        ("weight: -1", "instances[0].weight: "),
+        ('id: "i1\\n"', "instances[0].id: has the character '\\n'"),
+        ('tags: [a, "\\e[2J"]', "instances[0].tags[1]: has the character '\\x1b'"),
+        ('ports: [{number: 1, name: "a\\0"}]', "instances[0].ports[0].name: has the character '\\x00'"),
+        ('address: "192.0.2.1\\n"', "instances[0].address: "),
+    ],
+)
+def test_what_no_instance_can_have_is_named_with_its_line_and_reason(field: str, said: str) -> None:
+    address = "" if field.startswith("address") else "  address: h\n"
+    decoded = decode(f"instances:\n- {field}\n{address}- {{id: fine, address: h}}\n".encode())
+    assert decoded.instances.keys() == {"fine"}
+    (fault,) = decoded.faults
+    assert fault.startswith(f"2: {said}")
+
+
+@pytest.mark.parametrize("weight", [1e26, float("inf"), float("nan"), -1.0])
+def test_a_weight_that_no_file_holds_is_refused(weight: float) -> None:
+    with pytest.raises(Rejected, match="weight"):
+        canonical(Instance("i1", "h", weight=weight))

@@ -9,16 +9,17 @@ from typing import Any
 import pytest_asyncio
 
 from adapters.zookeeper import ZooKeeper as Registry
-from tests.adapters.zookeeper.lab import Native, registry_of
+from tests.adapters.zookeeper.lab import registry_of
+from tests.kit.natives import Kazoo
 from tests.servers.zookeeper import ZooKeeper
 
 Open = Callable[..., Registry]
 
 
 @pytest_asyncio.fixture
-async def native(zookeeper: ZooKeeper) -> AsyncIterator[Native]:
+async def native(zookeeper: ZooKeeper) -> AsyncIterator[Kazoo]:
     """A stock client of the shared server."""
-    async with Native(zookeeper.address) as native:
+    async with Kazoo(zookeeper.address) as native:
         yield native
 
 

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote_plus, unquote
-
-from kazoo.client import KazooClient
-from kazoo.exceptions import NodeExistsError, NoNodeError
 
 from adapters import zookeeper as adapter
 from adapters.zookeeper import Config
 from bridge.model import Instance, ServiceName
-
-T = TypeVar("T")
-
-SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
+from tests.kit import stock
 
 
 def registry_of(state: Path | None = None, **config: Any) -> adapter.ZooKeeper:
@@ -30,32 +21,18 @@ def registry_of(state: Path | None = None, **config: Any) -> adapter.ZooKeeper:
 
 def curator(service: ServiceName, instance: Instance) -> str:
     """What Curator writes for a map of metadata."""
-    payload = {"@class": "java.util.LinkedHashMap", **instance.metadata} if instance.metadata else None
-    return record(service, instance, payload)
+    return record(service, instance, stock.curator_payload(instance.metadata))
 
 
 def spring(service: ServiceName, instance: Instance) -> str:
     """What Spring Cloud writes."""
-    payload = {"@class": SPRING, "id": service.name, "name": service.name, "metadata": dict(instance.metadata)}
-    parts = [("scheme", True), ("://", False), ("address", True), (":", False), ("port", True)]
-    uri = {"parts": [{"value": value, "variable": variable} for value, variable in parts]}
-    return record(service, instance, payload, uri)
+    return record(service, instance, stock.spring_payload(service.name, instance.metadata), stock.SPRING_URI)
 
 
 def record(service: ServiceName, instance: Instance, payload: object, uri: object = None) -> str:
     """A record of Curator's service discovery."""
-    whole = {
-        "name": service.name,
-        "id": instance.id,
-        "address": instance.address,
-        "port": instance.ports[0].number,
-        "sslPort": None,
-        "payload": payload,
-        "registrationTimeUTC": 0,
-        "serviceType": "DYNAMIC",
-        "uriSpec": uri,
-    }
-    return json.dumps(whole, separators=(",", ":"))
+    native = stock.Native(instance.id, instance.address, instance.ports[0].number)
+    return stock.curator_record(service.name, native, payload, uri)
 
 
 RECORDS: dict[str, Callable[[ServiceName, Instance], str]] = {"curator": curator, "spring": spring}
@@ -65,55 +42,6 @@ def provider(interface: str, address: str, port: int = 20880, **parameters: str)
     """The name of the node that a Dubbo provider creates."""
     query = "&".join(f"{key}={value}" for key, value in {"interface": interface, **parameters}.items())
     return quote_plus(f"dubbo://{address}:{port}/{interface}?{query}", safe="*")
-
-
-class Native:
-    """A stock client with a session of its own; every call in a thread, for kazoo's own API blocks."""
-
-    def __init__(self, hosts: str, **options: Any) -> None:
-        self.zk = KazooClient(hosts, timeout=20.0, **options)
-
-    async def __aenter__(self) -> Native:
-        await asyncio.to_thread(self.zk.start, 20)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.zk.stop)
-        await asyncio.to_thread(self.zk.close)
-
-    async def do(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """One of kazoo's calls."""
-        return await asyncio.to_thread(function, *arguments, **options)
-
-    async def register(self, path: str, value: str, *, ephemeral: bool = True) -> None:
-        """As Curator does: its own record is written over, anything else is deleted and created anew, here at once."""
-        await self.do(self._register, path, value.encode(), ephemeral)
-
-    async def delete(self, path: str) -> None:
-        with contextlib.suppress(NoNodeError):
-            await self.do(self.zk.delete, path)
-
-    def _register(self, path: str, value: bytes, ephemeral: bool) -> None:
-        while True:
-            try:
-                self.zk.create(path, value, ephemeral=ephemeral, makepath=True)
-                return
-            except NodeExistsError:
-                with contextlib.suppress(NoNodeError):
-                    stat = self.zk.exists(path)
-                    if ephemeral and stat is not None and stat.ephemeralOwner == self.zk.client_id[0]:
-                        self.zk.set(path, value)
-                        return
-                    anew = self.zk.transaction()
-                    anew.delete(path)
-                    anew.create(path, value, ephemeral=ephemeral)
-                    anew.commit()
-                    return
-
-    async def expire(self, session: int, password: bytes) -> None:
-        """Ends someone else's session, as silence would."""
-        async with Native(",".join(f"{host}:{port}" for host, port in self.zk.hosts), client_id=(session, password)):
-            pass
 
 
 def plain(segment: str) -> str:

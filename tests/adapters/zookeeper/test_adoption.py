@@ -6,17 +6,19 @@ import pytest
 
 from bridge.errors import Conflict, Rejected
 from tests.adapters.zookeeper.conftest import Open
-from tests.adapters.zookeeper.lab import Native, curator
+from tests.adapters.zookeeper.lab import curator
 from tests.conformance.lab import BRIDGE, PAY, adopt, change, create, instance, owners, refusals, shown, write
+from tests.kit.natives import Kazoo
+from tests.kit.seated import Seated
 
 NODE = "/services/pay/i1"
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["nothing beside it", "a ledger node left over"])
 async def test_a_lasting_node_of_a_native_is_taken_over_in_place(
-    native: Native, open_registry: Open, left: bool
+    native: Kazoo, open_registry: Open, left: bool
 ) -> None:
-    sink = open_registry().sink(BRIDGE)
+    sink = Seated(open_registry(), BRIDGE)
     async with sink.writer():
         if left:
             await write(sink, create(PAY, instance(1)))
@@ -34,9 +36,9 @@ async def test_a_lasting_node_of_a_native_is_taken_over_in_place(
 
 
 async def test_a_node_that_changed_or_dies_with_its_native_is_not_taken_over(
-    native: Native, open_registry: Open
+    native: Kazoo, open_registry: Open
 ) -> None:
-    sink = open_registry().sink(BRIDGE)
+    sink = Seated(open_registry(), BRIDGE)
     async with sink.writer():
         await native.register(NODE, curator(PAY, instance(1)), ephemeral=False)
         entry = (await shown(sink, PAY))["i1"]

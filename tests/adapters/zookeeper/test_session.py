@@ -18,10 +18,11 @@ import pytest
 
 from adapters.zookeeper import client as clients
 from adapters.zookeeper import source as sources
+from adapters.zookeeper import window as windows
 from bridge.adapter import Synced
 from bridge.errors import Expired, Superseded, Unavailable
 from tests.adapters.zookeeper.conftest import Open
-from tests.adapters.zookeeper.lab import Native, curator, registry_of
+from tests.adapters.zookeeper.lab import curator, registry_of
 from tests.conformance.lab import (
     BRIDGE,
     CART,
@@ -29,7 +30,6 @@ from tests.conformance.lab import (
     Watching,
     at,
     create,
-    eventually,
     instance,
     mark,
     owners,
@@ -39,14 +39,17 @@ from tests.conformance.lab import (
     write,
 )
 from tests.conftest import StartZooKeeper
-from tests.proxy import Proxy
+from tests.kit.natives import Kazoo
+from tests.kit.proxy import Proxy
+from tests.kit.seated import Seated
+from tests.kit.waiting import until
 from tests.servers.zookeeper import ZooKeeper
 
 HOME = Path(__file__).parents[3]
 
 
 async def test_a_connection_lost_for_less_than_the_session_misses_nothing(
-    zookeeper: ZooKeeper, native: Native, open_registry: Open
+    zookeeper: ZooKeeper, native: Kazoo, open_registry: Open
 ) -> None:
     """Fault 22: nothing disappears meanwhile, and what happened meanwhile is found, in one and the same watch."""
     for number in (1, 2, 3):
@@ -76,7 +79,7 @@ async def test_a_connection_lost_for_less_than_the_session_misses_nothing(
 
 
 async def test_a_connection_that_breaks_over_and_over_is_no_storm_of_lists(
-    zookeeper: ZooKeeper, native: Native, open_registry: Open
+    zookeeper: ZooKeeper, native: Kazoo, open_registry: Open
 ) -> None:
     """Fault 6: the core decides when a source that flaps is listed again."""
     await native.register("/services/pay/i1", curator(PAY, instance(1)))
@@ -87,7 +90,7 @@ async def test_a_connection_that_breaks_over_and_over_is_no_storm_of_lists(
             for number in range(10):
                 connections = proxy.connections
                 await proxy.cut()
-                await eventually(lambda c=connections: reconnected(proxy, c))  # type: ignore[misc]
+                await until(lambda c=connections: reconnected(proxy, c))
                 await native.register("/services/pay/i1", curator(PAY, instance(1, turn=str(number))))
                 turn = str(number)
                 await watch.until(
@@ -106,7 +109,7 @@ async def reconnected(proxy: Proxy, before: int) -> bool:
 
 
 async def test_an_expired_session_ends_the_watch_and_removes_nothing(
-    zookeeper: ZooKeeper, native: Native, open_registry: Open
+    zookeeper: ZooKeeper, native: Kazoo, open_registry: Open
 ) -> None:
     """Fault 23, for a source (bk-cmdb 2828: a lost session was taken for an empty registry)."""
     await native.register("/services/pay/i1", curator(PAY, instance(1)))
@@ -123,10 +126,10 @@ async def test_an_expired_session_ends_the_watch_and_removes_nothing(
         assert again.picture(PAY) == at(instance(1))
 
 
-async def test_an_expired_session_ends_the_term_and_the_next_one_goes_on(native: Native, open_registry: Open) -> None:
+async def test_an_expired_session_ends_the_term_and_the_next_one_goes_on(native: Kazoo, open_registry: Open) -> None:
     """Fault 23, for a sink: lasting entries stay, leased ones are told of and written anew."""
     registry = open_registry(session_timeout=10)
-    sink = registry.sink(BRIDGE)
+    sink = Seated(registry, BRIDGE)
     drifts: list[object] = []
 
     async def listen() -> None:
@@ -137,12 +140,12 @@ async def test_an_expired_session_ends_the_term_and_the_next_one_goes_on(native:
     try:
         async with sink.writer() as term:
             await write(sink, create(PAY, instance(1)), create(PAY, instance(2), ttl=10))
-            await eventually(lambda: is_so(drifts == [frozenset()]))
-            await end_session(native, sink._client)
+            await until(lambda: is_so(drifts == [frozenset()]))
+            await end_session(native, sink.sink._client)
             await term.ended()
             with pytest.raises(Superseded):
                 await sink.apply([create(PAY, instance(3))])
-        await eventually(lambda: is_so(drifts == [frozenset(), frozenset()]))
+        await until(lambda: is_so(drifts == [frozenset(), frozenset()]))
         assert owners(await sink.held()) == {"i1": BRIDGE}
         assert not (await sink.held()).loose
         async with sink.writer():
@@ -157,7 +160,7 @@ async def is_so(what: bool) -> bool:
     return what
 
 
-async def end_session(native: Native, client: clients.Client) -> None:
+async def end_session(native: Kazoo, client: clients.Client) -> None:
     connection = client._connection
     assert connection is not None
     await native.expire(connection.session, connection.password)
@@ -167,11 +170,11 @@ async def test_a_frozen_server_is_an_error_and_not_a_silence(
     zookeeper_server: StartZooKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Faults 3 and 4. Long before the session would end, which is when kazoo notices."""
-    monkeypatch.setattr(clients, "ANSWER_TIME", 1.0)
+    monkeypatch.setattr(windows, "ANSWER_TIME", 1.0)
     monkeypatch.setattr(clients, "PATIENCE", 1.0)
     monkeypatch.setattr(sources, "PROOF_TIME", 0.5)
     server = await zookeeper_server(settings={"maxSessionTimeout": "120000"})
-    async with Native(server.address) as native, registry_of(hosts=[server.address], session_timeout=120) as registry:
+    async with Kazoo(server.address) as native, registry_of(hosts=[server.address], session_timeout=120) as registry:
         await native.register("/services/pay/i1", curator(PAY, instance(1)))
         async with watching(await source_of(registry)) as watch:
             await watch.until(lambda: watch.synced)
@@ -180,7 +183,7 @@ async def test_a_frozen_server_is_an_error_and_not_a_silence(
             assert isinstance(watch.error, Unavailable)
             assert watch.picture(PAY) == at(instance(1))
         server.thaw()
-        await eventually(lambda: synced(registry))
+        await until(lambda: synced(registry))
 
 
 async def synced(registry: object) -> bool:
@@ -200,7 +203,7 @@ async def test_a_store_that_was_emptied_is_reached_and_known_by_its_position(
     monkeypatch.setattr(clients, "PATIENCE", 1.0)
     server = await zookeeper_server()
     async with registry_of(hosts=[server.address], session_timeout=2) as registry:
-        async with Native(server.address) as native:
+        async with Kazoo(server.address) as native:
             for number in range(1, 40):
                 await native.register(f"/services/pay/i{number}", curator(PAY, instance(number)))
         source = await source_of(registry)
@@ -221,55 +224,55 @@ async def test_a_store_that_was_emptied_is_reached_and_known_by_its_position(
                     return False
             return True
 
-        await eventually(answers)
+        await until(answers)
         assert after.said[0].revision < watch.said[0].revision
         assert not after.observed
 
 
-async def test_a_session_is_carried_over_a_restart(native: Native, open_registry: Open, tmp_path: Path) -> None:
+async def test_a_session_is_carried_over_a_restart(native: Kazoo, open_registry: Open, tmp_path: Path) -> None:
     registry = open_registry(tmp_path, session_timeout=10)
-    sink = registry.sink(BRIDGE)
+    sink = Seated(registry, BRIDGE)
     async with sink.writer():
         await write(sink, create(PAY, instance(1), ttl=10))
     kept = await native.do(native.zk.get, "/services/pay/i1")
     await registry.__aexit__()
     assert stat.S_IMODE((tmp_path / "lab.session").stat().st_mode) == 0o600
     assert await native.do(native.zk.get, "/services/pay/i1") == kept
-    second = open_registry(tmp_path, session_timeout=10).sink(BRIDGE)
+    second = Seated(open_registry(tmp_path, session_timeout=10), BRIDGE)
     async with second.writer():
-        assert second._client.session == kept[1].ephemeralOwner
+        assert second.sink._client.session == kept[1].ephemeralOwner
         assert owners(await second.held()) == {"i1": BRIDGE}
         assert await native.do(native.zk.get, "/services/pay/i1") == kept
 
 
 async def test_a_second_process_leaves_the_carried_session_alone(open_registry: Open, tmp_path: Path) -> None:
     """A command beside the daemon must not take its session from it."""
-    sink = open_registry(tmp_path).sink(BRIDGE)
+    sink = Seated(open_registry(tmp_path), BRIDGE)
     async with sink.writer() as term:
         (entry,) = await write(sink, create(PAY, instance(1), ttl=30))
-        beside = open_registry(tmp_path).sink(BRIDGE)
+        beside = Seated(open_registry(tmp_path), BRIDGE)
         assert await shown(beside, PAY) == {"i1": entry}
-        assert beside._client.session != sink._client.session
+        assert beside.sink._client.session != sink.sink._client.session
         assert not term.over
 
 
-async def test_a_standby_that_takes_over_keeps_what_was_leased(native: Native, open_registry: Open) -> None:
+async def test_a_standby_that_takes_over_keeps_what_was_leased(native: Kazoo, open_registry: Open) -> None:
     """Without a moment in which it is gone."""
     async with watching(await source_of(open_registry())) as watch:
         first = open_registry(session_timeout=2)
-        sink = first.sink(BRIDGE)
+        sink = Seated(first, BRIDGE)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(sink.writer())
             await write(sink, *(create(PAY, instance(number), ttl=2) for number in range(1, 100)))
         await first.__aexit__()  # as after a crash, its session ends by itself
-        second = open_registry(session_timeout=10).sink(BRIDGE)
+        second = Seated(open_registry(session_timeout=10), BRIDGE)
         async with second.writer():
             stats = [
                 (await native.do(native.zk.get, f"/services/pay/i{number}"))[1].ephemeralOwner for number in (1, 99)
             ]
-            assert stats == [second._client.session] * 2
+            assert stats == [second.sink._client.session] * 2
             held = await shown(second, PAY)
-            assert all(entry.version.owner == second._client.session for entry in held.values())
+            assert all(entry.version.owner == second.sink._client.session for entry in held.values())
             assert held["i1"].mark == mark(PAY, "i1")
             await watch.until(lambda: len(watch.service(PAY).marks) == 99)
         sizes = [len(observed.service.instances) for observed in watch.observations(PAY)]
@@ -277,18 +280,18 @@ async def test_a_standby_that_takes_over_keeps_what_was_leased(native: Native, o
 
 
 async def test_a_writer_that_has_not_heard_of_its_loss_writes_nothing(
-    zookeeper: ZooKeeper, native: Native, open_registry: Open
+    zookeeper: ZooKeeper, native: Kazoo, open_registry: Open
 ) -> None:
     """The lock is part of every transaction: what the server knows counts, not what we do."""
     async with Proxy(zookeeper.address) as proxy:
-        sink = open_registry(hosts=[proxy.address], session_timeout=20).sink(BRIDGE)
+        sink = Seated(open_registry(hosts=[proxy.address], session_timeout=20), BRIDGE)
         async with sink.writer() as term:
             await write(sink, create(PAY, instance(1)))
             proxy.freeze("down")
             await native.delete(term.path)
             sent = proxy.pipes["up"].bytes
             writing = asyncio.create_task(sink.apply([create(PAY, instance(2))]))
-            await eventually(lambda: is_so(proxy.pipes["up"].bytes > sent + 100))
+            await until(lambda: is_so(proxy.pipes["up"].bytes > sent + 100))
             assert not term.over
             await proxy.heal()
             with pytest.raises(Superseded):
@@ -299,13 +302,14 @@ async def test_a_writer_that_has_not_heard_of_its_loss_writes_nothing(
 WRITER = """
 import asyncio, sys
 from tests.adapters.zookeeper.lab import registry_of
+from tests.kit.seated import Seated
 from tests.conformance.lab import BRIDGE, PAY, create, instance
 from bridge.errors import Superseded
 from msgspec.structs import replace
 
 async def main():
     async with registry_of(hosts=[sys.argv[1]], session_timeout=2) as registry:
-        sink = registry.sink(BRIDGE)
+        sink = Seated(registry, BRIDGE)
         async with sink.writer() as term:
             print("writer", flush=True)
             number = 0
@@ -340,15 +344,15 @@ async def process(*arguments: str) -> AsyncIterator[subprocess.Popen[str]]:
 
 
 async def test_a_frozen_writer_that_wakes_writes_nothing(
-    zookeeper: ZooKeeper, native: Native, open_registry: Open
+    zookeeper: ZooKeeper, native: Kazoo, open_registry: Open
 ) -> None:
     async with process(zookeeper.address) as child:
         assert child.stdout is not None
         assert await asyncio.to_thread(child.stdout.readline) == "writer\n"
-        await eventually(lambda: written(native))
+        await until(lambda: written(native))
         child.send_signal(signal.SIGSTOP)
         frozen = time.monotonic()
-        sink = open_registry(session_timeout=2).sink(BRIDGE)
+        sink = Seated(open_registry(session_timeout=2), BRIDGE)
         async with sink.writer():
             assert time.monotonic() - frozen < 30
             before = await native.do(native.zk.get_children, "/services/pay")
@@ -359,15 +363,15 @@ async def test_a_frozen_writer_that_wakes_writes_nothing(
             assert owners(await sink.held(), CART) == {"i1": BRIDGE}
 
 
-async def written(native: Native) -> bool:
+async def written(native: Kazoo) -> bool:
     stat = await native.do(native.zk.exists, "/services/pay")
     return stat is not None and stat.numChildren > 3
 
 
-async def test_nothing_is_left_of_a_registry_that_was_closed(zookeeper: ZooKeeper, native: Native) -> None:
+async def test_nothing_is_left_of_a_registry_that_was_closed(zookeeper: ZooKeeper, native: Kazoo) -> None:
     before = threading.active_count(), len(asyncio.all_tasks())
     async with registry_of(hosts=[zookeeper.address]) as registry:
-        sink = registry.sink(BRIDGE)
+        sink = Seated(registry, BRIDGE)
         async with sink.writer():
             await write(sink, create(PAY, instance(1)))
             await (await source_of(registry)).read(PAY)
@@ -380,7 +384,7 @@ async def test_nothing_is_left_of_a_registry_that_was_closed(zookeeper: ZooKeepe
 async def test_to_leave_a_dead_server_takes_no_time(zookeeper_server: StartZooKeeper) -> None:
     server = await zookeeper_server()
     async with registry_of(hosts=[server.address]) as registry:
-        sink = registry.sink(BRIDGE)
+        sink = Seated(registry, BRIDGE)
         async with asyncio.timeout(30), sink.writer():
             await write(sink, create(PAY, instance(1)))
             await (await source_of(registry)).read(PAY)

@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from tests.bench.records import Native
+
 Record = tuple[str, bytes]  # the path below the prefix, `service/id`, and what stands there
 
 
@@ -15,10 +17,19 @@ class Side(Protocol):
     """One server, spoken to with as little as possible: no retries, no ownership, nothing kept. Open it to use it."""
 
     shape: type  # what a record is decoded into, where it is
+    takes_bytes: bool  # whether anything can be written there as it is
 
     async def __aenter__(self) -> Side: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
+
+    def encode(self, native: Native) -> bytes:
+        """The record of an instance that is registered elsewhere."""
+        ...
+
+    def decode(self, path: str, value: bytes) -> Native:
+        """The instance that a native's record is of."""
+        ...
 
     def value(self, number: int, mark: int = 0) -> bytes:
         """The record of the n-th instance, in which `mark` can be found again by `tests.bench.records`."""
@@ -66,14 +77,15 @@ class Server(Protocol):
 class Kind(Protocol):
     """What a module of this package has.
 
-    `LINK`: what a link to it must say. `LOCK_TTL`: seconds for which a writer that is dead keeps its lock there.
+    `LINK`: what a link to it must say. `LOCK_TTL`: seconds for which a writer that is dead keeps its lock there, 0: it
+    has no lock, and the source lends one.
     """
 
     LINK: dict[str, Any]
     LOCK_TTL: float
 
-    def server(self, folder: Path, name: str) -> AbstractAsyncContextManager[Server]:
-        """A real server with an empty store."""
+    def server(self, folder: Path, name: str, arms: int) -> AbstractAsyncContextManager[Server]:
+        """A real server with an empty store; where it has no places within it, one for each of so many arms."""
         ...
 
     def open(self, address: str, prefix: str) -> Side:
@@ -85,9 +97,10 @@ class Kind(Protocol):
         ...
 
 
-KINDS = {"etcd": "tests.bench.sides.etcd", "zookeeper": "tests.bench.sides.zookeeper"}
+KINDS = {name: f"tests.bench.sides.{name}" for name in ("etcd", "zookeeper", "consul", "eureka", "kubernetes")}
+TARGETS = {name: f"tests.bench.sides.{name}" for name in ("kafka", "xds")}  # written, without natives
 
 
 def kind(name: str) -> Kind:
     """The module of that kind of registry."""
-    return cast(Kind, importlib.import_module(KINDS[name]))
+    return cast(Kind, importlib.import_module((KINDS | TARGETS)[name]))

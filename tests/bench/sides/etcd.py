@@ -14,6 +14,7 @@ from adapters.etcd.client import GRANT, RANGE, TXN, WATCH, Method
 from adapters.etcd.keys import Range
 from adapters.etcd.lock import LOCK_TTL as LOCK_TTL
 from tests.bench import records
+from tests.bench.records import Native
 from tests.bench.sides import Record
 from tests.servers.etcd import Etcd as Server
 
@@ -34,7 +35,10 @@ class Kratos(msgspec.Struct):
     endpoints: list[str]
 
 
-def server(folder: Path, name: str) -> Server:
+_KRATOS = msgspec.json.Decoder(Kratos)
+
+
+def server(folder: Path, name: str, arms: int = 1) -> Server:
     # As it is shipped: what it has acknowledged is on the disk. The tests do without.
     return Server(folder, name=name, flags=["--unsafe-no-fsync=false", "--quota-backend-bytes=8589934592"])
 
@@ -51,6 +55,7 @@ class Etcd:
     """See `tests.bench.sides.Side`."""
 
     shape = Kratos
+    takes_bytes = True
 
     def __init__(self, address: str, prefix: str) -> None:
         self._address = address
@@ -71,7 +76,14 @@ class Etcd:
         return self._channel.unary_unary(method.path, method.request.SerializeToString, method.response.FromString)
 
     def value(self, number: int, mark: int = 0) -> bytes:
-        native = records.native(number, mark)
+        return self.encode(records.native(number, mark))
+
+    def decode(self, path: str, value: bytes) -> Native:
+        found = _KRATOS.decode(value)
+        host = found.endpoints[0].partition("://")[2].rpartition(":")[0]
+        return Native(found.name, found.id, host, found.version, found.metadata or {})
+
+    def encode(self, native: Native) -> bytes:
         record = {
             "id": native.id,
             "name": native.service,
@@ -121,7 +133,10 @@ class Etcd:
             await stream.write(pb.WatchRequest(create_request=create))
             async for response in stream:
                 yield [
-                    (event.kv.key[self._head :].decode(), None if event.type == pb.Event.DELETE else event.kv.value)
+                    (
+                        records.short(event.kv.key[self._head :].decode()),
+                        None if event.type == pb.Event.DELETE else event.kv.value,
+                    )
                     for event in response.events
                 ]
         finally:

@@ -144,7 +144,7 @@ class Session(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.changed: list[str] = []
-        self.stirred = asyncio.Event()  # a path has changed, or the connection is lost
+        self.notified = asyncio.Event()  # a path has changed, or the connection is lost
         self.lost = False
         self._waiting: deque[tuple[int, int, asyncio.Future[Answer]]] = deque()  # with xid and type
         self._in = bytearray()
@@ -195,7 +195,7 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
-        self.stirred.set()
+        self.notified.set()
         for _, _, answer in self._waiting:
             if not answer.done():
                 answer.set_exception(error or ConnectionResetError("the connection is lost"))
@@ -219,7 +219,7 @@ class Session(asyncio.Protocol):
         if xid == _EVENT:
             start = _ANSWER.size + 12  # behind the kind of the event, the state and the length
             self.changed.append(packet[start:].decode())
-            self.stirred.set()
+            self.notified.set()
             return
         asked, kind, answer = self._waiting.popleft()
         assert asked == xid, (asked, xid)

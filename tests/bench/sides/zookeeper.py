@@ -12,6 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from tests.bench import records
+from tests.bench.records import Native
 from tests.bench.sides import Record, jute
 from tests.servers.zookeeper import ZooKeeper as Server
 
@@ -40,7 +41,10 @@ class Curator(msgspec.Struct):
     uriSpec: msgspec.Raw
 
 
-def server(folder: Path, name: str) -> Server:
+_CURATOR = msgspec.json.Decoder(Curator)
+
+
+def server(folder: Path, name: str, arms: int = 1) -> Server:
     return Server(folder, name=name, settings=SETTINGS, jvm=JVM)
 
 
@@ -49,7 +53,7 @@ def open(address: str, prefix: str) -> ZooKeeper:
 
 
 def block(address: str, prefix: str) -> dict[str, Any]:
-    place = {"layout": "curator", "root": prefix.rstrip("/"), "protocol": "grpc"}
+    place = {"layout": "curator", "payload": "map", "root": prefix.rstrip("/"), "protocol": "grpc"}
     return {"kind": "zookeeper", "hosts": [address], **place}
 
 
@@ -57,6 +61,7 @@ class ZooKeeper:
     """See `tests.bench.sides.Side`. Natives are ephemeral, and their session outlives the connection."""
 
     shape = Curator
+    takes_bytes = True
 
     def __init__(self, address: str, prefix: str) -> None:
         self._address = address
@@ -74,6 +79,15 @@ class ZooKeeper:
 
     def value(self, number: int, mark: int = 0) -> bytes:
         native = records.native(number, mark)
+        return self.encode(native, 1_700_000_000_000 + number)
+
+    def decode(self, path: str, value: bytes) -> Native:
+        found = _CURATOR.decode(value)
+        metadata = dict(found.payload or {})
+        metadata.pop("@class", None)
+        return Native(found.name, found.id, found.address, metadata.pop("version", ""), metadata)
+
+    def encode(self, native: Native, registered: int = 1_700_000_000_000) -> bytes:
         record = {
             "name": native.service,
             "id": native.id,
@@ -81,7 +95,7 @@ class ZooKeeper:
             "port": 9000,
             "sslPort": None,
             "payload": {"@class": "java.util.LinkedHashMap", "version": native.version, **native.metadata},
-            "registrationTimeUTC": 1_700_000_000_000 + number,
+            "registrationTimeUTC": registered,
             "serviceType": "DYNAMIC",
             "uriSpec": None,
         }
@@ -143,8 +157,8 @@ class ZooKeeper:
         await session.ask(jute.watch(self._root))
         yield []
         while True:
-            await session.stirred.wait()
-            session.stirred.clear()
+            await session.notified.wait()
+            session.notified.clear()
             if session.lost:
                 raise ConnectionResetError("the connection is lost: changes are missed")
             changed, session.changed = session.changed, []

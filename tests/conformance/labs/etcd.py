@@ -17,7 +17,7 @@ from bridge.model import Instance, ServiceName
 from mappings.pairs import LAYOUTS
 from tests.conformance.lab import Kind, Lab
 from tests.conformance.labs import layouts
-from tests.proxy import Proxy
+from tests.kit.proxy import Proxy
 from tests.servers.etcd import Etcd
 
 _DIALED: dict[str, Callable[[bytes], str]] = {  # what a stock client of the layout calls
@@ -39,6 +39,9 @@ class EtcdLab:
         self._proxy = proxy
         self._layout = layout
         self._prefix = LAYOUTS[layout].PREFIX
+
+    def lender(self) -> Registry | None:
+        return None
 
     def registry(self) -> Registry:
         config = Config(

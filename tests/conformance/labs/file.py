@@ -13,18 +13,21 @@ import yaml
 from adapters.file import Config, create
 from bridge.adapter import Registry
 from bridge.model import Instance, ServiceName
-from tests.conformance.lab import Can, Form, Kind, Lab, as_it_is
+from tests.conformance.lab import EVERY_PART, Can, Form, Kind, Lab, as_it_is
 
 
 class FileLab:
     """`folder` is the registry; what people wrote is kept here, too, as the text of a record by id."""
 
-    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "steal"})
+    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "steal", "loose"})
 
     def __init__(self, folder: Path) -> None:
         self.form: Form = as_it_is
         self.folder = folder
         self._records: dict[ServiceName, dict[str, str]] = {}
+
+    def lender(self) -> Registry | None:
+        return None
 
     def registry(self) -> Registry:
         return create("lab", Config(path=str(self.folder)), None)
@@ -94,4 +97,4 @@ async def _open(server: object, folder: Path) -> AsyncIterator[Lab]:
     yield FileLab(services)
 
 
-KINDS = {"file": Kind(None, _open)}
+KINDS = {"file": Kind(None, _open, EVERY_PART - {"leases"})}

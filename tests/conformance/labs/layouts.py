@@ -6,12 +6,12 @@ from msgspec.structs import replace
 
 from bridge.model import Instance, ServiceName
 from mappings.pairs import LAYOUTS
-from tests import stock
 from tests.conformance.lab import Can, Form
-from tests.stock import Native, Record
+from tests.kit import stock
+from tests.kit.stock import Native, Record
 
 PROTOCOL = "grpc"  # of the registries in the labs, whatever the layout's own is
-EVERYTHING: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt"})
+EVERYTHING: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose"})
 _LESS: dict[str, frozenset[Can]] = {
     "go-zero": frozenset({"change"}),  # the key says all: another record is another key
     # A cut takes ZooKeeper ten seconds to be believed, and is the same for every layout: curator's is enough.

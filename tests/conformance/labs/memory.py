@@ -11,18 +11,22 @@ from adapters.memory.server import Store
 from bridge.adapter import Registry
 from bridge.errors import Unavailable
 from bridge.model import Instance, ServiceName
-from tests.conformance.lab import Can, Form, Kind, Lab, as_it_is, at
+from tests.conformance.lab import EVERY_PART, Can, Form, Kind, Lab, as_it_is, at
 
 
 class MemoryLab:
     """Pokes the store itself."""
 
-    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt"})
+    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose"})
 
     def __init__(self, config: Config) -> None:
         self.form: Form = as_it_is
         self.store = Store()
         self._config = config
+        self._lender = Store("lender")
+
+    def lender(self) -> Registry | None:
+        return None if self._config.seat else Memory("lender", self._lender)
 
     def registry(self) -> Registry:
         return Memory("lab", self.store, config=self._config)
@@ -63,7 +67,12 @@ def _kind(config: Config) -> Kind:
     async def open(server: object, folder: Path) -> AsyncIterator[Lab]:
         yield MemoryLab(config)
 
-    return Kind(None, open)
+    return Kind(None, open, EVERY_PART if config.seat else frozenset({"sink"}))
 
 
-KINDS = {"memory": _kind(Config()), "memory-poor": _kind(Config(health=False, ports=1))}
+KINDS = {
+    "memory": _kind(Config()),
+    "memory-poor": _kind(Config(health=False, ports=1)),
+    "memory-polled": _kind(Config(polls=True, shared=True, fence=False)),
+    "memory-borrowed": _kind(Config(seat=False, natives=False)),
+}

@@ -15,18 +15,19 @@ from kazoo.exceptions import NoNodeError
 from bridge.adapter import Registry
 from bridge.model import Instance, ServiceName
 from mappings.pairs import LAYOUTS
-from tests.adapters.zookeeper.lab import Native, registry_of
-from tests.conformance.lab import Kind, Lab
+from tests.adapters.zookeeper.lab import registry_of
+from tests.conformance.lab import EVERY_PART, Kind, Lab, Part
 from tests.conformance.labs import layouts
-from tests.proxy import Proxy
+from tests.kit.natives import Kazoo
+from tests.kit.proxy import Proxy
+from tests.kit.stock import IN_ZOOKEEPER
 from tests.servers.zookeeper import ZooKeeper
-from tests.stock import IN_ZOOKEEPER
 
 
 class ZooKeeperLab:
     """The bridge comes through a proxy, natives do not."""
 
-    def __init__(self, native: Native, proxy: Proxy, layout: str) -> None:
+    def __init__(self, native: Kazoo, proxy: Proxy, layout: str) -> None:
         self.can = layouts.can(layout)
         self.form = layouts.form(layout)
         self._native = native
@@ -35,6 +36,9 @@ class ZooKeeperLab:
         self._layout = layout
         self._mapping = LAYOUTS[layout]
         self._root = self._mapping.PREFIX
+
+    def lender(self) -> Registry | None:
+        return None
 
     def registry(self) -> Registry:
         return registry_of(hosts=[self._proxy.address], layout=self._layout, protocol=layouts.PROTOCOL)
@@ -136,10 +140,11 @@ def _dialed(layout: str, path: str, value: bytes) -> tuple[str, int]:
 def _kind(fixture: str, layout: str) -> Kind:
     @asynccontextmanager
     async def open(server: ZooKeeper, folder: Path) -> AsyncIterator[Lab]:
-        async with Proxy(server.address) as proxy, Native(server.address) as native:
+        async with Proxy(server.address) as proxy, Kazoo(server.address) as native:
             yield ZooKeeperLab(native, proxy, layout)
 
-    return Kind(fixture, open)
+    parts: frozenset[Part] = EVERY_PART if "write" in layouts.can(layout) else frozenset({"source"})
+    return Kind(fixture, open, parts)
 
 
 KINDS = {f"zookeeper-3.9-{layout}": _kind("zookeeper", layout) for layout in sorted(IN_ZOOKEEPER)} | {

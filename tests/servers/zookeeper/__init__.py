@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from kazoo.client import KazooClient
 
-from tests.servers import ports, provide
-from tests.servers.process import Process, said
+from tests.servers import provide
+from tests.servers.process import said
+from tests.servers.server import Server, together
 
 HERE = Path(__file__).parent
 POM = HERE / "pom.xml"
-JAVA_REMEDY = "install Java 11 or newer (Debian: openjdk-17-jre-headless)"
-MAVEN_REMEDY = "install Maven (Debian: maven)"
+ADMIN = HERE / "admin" / "pom.xml"
 
 SETTINGS = {
     "tickTime": "500",  # ms; with minSessionTimeout: sessions may be short, so that tests see them expire
@@ -32,21 +31,19 @@ JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.f
 
 def library() -> Path:
     """The folder of ZooKeeper's jars, provided on first use; raises NotProvided."""
-    provide.tool("java", JAVA_REMEDY)
-    return provide.provided(f"zookeeper-3.9.4-{provide.digest(POM)}", _fetch)
+    provide.tool("java", provide.JAVA_REMEDY)
+    return provide.provided(f"zookeeper-3.9.4-{provide.digest(POM)}", lambda folder: provide.maven_jars(POM, folder))
 
 
-def _fetch(folder: Path) -> None:
-    maven = provide.tool("mvn", MAVEN_REMEDY)
-    provide.run(maven, "-B", "-q", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={folder}")
+def admin_library() -> Path:
+    """The folder of the jars that its admin server needs besides, provided on first use; raises NotProvided."""
+    return provide.provided(
+        f"zookeeper-admin-{provide.digest(ADMIN)}", lambda folder: provide.maven_jars(ADMIN, folder)
+    )
 
 
-class ZooKeeper:
-    """One node: an async context manager that starts it and at last ends it; in between it may be damaged at will.
-
-    It keeps its ports and its data over `stop`, `kill` and `start`. `settings` are further lines of zoo.cfg, `jvm`
-    further words for Java.
-    """
+class ZooKeeper(Server):
+    """One node. `settings` are further lines of zoo.cfg, `jvm` words for Java; `admin`: with its admin server."""
 
     def __init__(
         self,
@@ -55,57 +52,31 @@ class ZooKeeper:
         name: str = "zookeeper",
         settings: Mapping[str, str] | None = None,
         jvm: tuple[str, ...] = (),
+        admin: bool = False,
     ) -> None:
-        self.name = name
-        self.data = folder / f"{name}.data"
+        super().__init__(name, folder, 4)
         self.settings = dict(settings or {})
         self.jvm = jvm
         self.number = 1  # of an ensemble: which of `peers` it is
         self.peers: Mapping[int, str] = {}  # of an ensemble: number to `host:quorum port:election port`
-        self.process = Process(name, folder)
         self._config = folder / f"{name}.cfg"
-        self._ports = ports.reserve(3)
-        self._client, quorum, election = self._ports
+        self._client, quorum, election, self._admin = self._ports
+        self._has_admin = admin
+        self.admin = f"http://127.0.0.1:{self._admin}"
         self.address = f"127.0.0.1:{self._client}"
         self.peer_address = f"127.0.0.1:{quorum}:{election}"
-
-    async def __aenter__(self) -> ZooKeeper:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.process.stop()
-        ports.release(self._ports)
 
     async def start(self) -> None:
         """Starts it, or starts it again on the same data and ports; ready when it serves clients."""
         jars = await asyncio.to_thread(library)
+        classes = f"{jars}/*"
+        if self._has_admin:
+            classes += f":{await asyncio.to_thread(admin_library)}/*"
         self._configure()
         main = "quorum.QuorumPeerMain" if self.peers else "ZooKeeperServerMain"
-        words = ["java", *JVM, *self.jvm, f"-Dlogback.configurationFile={HERE / 'logback.xml'}", "-cp", f"{jars}/*"]
+        words = ["java", *JVM, *self.jvm, f"-Dlogback.configurationFile={HERE / 'logback.xml'}", "-cp", classes]
         command = [*words, f"org.apache.zookeeper.server.{main}", str(self._config)]
         await self.process.start(command, self._ready)
-
-    async def stop(self) -> None:
-        """SIGTERM."""
-        await self.process.stop()
-
-    async def kill(self) -> None:
-        """SIGKILL."""
-        await self.process.kill()
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open, nobody answers."""
-        self.process.freeze()
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        self.process.thaw()
-
-    def forget(self) -> None:
-        """Removes the data of a node that is down: the next start is that of a new, empty store."""
-        assert not self.process.running
-        shutil.rmtree(self.data)
 
     async def wipe(self) -> None:
         """Deletes every znode but ZooKeeper's own."""
@@ -124,6 +95,9 @@ class ZooKeeper:
 
     def _configure(self) -> None:
         place = {"dataDir": str(self.data), "clientPort": str(self._client), "clientPortAddress": "127.0.0.1"}
+        if self._has_admin:
+            place |= {"admin.enableServer": "true", "admin.serverAddress": "127.0.0.1"}
+            place |= {"admin.serverPort": str(self._admin)}
         members = {f"server.{number}": address for number, address in self.peers.items()}
         lines = (SETTINGS | place | members | self.settings).items()
         self.data.mkdir(exist_ok=True)
@@ -144,11 +118,5 @@ async def ensemble(
     for number, node in enumerate(nodes, start=1):
         node.number = number
         node.peers = {n: each.peer_address for n, each in enumerate(nodes, start=1)}
-    try:
-        async with asyncio.TaskGroup() as group:
-            for node in nodes:
-                group.create_task(node.start())
+    async with together(nodes):
         yield nodes
-    finally:
-        for node in nodes:
-            await node.__aexit__()

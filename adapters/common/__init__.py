@@ -1,0 +1,1 @@
+"""What the adapters of different registries share; none of it talks to a registry by itself."""

@@ -1,0 +1,184 @@
+"""The writer's lock: a key that lives as long as a session, renewed while this process writes.
+
+A session lives for up to twice its TTL after it was last renewed, so a lock alone keeps no paused process from writing
+when it wakes up: every transaction of the sink compares the key's session (`check-session`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from adapters.common.places import SHARDS
+from adapters.common.term import SURE, LeasedTerm, holder
+from adapters.consul.client import Client, Reply
+from bridge.errors import Conflict, IsthmusError, Unavailable
+
+TTL = 10  # seconds: the least that Consul takes; a standby waits for up to twice as long
+LOCKS = "isthmus-locks"  # the node that sessions belong to: they end with their node, and that of an agent may leave
+PAUSE = 0.2  # seconds between attempts to renew
+WAIT = 20.0  # seconds that a look at the lock is held
+
+
+class Fence(NamedTuple):
+    """What a transaction compares to be that of the only writer."""
+
+    key: str
+    session: str
+    dc: str
+
+
+class ConsulTerm(LeasedTerm[Fence]):
+    """The time during which the lock is ours; it ends with its session, at the latest when that may have ended."""
+
+
+class Lock:
+    """The key of one lock in the store of one datacenter."""
+
+    def __init__(self, client: Client, dc: str, key: str, now: Callable[[], datetime]) -> None:
+        self.key = key
+        self._client = client
+        self._dc = dc
+        self._now = now
+
+    @contextlib.asynccontextmanager
+    async def held(self, shard: str) -> AsyncIterator[ConsulTerm]:
+        """Waits for the lock, or for that of one shard; given back at the end, so that a standby goes on."""
+        term = await (self._acquire_shard(shard) if shard else self._acquire())
+        tasks = [asyncio.create_task(work(term)) for work in (self._renew, self._look_after)]
+        try:
+            yield term
+        finally:
+            term.lost.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._destroy(term.fence.session)
+
+    async def _acquire(self) -> ConsulTerm:
+        """The lock of the whole; raises Unavailable where shards are marked beside it."""
+        taken_over = False
+        while True:
+            if (await self._look(self._mark)).status == 200:
+                raise Unavailable(f"shards are marked beside the lock ({self._mark}): its daemons write one shard each")
+            taken_over |= await self._gone(self.key)
+            if term := await self._take(self.key, self._mark):
+                term.taken_over = taken_over
+                return term
+            taken_over = True
+
+    async def _acquire_shard(self, shard: str) -> ConsulTerm:
+        """The lock of one shard, once the mark is beside the lock of the whole, and nobody holds that any more."""
+        key = f"{self._mark}/{quote(shard, safe='')}"
+        with contextlib.suppress(Conflict):
+            await self._client.put(_kv(self._mark), self._dc, {}, cas="0")
+        taken_over = False
+        while True:
+            for each in (self.key, key):
+                taken_over |= await self._gone(each)
+            if term := await self._take(key, self.key):
+                term.taken_over = taken_over
+                return term
+            taken_over = True
+
+    @property
+    def _mark(self) -> str:
+        return f"{self.key}/{SHARDS}"
+
+    async def _look(self, key: str) -> Reply:
+        return await self._client.get(_kv(key), self._dc, accept=(404,), consistent="")
+
+    async def _gone(self, key: str) -> bool:
+        """Returns when nobody holds that lock: whether anybody did."""
+        reply = await self._look(key)
+        held = reply.status == 200
+        while reply.status == 200:
+            reply = await self._client.poll(_kv(key), self._dc, max(1, reply.index), WAIT, accept=(404,))
+        return held
+
+    async def _take(self, key: str, absent: str) -> ConsulTerm | None:
+        """The lock under a new session, unless that other key is there; None: somebody else was faster."""
+        since = asyncio.get_running_loop().time()
+        node = {"Node": LOCKS, "Address": "127.0.0.1", "ModifyIndex": 0}
+        await self._client.put("/v1/txn", self._dc, [{"Node": {"Verb": "cas", "Node": node}}], accept=(409,))
+        wanted = {"Node": LOCKS, "Name": key, "TTL": f"{TTL}s", "Behavior": "delete", "LockDelay": "0s"}
+        answer = await self._client.put(
+            "/v1/session/create", self._dc, {**wanted, "NodeChecks": [], "ServiceChecks": []}
+        )
+        session = str(answer.json(dict[str, Any])["ID"])
+        value = base64.b64encode(holder(self._now())).decode()
+        ops = [
+            {"KV": {"Verb": "check-not-exists", "Key": absent}},
+            {"KV": {"Verb": "lock", "Key": key, "Value": value, "Session": session}},
+        ]
+        try:
+            await self._client.put("/v1/txn", self._dc, ops)
+        except Conflict:
+            await self._destroy(session)
+            return None
+        except BaseException:
+            await self._destroy(session)  # it may have been taken, and the answer lost
+            raise
+        return ConsulTerm(Fence(key, session, self._dc), since, TTL)
+
+    async def _renew(self, term: ConsulTerm) -> None:
+        """Renews the session every third of its time; the term ends when that fails for as long as it is sure."""
+        loop = asyncio.get_running_loop()
+        path = f"/v1/session/renew/{term.fence.session}"
+        try:
+            async with asyncio.timeout_at(term.until + (1 - SURE) * TTL) as limit:
+                while True:
+                    await asyncio.sleep(TTL / 3)
+                    asked = loop.time()
+                    while not await self._renewed(path, term):
+                        await asyncio.sleep(PAUSE)
+                        asked = loop.time()
+                    term.renewed(asked)
+                    limit.reschedule(asked + TTL)
+        except TimeoutError:
+            pass
+        finally:
+            term.lost.set()
+
+    async def _renewed(self, path: str, term: ConsulTerm) -> bool:
+        try:
+            answer = await self._client.put(path, self._dc, accept=(404,))
+        except IsthmusError:
+            return False  # tried again until it is too late
+        if answer.status == 404:
+            raise TimeoutError  # it has expired
+        return True
+
+    async def _look_after(self, term: ConsulTerm) -> None:
+        """The term ends as soon as the key is not this session's any more: someone destroyed the session or the key."""
+        path = _kv(term.fence.key)
+        index = 1
+        while True:
+            try:
+                reply = await self._client.poll(path, self._dc, index, WAIT, accept=(404,))
+            except IsthmusError:
+                index = 1
+                await asyncio.sleep(PAUSE)
+                continue
+            if reply.status == 404 or _session(reply) != term.fence.session:
+                term.lost.set()
+                return
+            index = max(1, reply.index)
+
+    async def _destroy(self, session: str) -> None:
+        with contextlib.suppress(IsthmusError):  # where it fails, the session ends by itself
+            await self._client.put(f"/v1/session/destroy/{session}", self._dc)
+
+
+def _kv(key: str) -> str:
+    return f"/v1/kv/{quote(key)}"
+
+
+def _session(reply: Reply) -> str:
+    (found,) = reply.json(list[dict[str, Any]])
+    return str(found.get("Session", ""))

@@ -1,0 +1,67 @@
+"""The source: all that a Eureka holds, watched by polling."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Mapping
+
+from adapters.common.together import together
+from adapters.eureka.client import Client
+from adapters.eureka.life import Lives
+from adapters.eureka.watching import Watching
+from adapters.eureka.working_copy import WorkingCopy, observe
+from bridge.adapter import Behind, Listing, Observed, Returns, Synced
+from bridge.model import ServiceName
+
+ASKED_AT_ONCE = 16
+
+# A restart is ordinary: every client registers again with its next heartbeat.
+RETURNS = Returns(share=0.9, after=300.0)
+
+
+class EurekaSource:
+    """One Eureka, all its peers together. `by`: which address of an instance counts, `ip` or `host`."""
+
+    scope = ""
+
+    def __init__(self, client: Client, identity: str, lives: Lives, by: str, poll: float, rng: random.Random) -> None:
+        self._client = client
+        self._identity = identity
+        self._lives = lives
+        self._by = by
+        self._poll = poll
+        self._rng = rng
+        self._copy = WorkingCopy(by)
+
+    @property
+    def ignored(self) -> Mapping[str, str]:
+        """The instances that cannot be read, by service, application and id."""
+        return self._copy.ignored
+
+    @property
+    def behind(self) -> Behind | None:
+        """Never known: a poll tells all there is, and how old a server's answer is, it does not say."""
+        return None
+
+    async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
+        """See `Source.watch`; what earlier watches left is told anew, as far as a peer confirms it."""
+        copy = self._copy = self._copy.clone()
+        watching = Watching(self._client, copy, self._lives, self._poll, self._rng)
+        try:
+            await watching.begin()
+            yield Listing(self._identity, self._lives.life, returns=RETURNS)
+            for name in copy.services:
+                yield copy.observed(name)
+            yield Synced()
+            while True:
+                for name in await watching.step():
+                    yield copy.observed(name)
+        finally:
+            await self._lives.close()
+
+    async def read(self, name: ServiceName) -> Observed:
+        """One service: each instance that it is known to have or have had is asked for by itself, past the caches."""
+        listed = {one.key: one for one in await self._client.service(name)}
+        keys = listed.keys() | self._copy.candidates(name)
+        found = await together(keys, lambda key: self._client.instance(*key), ASKED_AT_ONCE)
+        return observe(name, [one for one in found if one is not None and name in one.names], self._by)

@@ -1,0 +1,185 @@
+"""A stream of Apache Kafka: the state topic has the latest of every instance, for other tools to build on."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Self
+
+import msgspec
+
+from adapters.kafka import log_reading
+from adapters.kafka.client import Client, Security
+from adapters.kafka.reading import Reader
+from adapters.kafka.sink import KafkaSink, identity
+from adapters.kafka.source import KafkaSource
+from adapters.kafka.topics import STATE, Kept, log_notes_of, log_settings, notes_of
+from adapters.kafka.working_copy import Stored
+from bridge.adapter import Event, Raw, Reach, Seat, Source, Trace
+from bridge.errors import ConfigError, Denied, Expired, Fault, Unavailable
+from bridge.model import ServiceName
+from mappings import kafka as mapping
+
+Server = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/\s\[\]]+):[0-9]{1,5}")
+# In the schema of the file: a number of seconds, or a text as `400d`.
+Retention = Annotated[float, msgspec.Meta(gt=0, extra={"unit": "s"})]
+
+TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+
+# The events of the state topic by type, with their data; None: a tombstone.
+EVENTS = {mapping.INSTANCE: mapping.State, mapping.REMOVED: None, mapping.COMPLETE: mapping.Complete}
+
+# What an operator should know of what is written there.
+LIMITS = (
+    "it has no lock of its own: bridge.seat names the registry that lends one, or only one daemon may run",
+    "a writer that lost its lock while it slept may repeat an add or an update; the broker refuses its removals",
+)
+
+
+# Why something stays when a bridge leaves.
+STATED = "it says what was whole, for readers, and goes with its topic"
+TOPIC_STAYS = "others may read it: `kafka-topics.sh --delete --topic {}`, if nobody does"
+LOG_STAYS = "it is history, which ends by its retention: `kafka-topics.sh --delete --topic {}`, if nobody reads it"
+
+
+class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """One stream. `partitions`: so many its topics are created with, and must have. `changes_topic` None: no log.
+
+    `bootstrap_servers`: HOST:PORT of some brokers; they name the others.
+    """
+
+    bootstrap_servers: Annotated[list[str], msgspec.Meta(min_length=1)]
+    state_topic: str = "isthmus.state"
+    changes_topic: str | None = None
+    changes_retention: Retention = 400 * 86_400.0
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
+    security: Security | None = None
+
+
+class Kafka:
+    """One configured stream; see `bridge.adapter.Registry`."""
+
+    def __init__(self, name: str, config: Config) -> None:
+        self.name = name
+        self.traits = mapping.TRAITS
+        self._client = Client(config.bootstrap_servers, config.security)
+        self._config = config
+        self._topic = Kept(self._client, config.state_topic, config.partitions, STATE)
+        self._changes = (
+            Kept(self._client, config.changes_topic, config.partitions, log_settings(config.changes_retention))
+            if config.changes_topic is not None
+            else None
+        )
+        self._reader = Reader(self._client, self._topic, lambda sequence: False)
+        self.sources: dict[str, KafkaSource] = {}
+        self._sinks: dict[str, KafkaSink] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for sink in self._sinks.values():
+            await sink.close()
+        await self._reader.close()
+
+    async def scopes(self) -> AsyncIterator[Source]:
+        """One source for each scope that is published, as soon as it is whole."""
+        known: set[str] = set()
+        while True:
+            following = await self._reader.following()
+            inbox = following.listen()
+            try:
+                failure = None
+                while failure is None:
+                    for name in [name for name in following.copy.scopes if name not in known]:
+                        known.add(name)
+                        self.sources[name] = KafkaSource(name, self._reader)
+                        yield self.sources[name]
+                    _, failure = await inbox.take()
+            finally:
+                following.deafen(inbox)
+            await self._again()
+
+    async def _again(self) -> None:
+        """Waits until the topic is read again: the sources that there are say themselves what is wrong."""
+        while True:
+            await asyncio.sleep(1.0)
+            with suppress(Unavailable, Denied, Expired):
+                await self._reader.following()
+                return
+
+    def sink(self, bridge: str) -> KafkaSink:
+        """The destination side for that bridge."""
+        if bridge not in self._sinks:
+            self._sinks[bridge] = KafkaSink(self.name, self._client, self._topic, self._changes, bridge)
+        return self._sinks[bridge]
+
+    def seat(self, bridge: str, destination: str) -> Seat | None:
+        """None: it cannot lock, so it borrows the seat that `bridge.seat` names."""
+        return None
+
+    async def reach(self) -> Reach:
+        """See `Registry.reach`. What we may write is seen by writing alone."""
+        topic = await self._topic.look()
+        notes = list(LIMITS)
+        notes[:0] = notes_of(self._topic.name, topic)
+        if self._changes is not None:
+            changes = await self._changes.look()
+            notes[:0] = log_notes_of(self._changes.name, changes, self._config.changes_retention)
+        return Reach(identity(self._topic), "Apache Kafka", may_read=topic is not None or None, notes=tuple(notes))
+
+    def events(self, since: float, *, follow: bool) -> AsyncIterator[list[Event]]:
+        """See `Logged`."""
+        if self._changes is None:
+            raise ConfigError(f"registries.{self.name}.changes_topic: missing; the stream keeps no log without it")
+        return log_reading.events(self._client, self._changes, since, follow=follow)
+
+    async def traces(self, bridge: str) -> list[Trace]:
+        """See `Tracer`: topics, and what was stated of scopes; records of instances are entries."""
+        found: list[Trace] = []
+        if await self._topic.look() is not None:
+            copy = await (await self._reader.following()).caught_up()
+            mine = [one for one in copy.statements if one.owner == bridge]
+            found += [Trace("statement", f"{self._topic.name}/{one.scope}/{one.partition}", STATED) for one in mine]
+            found.append(Trace("topic", self._topic.name, TOPIC_STAYS.format(self._topic.name)))
+        if self._changes is not None and await self._changes.look() is not None:
+            found.append(Trace("topic", self._changes.name, LOG_STAYS.format(self._changes.name)))
+        return found
+
+    async def raw(self, name: ServiceName) -> list[Raw]:
+        """See `Registry.raw`: the value of each record of a service in the stream, e.g. `core:pay`."""
+        copy = await (await self._reader.following()).committed()
+        return [
+            Raw(key.decode(), value, id, stored.record.why)
+            for id, stored in copy.services.get(name, {}).items()
+            for key, value in [(mapping.key_of(name, id), _shown(name, stored))]
+        ]
+
+
+def _shown(name: ServiceName, stored: Stored) -> str:
+    record = stored.record
+    return mapping.encode(name, record.instance, record.mark).decode() if record.instance is not None else ""
+
+
+def create(name: str, config: Config, state: Path | None) -> Kafka:
+    """The stream of one block of the file; keeps nothing in `state`. Raises ConfigError."""
+    faults = list(_faults(config))
+    if faults:
+        raise ConfigError(*faults)
+    return Kafka(name, config)
+
+
+def _faults(config: Config) -> Iterator[Fault]:
+    for index, server in enumerate(config.bootstrap_servers):
+        if not Server.fullmatch(server):
+            yield Fault(f"{server!r} is not HOST:PORT", ("bootstrap_servers", index))
+    for key, topic in (("state_topic", config.state_topic), ("changes_topic", config.changes_topic)):
+        if topic is not None and not TOPIC.fullmatch(topic):
+            yield Fault(f"{topic!r} is no name of a topic", (key,))
+    if config.changes_topic == config.state_topic:
+        yield Fault("is the state topic, too; the log is a topic of its own", ("changes_topic",))
+    if config.security is not None:
+        yield from config.security.faults()

@@ -1,0 +1,314 @@
+"""The writer's lock: a Lease, taken and renewed by comparing its resourceVersion, with the bridge's note beside it.
+
+Kubernetes cannot compare the Lease in the write of another object (its resourceVersion is no fence for a slice): the
+sink looks at the term's deadline before each request, and writes as a field manager that has the term's epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from adapters.common.term import LeasedTerm
+from adapters.kubernetes.client import Client, Resource
+from bridge.errors import Conflict, Denied, IsthmusError, Unavailable
+from mappings.common.slice_entry import BRIDGE, digest, dns_name
+
+LEASES = Resource("apis/coordination.k8s.io/v1", "leases")
+MERGE = "application/merge-patch+json"
+
+LOCK_TTL = 10  # seconds: how long a standby waits for a writer that died
+RENEWAL = 2.0  # seconds between renewals
+PAUSE = 0.2  # seconds after a renewal that got no answer
+PATIENCE = 3.0  # seconds for one answer, so that a request cannot outlast the last third of the lock's time
+POLL = 0.5  # seconds between looks at a lock that another holds
+
+KIND = "isthmus.io/lock"  # a label: `own`, `lent` or `shard`; `note`: nobody holds it, it has a note alone
+KEY = "isthmus.io/key"  # an annotation of a note that is of no destination
+SHARDS = "isthmus.io/shards"  # an annotation of the Lease of the whole: shards are written, one lock each
+NOTED = "note"  # the KIND of a Lease that has a note under a key
+NOTE = "isthmus.io/note"  # an annotation: a number that each new note raises, and the note in base64
+
+
+class Meta(msgspec.Struct, frozen=True, rename="camel"):
+    """What all objects have, as far as the lock needs it."""
+
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """Of a Lease."""
+
+    holder_identity: str = ""
+    lease_duration_seconds: int = LOCK_TTL
+    lease_transitions: int = 0
+    renew_time: datetime | None = None
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A Lease as the server has it."""
+
+    metadata: Meta = Meta()
+    spec: Spec = Spec()
+
+
+class LeaseList(msgspec.Struct, frozen=True):
+    """All of a namespace."""
+
+    items: list[Lease] = []
+
+
+class Fence(NamedTuple):
+    """Who the one writer is: the Lease's name, its holder, and how often it changed hands, which is the epoch."""
+
+    lease: str
+    holder: str
+    transitions: int
+
+
+class LeaseTerm(LeasedTerm[Fence]):
+    """The time during which the lock is ours; see `bridge.adapter.Term`. `is_last`: the Lease goes with its end."""
+
+    def __init__(self, fence: Fence, since: float, *, taken_over: bool = False) -> None:
+        super().__init__(fence, since, LOCK_TTL, taken_over=taken_over)
+        self.is_last = False
+
+
+class Leases:
+    """The Leases of one namespace."""
+
+    def __init__(self, client: Client, namespace: str) -> None:
+        self.namespace = namespace
+        self._client = client
+
+    async def get(self, name: str) -> Lease | None:
+        """One Lease; None: there is none."""
+        return await self._client.get(LEASES.path(self.namespace, name), Lease)
+
+    async def listed(self) -> list[Lease]:
+        """Those that bridges hold or held."""
+        answer = await self._client.call("GET", LEASES.path(self.namespace), query={"labelSelector": KIND})
+        found: LeaseList = answer.json(LeaseList)
+        return found.items
+
+    async def create(self, name: str, kind: str, bridge: str, spec: Mapping[str, Any], **annotations: str) -> Lease:
+        """Raises Conflict where it is there already."""
+        meta = {"name": name, "labels": {KIND: kind}, "annotations": {BRIDGE: bridge} | annotations}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+        return await self._sent("POST", LEASES.path(self.namespace), body, "application/json")
+
+    async def patch(
+        self, lease: Lease, spec: Mapping[str, Any] | None = None, annotations: Mapping[str, str | None] | None = None
+    ) -> Lease:
+        """Changes it, unless it is not what it was: then raises Conflict. An annotation that becomes None goes."""
+        meta: dict[str, Any] = {"resourceVersion": lease.metadata.resource_version}
+        if annotations:
+            meta["annotations"] = annotations
+        body = {"metadata": meta} | ({"spec": spec} if spec else {})
+        return await self._sent("PATCH", LEASES.path(self.namespace, lease.metadata.name), body, MERGE)
+
+    async def delete(self, lease: Lease) -> None:
+        """Raises Conflict where it is not what it was."""
+        meta = lease.metadata
+        body = msgspec.json.encode({"preconditions": {"uid": meta.uid, "resourceVersion": meta.resource_version}})
+        path = LEASES.path(self.namespace, meta.name)
+        await self._client.call("DELETE", path, body=body, accept=(404,), timeout=PATIENCE)
+
+    async def may_delete(self, name: str) -> None:
+        """Raises Denied, with the rule that is missing, where `delete` would. Changes nothing."""
+        path = LEASES.path(self.namespace, name)
+        await self._client.call("DELETE", path, query={"dryRun": "All"}, accept=(404,), timeout=PATIENCE)
+
+    async def _sent(self, method: str, path: str, body: Mapping[str, Any], content: str) -> Lease:
+        text = msgspec.json.encode(body)
+        answer = await self._client.call(method, path, body=text, content=content, accept=(404,), timeout=PATIENCE)
+        if answer.status == 404:
+            if method == "POST":
+                raise Unavailable(f"the namespace {self.namespace} of the lock is not there")
+            raise Conflict(f"{path} is gone")
+        found: Lease = answer.json(Lease)
+        return found
+
+
+class Lock(NamedTuple):
+    """The lock of one bridge for one destination. `kind`: `own` or `lent`."""
+
+    leases: Leases
+    name: str
+    kind: str
+    bridge: str
+    now: Callable[[], datetime]
+
+
+def note_name(bridge: str, key: str) -> str:
+    """Of the Lease that has the note of a bridge under a key."""
+    return f"{lock_name(bridge)}.note-{digest(key, 8)}"
+
+
+def lock_name(bridge: str, lent: str = "") -> str:
+    """Of the Lease of a bridge: its id where that is a name for an object, else made of it with a hash."""
+    slug = dns_name(bridge)
+    own = f"isthmus-{slug if slug == bridge else f'{slug[:40]}-{digest(bridge, 4)}'}"
+    return f"{own}.lent-{dns_name(lent)[:40]}-{digest(lent, 4)}" if lent else own
+
+
+@contextlib.asynccontextmanager
+async def locked(lock: Lock, shard: str) -> AsyncIterator[LeaseTerm]:
+    """Waits for the lock, or for that of one shard, and keeps it; given back at the end, so that a standby goes on."""
+    held = lock._replace(name=f"{lock.name}.shard-{digest(shard, 8)}", kind="shard") if shard else lock
+    waited = await _mark_shards(lock) if shard else False
+    holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    try:
+        lease, since, taken_over = await _acquire(held, holder, whole=lock.kind != "shard" and not shard)
+    except BaseException:
+        await _release(held, holder)  # it may have been taken, and the answer lost
+        raise
+    fence = Fence(held.name, holder, lease.spec.lease_transitions)
+    term = LeaseTerm(fence, since, taken_over=taken_over or waited)
+    keeping = asyncio.create_task(_keep(held, lease, term, since))
+    try:
+        yield term
+    finally:
+        term.lost.set()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await _release(held, holder, term.is_last)
+
+
+async def holds(leases: Leases, fence: Fence) -> bool:
+    """Whether the lock is still that term's, asked of the server."""
+    lease = await leases.get(fence.lease)
+    return lease is not None and (lease.spec.holder_identity, lease.spec.lease_transitions) == fence[1:]
+
+
+async def writers(leases: Leases, now: datetime) -> frozenset[str] | None:
+    """The bridges that hold their lock, or that of a shard, as far as clocks agree; None: we may not ask."""
+    try:
+        found = await leases.listed()
+    except Denied:
+        return None
+    return frozenset(
+        each.metadata.annotations[BRIDGE]
+        for each in found
+        if each.metadata.labels[KIND] != "lent"
+        and each.spec.holder_identity
+        and each.spec.renew_time is not None
+        and (now - each.spec.renew_time).total_seconds() < each.spec.lease_duration_seconds
+    )
+
+
+async def _acquire(lock: Lock, holder: str, whole: bool) -> tuple[Lease, float, bool]:
+    """The Lease once it is ours, when we asked for it, and whether another had it before: it takes a second look then.
+
+    Raises Unavailable where shards are marked beside it.
+    """
+    loop = asyncio.get_running_loop()
+    seen, since, taken_over = "", 0.0, False
+    while True:
+        lease = await lock.leases.get(lock.name)
+        asked = loop.time()
+        if lease is not None and lease.metadata.resource_version != seen:
+            seen, since = lease.metadata.resource_version, asked
+        if whole and lease is not None and SHARDS in lease.metadata.annotations:
+            raise Unavailable(
+                f"shards are marked beside the lock (Lease {lock.name}): its daemons write one shard each"
+            )
+        with contextlib.suppress(Conflict):
+            if lease is None:
+                spec = _taken(holder, 1, lock.now())
+                return await lock.leases.create(lock.name, lock.kind, lock.bridge, spec), asked, taken_over
+            # By our own clock since it last changed: nobody's clock is compared with another's.
+            if not lease.spec.holder_identity or asked - since >= lease.spec.lease_duration_seconds:
+                spec = _taken(holder, lease.spec.lease_transitions + 1, lock.now())
+                return await lock.leases.patch(lease, spec), asked, taken_over
+        taken_over = True
+        await asyncio.sleep(POLL)
+
+
+async def _mark_shards(lock: Lock) -> bool:
+    """Leaves the mark at the lock of the whole, and waits until nobody holds that: whether anybody did."""
+    loop = asyncio.get_running_loop()
+    seen, since, waited = "", 0.0, False
+    while True:
+        lease = await lock.leases.get(lock.name)
+        if lease is not None and lease.metadata.resource_version != seen:
+            seen, since = lease.metadata.resource_version, loop.time()
+        with contextlib.suppress(Conflict):
+            if lease is None:
+                await lock.leases.create(lock.name, lock.kind, lock.bridge, {}, **{SHARDS: "true"})
+                return waited
+            if SHARDS not in lease.metadata.annotations:
+                lease = await lock.leases.patch(lease, annotations={SHARDS: "true"})
+                seen, since = lease.metadata.resource_version, loop.time()
+            if not lease.spec.holder_identity or loop.time() - since >= lease.spec.lease_duration_seconds:
+                return waited
+        waited = True
+        await asyncio.sleep(POLL)
+
+
+async def _keep(lock: Lock, lease: Lease, term: LeaseTerm, since: float) -> None:
+    """Renews the lock until it is lost, at the latest when another may have it."""
+    loop = asyncio.get_running_loop()
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(since + LOCK_TTL) as limit:
+                while True:
+                    await asyncio.sleep(RENEWAL)
+                    asked = loop.time()
+                    try:
+                        lease = await lock.leases.patch(lease, {"renewTime": _time(lock.now())})
+                    except Conflict:  # a note was written there, or the lock was taken
+                        found = await _look(lock)
+                        if found is not None and found.spec.holder_identity != term.fence.holder:
+                            return
+                        lease = found or lease
+                    except IsthmusError:
+                        await asyncio.sleep(PAUSE)  # tried again until it is too late
+                    else:
+                        limit.reschedule(asked + LOCK_TTL)
+                        term.renewed(asked)
+    finally:
+        term.lost.set()
+
+
+async def _look(lock: Lock) -> Lease | None:
+    """The Lease, an empty one where it was deleted, None where nobody answers."""
+    try:
+        return await lock.leases.get(lock.name) or Lease()
+    except IsthmusError:
+        return None
+
+
+async def _release(lock: Lock, holder: str, is_last: bool = False) -> None:
+    with contextlib.suppress(IsthmusError, TimeoutError):
+        async with asyncio.timeout(PATIENCE):
+            lease = await lock.leases.get(lock.name)
+            if lease is not None and lease.spec.holder_identity == holder:
+                await (lock.leases.delete(lease) if is_last else lock.leases.patch(lease, {"holderIdentity": ""}))
+
+
+def _taken(holder: str, transitions: int, now: datetime) -> dict[str, Any]:
+    return {
+        "holderIdentity": holder,
+        "leaseDurationSeconds": LOCK_TTL,
+        "leaseTransitions": transitions,
+        "acquireTime": _time(now),
+        "renewTime": _time(now),
+    }
+
+
+def _time(now: datetime) -> str:
+    """A MicroTime, which needs its microseconds: the server refuses a text without them."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,173 @@
+"""The seat: the lock of one bridge for one destination, and the note beside it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
+
+from kazoo.exceptions import NoAuthError, NoNodeError, NotEmptyError
+
+from adapters.common.places import Own
+from adapters.common.seat import within
+from adapters.common.term import writing
+from adapters.zookeeper import acl
+from adapters.zookeeper.client import Client
+from adapters.zookeeper.lock import ZooKeeperTerm, locked
+from adapters.zookeeper.replies import lists_of, values_of
+from adapters.zookeeper.traces import remove_shared
+from adapters.zookeeper.txn import BYTES
+from adapters.zookeeper.wire import Acl, Check, Create, Delete, Op, SetData
+from bridge.adapter import Note, Term
+from bridge.errors import Conflict, Denied, Rejected, Superseded
+
+
+async def _nothing(term: ZooKeeperTerm) -> None:
+    """A seat that is lent has no sink that would take anything over."""
+
+
+class ZooKeeperNotes:
+    """The notes by key of one bridge: a node each, in one folder."""
+
+    def __init__(self, client: Client, own: Own, bridge: str) -> None:
+        self._client = client
+        self._own = own
+        self._bridge = bridge
+        self._folder = parent(own.noted(bridge, "any"))
+
+    async def read(self, key: str) -> Note | None:
+        """See `Notes.read`."""
+        await self._client.connected()
+        (note,) = await self._read([key])
+        return note
+
+    async def below(self, start: str) -> dict[str, Note]:
+        """See `Notes.below`."""
+        await self._client.connected()
+        (names,) = lists_of(await self._client.reads([], [self._folder]))
+        found = (self._own.key_of(self._bridge, f"{self._folder}/{name}") for name in names or ())
+        keys = sorted(key for key in found if key is not None and key.startswith(start))
+        notes = await self._read(keys) if keys else []
+        return {key: note for key, note in zip(keys, notes, strict=True) if note is not None}
+
+    async def write(self, key: str, content: bytes, before: Note | None) -> Note:
+        """See `Notes.write`."""
+        within(content)
+        await self._client.connected()
+        if before is None:
+            await acl.ensure(self._client, self._folder)
+            await self._change(key, Create(self._place(key), content, await acl.inherited(self._client, self._folder)))
+            return Note(content, 0)
+        await self._change(key, SetData(self._place(key), content, before.version))
+        return Note(content, before.version + 1)
+
+    async def remove(self, key: str, before: Note) -> None:
+        """See `Notes.remove`; the folder goes with the last of them."""
+        await self._client.connected()
+        await self._change(key, Delete(self._place(key), before.version))
+        await remove_empty(self._client, self._folder)
+
+    async def _change(self, key: str, operation: Op) -> None:
+        failed = (await self._client.multi(self._client.pack([operation]))).value
+        if failed and isinstance(failed[0].error, NoAuthError):
+            raise Denied(f"{self._place(key)}: {failed[0].error or 'not allowed'}")
+        if failed:
+            raise Conflict(f"the note {key} is not what it was")
+
+    async def _read(self, keys: Sequence[str]) -> list[Note | None]:
+        nodes = values_of(await self._client.reads([self._place(key) for key in keys]))
+        return [Note(node.value, node.version) if node is not None else None for node in nodes]
+
+    def _place(self, key: str) -> str:
+        return self._own.noted(self._bridge, key)
+
+
+class ZooKeeperSeat:
+    """The nodes of one seat. `prepare`: before the lock is asked for, e.g. the roots; `inherit`: with the lock."""
+
+    def __init__(
+        self,
+        client: Client,
+        lock: str,
+        note: str,
+        now: Callable[[], datetime],
+        prepare: Callable[[], Awaitable[list[Acl]]] | None = None,
+        inherit: Callable[[ZooKeeperTerm], Awaitable[None]] = _nothing,
+    ) -> None:
+        self._client = client
+        self._lock = lock
+        self._note = note
+        self._now = now
+        self._prepare = prepare or self._rights
+        self._inherit = inherit
+        self._leaves = False
+
+    @contextlib.asynccontextmanager
+    async def writer(self, shard: str = "") -> AsyncIterator[ZooKeeperTerm]:
+        """See `Seat.writer`."""
+        await self._client.connected()
+        await acl.ensure(self._client, self._lock)
+        rights = await self._prepare()
+        self._leaves = False
+        async with locked(self._client, self._lock, shard, rights, self._now) as term:
+            await self._inherit(term)
+            yield term
+        if self._leaves:  # only now: the lock's node has children as long as somebody holds it, or waits for it
+            await remove_empty(self._client, self._lock, parent(self._lock))
+            with contextlib.suppress(Denied):  # it is not ours alone, and `footprint` names what stays
+                await remove_shared(self._client)
+
+    async def recall(self) -> Note | None:
+        """The note of this seat, with the version of its node."""
+        await self._client.connected()
+        (node,) = values_of(await self._client.reads([self._note]))
+        return Note(node.value, node.version) if node is not None else None
+
+    async def note(self, content: bytes, before: Note | None, *, term: Term | None) -> Note:
+        """See `Seat.note`."""
+        if len(content) > BYTES:
+            raise Rejected(f"{len(content):,} bytes: a packet of ZooKeeper's holds {BYTES:,}")
+        await self._client.connected()
+        ops: list[Op] = [Check(writing(ZooKeeperTerm, self._lock, term).path)] if term is not None else []
+        if before is None:
+            folder = self._note.rpartition("/")[0]
+            await acl.ensure(self._client, folder)
+            ops.append(Create(self._note, content, await acl.inherited(self._client, folder)))
+        else:
+            ops.append(SetData(self._note, content, before.version))
+        failed = (await self._client.multi(self._client.pack(ops))).value
+        if not failed:
+            return Note(content, 0 if before is None else before.version + 1)
+        if isinstance(failed[0].error, NoAuthError):
+            raise Denied(f"{self._note}: {failed[0].error or 'not allowed'}")
+        if term is not None and failed[0].at == 0:
+            raise Superseded(f"the lock {self._lock} is not ours any more")
+        raise Conflict(f"the note {self._note} is not what it was")
+
+    async def leave(self, term: Term) -> None:
+        """See `Seat.leave`. The nodes of the lock go once it is given back, if nobody else asks for it."""
+        ops: list[Op] = [Check(writing(ZooKeeperTerm, self._lock, term).path)]
+        if (before := await self.recall()) is not None:
+            ops.append(Delete(self._note, before.version))
+        if failed := (await self._client.multi(self._client.pack(ops))).value:
+            if isinstance(failed[0].error, NoAuthError):
+                raise Denied(f"{self._note}: {failed[0].error or 'not allowed'}")
+            what = f"the lock {self._lock} is not ours any more" if failed[0].at == 0 else None
+            raise Superseded(what) if what else Conflict(f"the note {self._note} is not what it was")
+        await remove_empty(self._client, parent(self._note))
+        self._leaves = True
+
+    async def _rights(self) -> list[Acl]:
+        return await acl.inherited(self._client, self._lock)
+
+
+def parent(path: str) -> str:
+    """The node above a node."""
+    return path.rpartition("/")[0]
+
+
+async def remove_empty(client: Client, *paths: str) -> None:
+    """These nodes, in this order, unless there is something below them: then it is another's."""
+    for path in paths:
+        with contextlib.suppress(NotEmptyError, NoNodeError):
+            await client.delete(path)

@@ -1,0 +1,1 @@
+"""Asking a running daemon: the protocol of its socket, both ends."""

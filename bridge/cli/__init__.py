@@ -1,0 +1,1 @@
+"""The command `isthmus`: what people and runbooks type."""

@@ -1,0 +1,231 @@
+"""`isthmus migrate`: a service goes from one side to the other, step by step, and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import msgspec
+
+from bridge.admin.client import call
+from bridge.cli.file import socket
+from bridge.cli.output import BY, FILE, OUTPUT, Row, command, gap, group, print_json, print_table, say, span
+from bridge.errors import ConfigError
+from bridge.migration.parity import Report
+from bridge.report.migrations import Exit, worst
+
+EXITS = (
+    "0 it is so (status: done, or none was started), 1 failure, 2 wrong usage or file, 3 a gate failed, or it rolls "
+    "back, 4 waits for a person or is paused, 5 no data, 6 nothing to do in this state, 7 running"
+)
+EVERY = 0.5  # seconds between two looks with --wait
+
+migrate = group(
+    "migrate",
+    "Moves services from one side to the other. In the steps of `migrations:` in the file; NAME is a migration, or "
+    "NAME/SERVICE one move of it.",
+    "isthmus migrate plan pay",
+    EXITS,
+)
+
+
+@command("plan", "isthmus migrate plan pay", EXITS, migrate)
+@FILE
+@click.argument("name")
+@OUTPUT
+def plan(file: Path | None, name: str, output: str) -> int:
+    """Shows what each step comes to. At each place: what it rounds to, who reads it, and what is missing."""
+    found = call(socket(file), "migrate-plan", name=name)
+    if output == "json":
+        print_json(found)
+        return 1 if any(row["missing"] or row["nowhere"] for row in found) else 0
+    for row in found:
+        say(row["move"])
+        shown = [
+            {**one, "steps": " ".join(f"{step}%={said:g}" for step, said in one["steps"].items())}
+            for one in row["places"]
+        ]
+        print_table(shown, ("place", "name", "from", "to", "means", "settles", "steps"), "no place yet")
+        for one in row["places"]:
+            for kind in one["restarts"]:
+                say(f"restart: {kind} at {one['place']} never follows by itself")
+            for kind in one["not_steered"]:
+                say(f"not steered: {kind} at {one['place']} goes its own way; its share is to be measured")
+        for one in row["parity"]:
+            say(f"parity {one['severity']}: {one['what']}: {one['text']}")
+        for text in (*row["missing"], *row["nowhere"], *row["refused"]):
+            say(f"NOT READY: {text}")
+        gap()
+    return 1 if any(row["missing"] or row["nowhere"] for row in found) else 0
+
+
+@command(
+    "parity", "isthmus migrate parity pay", "0 nothing differs, 1 failure, 2 wrong usage or file, 3 it blocks", migrate
+)
+@FILE
+@click.argument("name")
+@click.option(
+    "--probe",
+    "probes",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A report of `isthmus probe`: what consumers reach.",
+)
+@OUTPUT
+def parity(file: Path | None, name: str, probes: tuple[Path, ...], output: str) -> int:
+    """Compares both sides. What consumers would notice: ports, protocols, TLS, names, versions, weights, capacity."""
+    reports = [_report(path) for path in probes]
+    found = call(socket(file), "migrate-plan", name=name, reports=reports)
+    rows = [{"move": row["move"], **one} for row in found for one in row["parity"]]
+    if output == "json":
+        print_json(rows)
+    else:
+        shown = [{**row, "subjects": len(row["subjects"]) or ""} for row in rows]
+        print_table(shown, ("move", "severity", "what", "subjects", "text"), "nothing differs")
+    return 3 if any(row["severity"] == "block" for row in rows) else 0
+
+
+def _report(path: Path) -> Row:
+    try:
+        return cast(Row, msgspec.to_builtins(msgspec.json.decode(path.read_bytes(), type=Report)))
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(f"{path}: is no report of `isthmus probe --report`: {error}") from None
+
+
+@command("readers", "isthmus migrate readers pay", "0, 1 no daemon, 2 wrong usage or file", migrate)
+@FILE
+@click.argument("name")
+@OUTPUT
+def readers(file: Path | None, name: str, output: str) -> int:
+    """Shows who reads its services. What each place knows, whom it cannot know of, and the command that tells more."""
+    rows = call(socket(file), "migrate-readers", name=name)
+    if output == "json":
+        print_json(rows)
+        return 0
+    shown = [{**row, "seen": span(time.time() - row["at"])} for row in rows]
+    columns = ("registry", "service", "reader", "certainty", "seen", "evidence")
+    print_table(shown, columns, "no place has these services")
+    for text in dict.fromkeys(row["command"] for row in rows if row["command"]):
+        say(f"more: {text}")
+    return 0
+
+
+@command("status", "isthmus migrate status pay", EXITS, migrate)
+@FILE
+@click.argument("name", required=False)
+@click.option("--watch", is_flag=True, help="Go on, until it is interrupted.")
+@OUTPUT
+def status(file: Path | None, name: str | None, watch: bool, output: str) -> int:
+    """Shows where every move is. Its share as meant and as it stands, its gates, what it waits for, the way back."""
+    while True:
+        rows = call(socket(file), "migrate-status", name=name)
+        if watch:
+            click.clear()
+        if output == "json":
+            print_json(rows)
+        else:
+            _print(rows)
+        if not watch:
+            return worst([row["code"] for row in rows])
+        time.sleep(2)
+
+
+def _print(rows: list[Row]) -> None:
+    shown = [{**row, "step": f"{row['step']} of {row['steps']}" if row.get("step") else ""} for row in rows]
+    print_table(
+        shown, ("move", "phase", "step", "share", "waits", "why"), "nothing is started, and no service is found"
+    )
+    for row in rows:
+        for one in row.get("places", ()):
+            measured = "-" if one["measured"] is None else f"{one['measured']:g} %"
+            say(f"{row['move']} at {one['place']}: meant {one['intended']:g} % by {one['means']}, stands at {measured}")
+        if row.get("requests") is not None:
+            say(f"{row['move']} requests: {row['requests']:g} % are measured at the new side")
+        elif row.get("requests_why"):
+            say(f"{row['move']} requests: not measured: {row['requests_why']}")
+        for gate in row.get("gates", ()):
+            look = gate["look"] or {}
+            say(f"{row['move']} gate {gate['gate']}: {_said(look)}")
+        if row.get("way_back"):
+            say(f"{row['move']} way back: {row['way_back']}")
+
+
+def _said(look: Row) -> str:
+    values = ", ".join(f"{side} {value:g}" for side, value in look.get("values", {}).items())
+    return f"{look.get('result', 'not looked at yet')}: {look.get('reason', '')}" + (f" ({values})" if values else "")
+
+
+def _act(file: Path | None, verb: str, name: str, output: str, wait: bool, by: str | None, **said: Any) -> int:
+    rows = call(socket(file), "migrate", by=by, verb=verb, name=name, **said)
+    if output == "json":
+        print_json(rows)
+    else:
+        for row in rows:
+            say(f"{row['move']}: {row['text']}", err=row["code"] != Exit.OK)
+    code = worst([row["code"] for row in rows])
+    return _waited(file, name, code) if wait and code == 0 else code
+
+
+def _waited(file: Path | None, name: str, code: int) -> int:
+    """Until nothing runs any more, or it waits for a person."""
+    while True:
+        rows = call(socket(file), "migrate-status", name=name)
+        code = worst([row["code"] for row in rows])
+        settled = all(row["waits"] != "time" or "follow" not in row["why"] for row in rows)
+        if code != Exit.RUNNING or settled:
+            return Exit.OK if code == Exit.RUNNING else code
+        time.sleep(EVERY)
+
+
+REASON = click.option("--reason", help="Kept in the journal.")
+WAIT = click.option("--wait", is_flag=True, help="Until every place and every daemon follows.")
+
+
+def _verb(verb: str, text: str, *options: Callable[[Any], Any], reason: bool = False) -> None:
+    """One verb of the state machine, with the options that only it has."""
+
+    def run(file: Path | None, name: str, output: str, wait: bool, by: str | None, **said: Any) -> int:
+        if reason and not said.get("reason"):
+            raise click.UsageError("say why: --reason")
+        return _act(file, verb, name, output, wait, by, **said)
+
+    run.__doc__ = text
+    run.__name__ = verb
+    for option in (OUTPUT, BY, WAIT, REASON, *options, click.argument("name"), FILE):
+        run = option(run)
+    command(verb, f"isthmus migrate {verb} pay", EXITS, migrate)(run)
+
+
+_verb("start", "Begins. Every service that the migration finds, `at_once` of them at a time.")
+_verb(
+    "next",
+    "Goes on. Where the step waits for a person; a gate that failed is never passed.",
+    click.option("--without", multiple=True, metavar="GATE", help="Do without this gate's data in this step."),
+)
+_verb("pause", "Stands still. Nothing moves until `resume`.")
+_verb("resume", "Goes on after a pause. The time of the step begins anew.")
+_verb(
+    "back",
+    "Goes back. To the step before, or to one at most N percent.",
+    click.option("--to", type=click.FloatRange(0, 100), metavar="N", help="Percent."),
+    click.option("--now", is_flag=True, help="At once, without a step between."),
+)
+_verb(
+    "rollback",
+    "Goes back to nothing. One step a settle time, to a side that serves.",
+    click.option("--now", is_flag=True, help="At once: skips the pace, not the look whether the old side serves."),
+    reason=True,
+)
+_verb("abort", "Lets go. The share stays as it is, and nothing moves it any more.", reason=True)
+_verb(
+    "finish",
+    "Ends it. The old side has no request any more, or somebody says so.",
+    click.option("--unmeasured", is_flag=True, help="Nobody measured it: a person says so."),
+    reason=True,
+)
+_verb("reopen", "Takes it up again. Within `keep` after it is done.", reason=True)
+_verb("forget", "Drops what is known of it. What links say is true from then on.", reason=True)
+_verb("apply", "Takes a changed block over. While it is paused.", reason=True)

@@ -1,0 +1,1 @@
+"""One process: its start, signals, health pages, metrics, logs and supervisor."""

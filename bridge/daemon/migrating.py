@@ -1,0 +1,386 @@
+"""Migrations in a daemon: every one follows the newest record, and the one with the lock moves the steps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from bridge.adapter import Note, Notes, Term
+from bridge.config import kinds
+from bridge.daemon.measuring import NOTHING, Asking, Requests
+from bridge.engine import moves
+from bridge.engine.engine import Engine
+from bridge.errors import ConfigError, Conflict, Superseded, Unavailable
+from bridge.migration import parity
+from bridge.migration.block import Migration, Part
+from bridge.migration.gates import Gate, Result, Timing, verdict
+from bridge.migration.intent import DESTINATION, Intent, Record, Report, decode, encode
+from bridge.migration.phases import BEFORE_TRAFFIC, Facts, Looked, Phase, State, Waits, look, started
+from bridge.model import ServiceName
+from bridge.plan.doses import Doses
+from bridge.report import moving
+from bridge.report.attention import Finding
+from bridge.report.values import Row
+from bridge.retry import BUG, Reaction, forever, react
+from bridge.state import files
+from bridge.state.journal import Journal
+
+log = logging.getLogger("isthmus.daemon")
+
+EVERY = 1.0  # seconds between two looks at the record
+SAY = 10.0  # seconds between two reports of which nothing is new
+STALE = 60.0  # seconds without a report after which a daemon counts as ended
+KEY = "migrations"
+BUSY = "{} others of the migration are on their way first, or two went back within the hour"
+FOLLOWS = "follows/"
+FILE = "migrations.json"
+
+
+class Following:
+    """Follows the record: its shares are the ordering of this process, and the number that is followed is told.
+
+    `me`: what tells this process from the others of the bridge; `host` is for people.
+    """
+
+    def __init__(self, engine: Engine, doses: Doses, folder: Path | None, host: str, me: str) -> None:
+        self.doses = doses
+        self.reports: Mapping[str, Report] = {}
+        self.reason = ""  # why the record is not read now
+        self._engine = engine
+        self._path = folder / FILE if folder is not None else None
+        self._host = host
+        self._key = FOLLOWS + hashlib.blake2b(me.encode(), digest_size=12).hexdigest()
+        self._turn = asyncio.Lock()  # what is read is taken over before anything newer is written or read
+        self._waiting: set[tuple[str, ServiceName]] = set()  # names whose new share is not written yet
+        self._followed = 0
+        self._told = Report(turn=0, at=0.0, host=host)
+
+    def restore(self) -> None:
+        """What was followed before this process began: a share is kept where the record cannot be read."""
+        self.doses.regard(self._engine.configuration.migrations)
+        if self._path is not None:
+            with contextlib.suppress(OSError, ValueError, ConfigError):
+                self.doses.follow(decode(Note(self._path.read_bytes(), None)))
+
+    def listen(self) -> None:
+        """Notes which old sides have been heard: until then it is not known whether there is anything to move."""
+        migrations = self._engine.configuration.migrations
+        unheard = frozenset(one.name for one in migrations if not moves.is_heard(self._engine, one))
+        if unheard != self.doses.unheard:
+            self.doses.unheard = unheard
+            self._poke()
+
+    def _poke(self) -> None:
+        for reconciler in self._engine.reconcilers.values():
+            reconciler.poke()
+
+    async def look(self) -> None:
+        """Reads the record and takes it over; tells how far this process has followed. Raises what the notes do."""
+        notes = self._engine.notes
+        if notes is None or not (self._engine.configuration.migrations or self.doses.record.moves):
+            return
+        await self.newest(notes)
+        self.reports = {key: _report(note) for key, note in (await notes.below(FOLLOWS)).items()}
+        await self._tell(notes)
+        self.reason = ""
+
+    async def newest(self, notes: Notes) -> tuple[Record, Note | None]:
+        """Reads the record, with its note, and goes by it from now on.
+
+        Raises Unavailable, Denied, ConfigError (of a newer isthmus), ValueError (no record).
+        """
+        async with self._turn:
+            note = await notes.read(KEY)
+            record = decode(note)
+            await self._take(record)
+        return record, note
+
+    async def write(self, notes: Notes, record: Record, before: Note | None) -> None:
+        """Puts the record there, compared with what was read. Raises Conflict, and ValueError where it does not fit."""
+        async with self._turn:
+            await notes.write(KEY, encode(record), before)
+            await self._take(record)
+
+    async def _take(self, record: Record) -> None:
+        if record == self.doses.record:
+            return
+        changed = self.doses.follow(record)
+        for place, names in changed.items():
+            if (reconciler := self._engine.reconcilers.get(place)) is not None:
+                reconciler.poke(names)
+                self._waiting.update((place, name) for name in names)
+        if self._path is not None:
+            try:
+                await asyncio.to_thread(files.replace, self._path, encode(record))
+            except OSError as error:  # what is wrong with the folder is said by who looks after it
+                log.warning("unkept what=migrations reason=%r", files.why(error))
+
+    def reloaded(self) -> None:
+        """The file changed."""
+        self.doses.regard(self._engine.configuration.migrations)
+        self._poke()
+
+    def _settled(self) -> bool:
+        """Whether the shares of the record are written at every place that this process writes."""
+        for place, name in list(self._waiting):
+            reconciler = self._engine.reconcilers.get(place)
+            if reconciler is None or not reconciler.lead.writes or reconciler.has_written(name):
+                self._waiting.discard((place, name))
+        return not self._waiting
+
+    async def _tell(self, notes: Notes) -> None:
+        if self._settled():
+            self._followed = self.doses.record.turn
+        places = tuple(sorted(name for name, one in self._engine.reconcilers.items() if one.lead.writes))
+        fresh = Report(turn=self._followed, at=time.time(), host=self._host, places=places)
+        same = (fresh.turn, fresh.places) == (self._told.turn, self._told.places)
+        if not same or fresh.at - self._told.at > SAY:
+            before = await notes.read(self._key)
+            with contextlib.suppress(Conflict):
+                await notes.write(self._key, msgspec.json.encode(fresh), before)
+                self._told = fresh
+
+    def lacking(self, intent: Intent, now: float) -> str:
+        """Who does not follow a step yet, "" if every place and every daemon does."""
+        alive = [one for one in self.reports.values() if now - one.at < STALE]
+        for place in intent.places:
+            if not any(place in one.places for one in alive):
+                return f"nobody says that he writes {place}"
+        late = sorted(one.host for one in alive if one.turn < intent.turn and set(one.places) & intent.places.keys())
+        return f"{', '.join(late)} does not follow this step yet" if late else ""
+
+
+def _report(note: Note) -> Report:
+    return msgspec.json.decode(note.content, type=Report)
+
+
+class Seen(NamedTuple):
+    """One move as it was looked at last."""
+
+    intent: Intent
+    facts: Facts
+    looked: Looked
+    requests: Requests = NOTHING
+
+
+class Steering:
+    """Moves the steps, in the one daemon that holds the lock of the bridge's migrations."""
+
+    def __init__(self, engine: Engine, following: Following, journal: Journal) -> None:
+        self.leads = False
+        self.following = following
+        self.last: dict[str, Seen] = {}  # of the moves that this process moves
+        self._asking: dict[str, Asking] = {}
+        self._engine = engine
+        self._journal = journal
+
+    async def lead(self) -> None:
+        """One term: waits for the lock, and returns when it is over. Raises what the seat does."""
+        configuration = self._engine.configuration
+        registry = self._engine.registries.get(configuration.bridge.seat or "")
+        seat = kinds.seat(registry, configuration.bridge.id, DESTINATION) if registry is not None else None
+        if seat is None or not (configuration.migrations or self.following.doses.record.moves):
+            await asyncio.sleep(EVERY)
+            return
+        async with seat.writer() as term:
+            self.leads = True
+            ended = asyncio.ensure_future(term.ended())
+            try:
+                while not ended.done():
+                    await self._step(term)
+                    await asyncio.wait((ended,), timeout=EVERY)
+            finally:
+                self.leads = False
+                self.last = {}
+                ended.cancel()
+                for one in self._asking.values():
+                    await one.close()
+
+    async def _step(self, term: Term) -> None:
+        notes = self._engine.notes
+        if notes is None:
+            return
+        record, note = await self.following.newest(notes)
+        made: dict[str, Intent] = {}
+        self.last = {name: one for name, one in self.last.items() if name in record.moves}
+        first = {name: record.first(name, time.time()) for name in record.blocks}
+        for name, intent in record.moves.items():
+            waits = intent.state.phase is Phase.OBSERVE and name not in first[intent.migration]
+            if not (intent.state.ended or waits):
+                fresh = await self._looked(record, intent)
+                if fresh != intent:
+                    made[name] = fresh
+        if made and asyncio.get_running_loop().time() < term.until:
+            await self.following.write(notes, record.with_moves(made, {}), note)
+            for name, fresh in made.items():
+                self.tell(record.moves[name].state, fresh)
+
+    async def _looked(self, record: Record, intent: Intent) -> Intent:
+        block = record.blocks[intent.migration]
+        now = time.time()
+        intent = replace(intent, gates=await self._asked(block, intent, now))
+        facts = self.facts(record, intent, now)
+        looked = look(intent.state, block, facts)
+        fresh = self.at(block, intent, looked.state)
+        self.last[intent.name] = Seen(fresh, facts, looked, self.requests(intent))
+        return fresh
+
+    def findings(self) -> Iterator[Finding]:
+        """What an operator should know of the moves; from who moves them, and of nobody else."""
+        record, now = self.following.doses.record, time.time()
+        if self.leads:
+            yield from moving.differing(record.blocks, self._engine.configuration.migrations)
+        for name, intent in record.moves.items() if self.leads else ():
+            block, seen, measured = record.blocks[intent.migration], self.last.get(name), None
+            looked = Looked(intent.state, Waits.NOTHING, "")
+            if seen is not None and not intent.state.ended:
+                looked = seen.looked
+                if seen.requests.settled and seen.requests.number == intent.state.number:
+                    measured = seen.requests.share
+            yield from moving.findings(name, block, intent.state, looked, measured, now)
+
+    def rows(self) -> tuple[list[Row], list[Row]]:
+        """Each move that is moved here, and each value that its gates saw last, for metrics."""
+        found: list[Row] = []
+        values: list[Row] = []
+        for name, one in self.last.items() if self.leads else ():
+            state, requests = one.intent.state, one.requests.share
+            found.append({"move": name, "step": state.step, "share": state.share, "requests": requests})
+            for gate, known in one.intent.gates.items():
+                if known.look is not None:
+                    row = {"move": name, "gate": gate, "passes": known.look.result == Result.PASS}
+                    values += [{**row, "side": side, "value": value} for side, value in known.look.values.items()]
+        return found, values
+
+    def requests(self, intent: Intent) -> Requests:
+        """What this process has measured of a move's requests last."""
+        asking = self._asking.get(intent.migration)
+        return asking.requests.get(intent.name, NOTHING) if asking is not None else NOTHING
+
+    def at(self, block: Migration, intent: Intent, state: State) -> Intent:
+        """The move in that state: fitted anew where the step is another one, and never within one."""
+        if state.number == intent.state.number:
+            return replace(intent, state=state)
+        places = moves.placed(self._engine, block, intent.name, intent.service, state.share)
+        gates = {name: gate.anew() for name, gate in intent.gates.items()}
+        return replace(intent, state=state, places=places, gates=gates)
+
+    async def _asked(self, block: Migration, intent: Intent, now: float) -> dict[str, Gate]:
+        """The gates after the looks that are due."""
+        if block.gates.prometheus is None:
+            return dict(intent.gates)
+        asking = self._asking.setdefault(intent.migration, Asking())
+        timing = self._timing(block, intent)
+        await asking.measure(block, intent, timing, now)
+        if intent.state.phase not in (Phase.SHIFT, Phase.DRAIN):
+            return dict(intent.gates)
+        return await asking.looks(block, intent, timing, now)
+
+    def _timing(self, block: Migration, intent: Intent) -> Timing:
+        prometheus = block.gates.prometheus
+        return Timing(
+            intent.state.since,
+            intent.state.settled,
+            self.settle(block, intent),
+            prometheus.scrape if prometheus else 0.0,
+        )
+
+    def settle(self, block: Migration, intent: Intent) -> float:
+        """Seconds until the slowest consumer of a move has followed."""
+        found = moves.spots(self._engine, block, intent.name, intent.service)
+        return max((one.settle for one in found), default=0.0)
+
+    def facts(self, record: Record, intent: Intent, now: float) -> Facts:
+        """What is seen of a move."""
+        engine, block, service = self._engine, record.blocks[intent.migration], intent.service
+        found = moves.spots(engine, block, intent.name, service)
+        first = intent.state.phase in BEFORE_TRAFFIC
+        return Facts(
+            now=now,
+            trouble=moves.trouble(engine, block, intent),
+            lacking=self.following.lacking(intent, now),
+            serves=moves.serving(engine, block, service, Part.NEW),
+            old_serves=moves.serving(engine, block, service, Part.OLD) >= 0.9 * intent.state.stood,
+            natives=moves.natives(found),
+            refused=tuple(moves.refused(engine, found)) if first else (),
+            blocks=tuple(one.text for one in parity.blocks(moves.differences(engine, block, found, now)))
+            if first
+            else (),
+            gates=verdict(block.gates.queries, intent.gates, now, intent.state.without),
+            settle=max((one.settle for one in found), default=0.0),
+            quiet=self.requests(intent).quiet,
+            busy="" if intent.name in record.first(intent.migration, now) else BUSY.format(block.at_once),
+        )
+
+    def seen(self, record: Record, intent: Intent) -> Seen:
+        """One move as this process sees it now, whoever moves it."""
+        facts = self.facts(record, intent, time.time())
+        looked = look(intent.state, record.blocks[intent.migration], facts)
+        return Seen(intent, facts, looked, self.requests(intent))
+
+    def tell(self, before: State | None, intent: Intent) -> None:
+        """A transition is written down, with its reason."""
+        state = intent.state
+        if before is not None and (before.phase, before.step, before.paused) == (state.phase, state.step, state.paused):
+            return
+        said = f"{state.phase}, {state.share:g} %" + (f", paused: {state.paused}" if state.paused else "")
+        reason = f"{intent.name}: {said}" + (f": {state.reason}" if state.reason else "")
+        log.warning(
+            "migration move=%s phase=%r share=%g reason=%r", intent.name, state.phase, state.share, state.reason
+        )
+        self._journal.append("migration", service=intent.service, by=state.by, reason=reason)
+
+    def begin(self, block: Migration, service: ServiceName, before: Intent | None, by: str, reason: str) -> Intent:
+        """A move that begins now: nothing of the new side, until its first step."""
+        now = time.time()
+        state = started(block, now, before.state if before is not None else None, by, reason)
+        stood = moves.serving(self._engine, block, service, Part.OLD)
+        name = f"{block.name}/{service}"
+        places = moves.placed(self._engine, block, name, service, 0.0)
+        return Intent(migration=block.name, service=service, state=replace(state, stood=stood), places=places)
+
+
+class Migrating:
+    """Both loops of a daemon, and what keeps them up."""
+
+    def __init__(self, following: Following, steering: Steering, rng: random.Random | None = None) -> None:
+        self.following = following
+        self.steering = steering
+        self._rng = rng or random.Random()
+
+    async def run(self) -> None:
+        """Never returns; trouble with the record ends here, and what was followed last is followed on."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._forever(self._follow))
+            tasks.create_task(self._forever(self.steering.lead))
+
+    async def _follow(self) -> None:
+        while True:
+            self.following.listen()
+            try:
+                await self.following.look()
+            except ValueError as error:  # no record of ours: it is not taken over
+                raise Unavailable(f"the record of migrations cannot be read: {error}") from error
+            await asyncio.sleep(EVERY)
+
+    async def _forever(self, work: Callable[[], object]) -> None:
+        def failed(error: Exception, reaction: Reaction) -> None:
+            if isinstance(error, Conflict | Superseded):
+                return
+            if reaction is BUG:
+                raise error  # the core's own: it ends the process
+            if str(error) != self.following.reason:
+                log.warning("%s what=migrations reason=%r", react(error).kind, str(error))
+            self.following.reason = str(error)
+
+        await forever(work, failed, rng=self._rng, clock=time.monotonic)  # type: ignore[arg-type]

@@ -1,0 +1,275 @@
+"""The command `migrate`: each verb is one transition of some moves, compared with what the record was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from bridge.admin.protocol import Command, Peer
+from bridge.config.document import nearest
+from bridge.daemon.migrating import Following, Seen, Steering
+from bridge.engine import moves
+from bridge.engine.engine import Engine
+from bridge.errors import Conflict, Unavailable
+from bridge.migration.block import Migration, Named
+from bridge.migration.intent import Intent, Record
+from bridge.migration.parity import Report
+from bridge.migration.phases import Phase, State, nothing_to_do, rolled_back
+from bridge.model import ServiceName
+from bridge.report import migrations as report
+from bridge.report.readers import reader_rows
+from bridge.report.values import Row
+
+TRIES = 10  # times that somebody else may change the record first
+
+
+class Moving:
+    """What operators ask of migrations, at any daemon of the bridge."""
+
+    def __init__(self, engine: Engine, following: Following, steering: Steering) -> None:
+        self._engine = engine
+        self._following = following
+        self._steering = steering
+
+    def table(self) -> Mapping[str, Command]:
+        """The commands, by their names."""
+        return {
+            "migrate": self.act,
+            "migrate-plan": self.plan,
+            "migrate-status": self.status,
+            "migrate-readers": self.readers,
+        }
+
+    # -- looking
+
+    async def plan(self, arguments: dict[str, Any], _: Peer) -> list[Row]:
+        """What each move of a migration would do. `reports`: of `isthmus probe`, for what parity says."""
+        name = Named.parse(str(arguments["name"]))
+        block = self._block(name.migration)
+        probed = msgspec.convert(arguments.get("reports") or (), tuple[Report, ...])
+        return [report.plan_rows(self._engine, block, one, probed) for one in self._services(block, name)]
+
+    async def readers(self, arguments: dict[str, Any], _: Peer) -> list[Row]:
+        """Who reads the services of a migration, at each place where they are."""
+        name = Named.parse(str(arguments["name"]))
+        block = self._block(name.migration)
+        return [row for one in self._services(block, name) for row in await reader_rows(self._engine, one)]
+
+    async def status(self, arguments: dict[str, Any], _: Peer) -> list[Row]:
+        """Every move of a migration, or of all of them; those that were never started as well."""
+        record = self._following.doses.record
+        name = Named.parse(str(arguments.get("name") or ""))
+        rows = []
+        for intent in (record.moves[move] for move in sorted(record.moves)):
+            if name.migration in ("", intent.migration) and name.service in ("", str(intent.service)):
+                seen = self._steering.seen(record, intent)
+                block = record.blocks[intent.migration]
+                rows.append(report.status_row(self._engine, block, intent, seen.facts, seen.looked) | _requests(seen))
+        for block in self._engine.configuration.migrations:
+            for service in moves.services(self._engine, block):
+                move = f"{block.name}/{service}"
+                if (
+                    move not in record.moves
+                    and name.migration in ("", block.name)
+                    and name.service in ("", str(service))
+                ):
+                    rows.append(
+                        {"move": move, "phase": "not started", "waits": "nothing", "why": "", "code": report.Exit.OK}
+                    )
+        if name.migration and not rows:
+            self._block(name.migration)  # says which there are
+        return rows
+
+    # -- acting
+
+    async def act(self, arguments: dict[str, Any], peer: Peer) -> list[Row]:
+        """One verb for a migration or one move of it; a row for each move: what became of it, and the exit code."""
+        verb, name = str(arguments["verb"]), Named.parse(str(arguments["name"]))
+        notes = self._engine.notes
+        if notes is None:
+            raise Unavailable("bridge.seat names no registry that keeps the record of migrations")
+        for _ in range(TRIES):
+            record, note = await self._following.newest(notes)
+            rows, made = self._asked(record, verb, name, arguments, str(peer))
+            if made is None:
+                return rows
+            try:
+                await self._following.write(notes, made, note)
+            except Conflict:
+                continue
+            for move, intent in made.moves.items():
+                before = record.moves.get(move)
+                if before != intent:
+                    self._steering.tell(before.state if before is not None else None, intent)
+            return rows
+        raise Unavailable("others change the record of migrations all the time; try again")
+
+    def _asked(
+        self, record: Record, verb: str, name: Named, arguments: Mapping[str, Any], by: str
+    ) -> tuple[list[Row], Record | None]:
+        """What a verb comes to for each move, and the next record; None: it stays as it is."""
+        if verb == "forget":
+            return self._forgotten(record, name)
+        rows: list[Row] = []
+        made: dict[str, Intent] = {}
+        blocks: dict[str, Migration] = {}
+        for intent, block, service in self._meant(record, name, verb):
+            move = f"{block.name}/{service}"
+            state = intent.state if intent is not None else None
+            if why := nothing_to_do(state, verb):
+                rows.append({"move": move, "code": report.Exit.NOTHING, "text": why})
+                continue
+            changed = self._changed(verb, record, intent, block, service, arguments, by)
+            if isinstance(changed, str):
+                rows.append({"move": move, "code": report.Exit.FAILED, "text": changed})
+                continue
+            made[move], blocks[block.name] = changed, block
+            rows.append(
+                {"move": move, "code": report.Exit.OK, "text": f"{changed.state.phase}, {changed.state.share:g} %"}
+            )
+        return rows, record.with_moves(made, blocks) if made else None
+
+    def _meant(self, record: Record, name: Named, verb: str) -> list[tuple[Intent | None, Migration, ServiceName]]:
+        """The moves that a name means: those that were started, and (to start) those that the file has."""
+        started = [
+            (one, record.blocks[one.migration], one.service)
+            for one in record.of(name.migration).values()
+            if name.service in ("", str(one.service))
+        ]
+        if verb in ("start", "apply"):
+            block = self._block(name.migration)
+            if verb == "start" and any(not one.state.ended for one in record.of(name.migration).values()):
+                block = record.blocks[name.migration]  # what is under way runs by it; `apply` takes the file's over
+            known = {service: one for one, _, service in started}
+            services = [*known, *(one for one in self._services(block, name) if one not in known)]
+            return [(known.get(service), block, service) for service in services]
+        if not started:
+            self._block(name.migration)
+            raise LookupError(f"{name.migration} was not started; `isthmus migrate start {name.migration}`")
+        return list(started)
+
+    def _changed(
+        self,
+        verb: str,
+        record: Record,
+        intent: Intent | None,
+        block: Migration,
+        service: ServiceName,
+        arguments: Mapping[str, Any],
+        by: str,
+    ) -> Intent | str:
+        """The move after a verb, or why that cannot be."""
+        reason = str(arguments.get("reason") or "")
+        if verb == "start":
+            if why := moves.unheard(self._engine, block):
+                return why
+            if found := moves.missing(self._engine, block, service):
+                return found[0]
+            row = report.plan_rows(self._engine, block, service)
+            if row["nowhere"]:
+                return str(row["nowhere"][0])
+            return self._steering.begin(block, service, intent, by, reason)
+        if intent is None:
+            return "it was not started"
+        state = intent.state
+        if verb == "apply":
+            return replace(intent, state=replace(state, paused=state.paused, reason=reason, by=by))
+        fresh = _state(verb, state, block, arguments, by, reason)
+        if isinstance(fresh, str):
+            return fresh
+        if verb in ("rollback", "back") and not self._steering.facts(record, intent, time.time()).old_serves:
+            return "the old side serves less than when the move began: nothing is moved to it; repair it first"
+        return self._steering.at(block, intent, fresh)
+
+    def _forgotten(self, record: Record, name: Named) -> tuple[list[Row], Record | None]:
+        rows, gone = [], []
+        for move, intent in record.of(name.migration).items():
+            if name.service not in ("", str(intent.service)):
+                continue
+            if why := nothing_to_do(intent.state, "forget"):
+                rows.append({"move": move, "code": report.Exit.NOTHING, "text": why})
+                continue
+            if intent.state.share and name.migration in {one.name for one in self._engine.configuration.migrations}:
+                text = "take its block out of the file first: as not begun it would have nothing of the new side"
+                rows.append({"move": move, "code": report.Exit.FAILED, "text": text})
+                continue
+            gone.append(move)
+            shares = ", ".join(f"{place} {100 * at.fit.said:g} %" for place, at in sorted(intent.places.items()))
+            rows.append(
+                {
+                    "move": move,
+                    "code": report.Exit.OK,
+                    "text": f"forgotten; it had {shares}: what links say is true from now on",
+                }
+            )
+        if not rows:
+            raise LookupError(f"nothing of {name.migration} was started")
+        return rows, record.without(frozenset(gone)) if gone else None
+
+    def _block(self, name: str) -> Migration:
+        blocks = {one.name: one for one in self._engine.configuration.migrations}
+        if name not in blocks:
+            raise LookupError(f"{name!r} is no migration of the file that runs; {nearest(name, blocks)}")
+        return blocks[name]
+
+    def _services(self, block: Migration, name: Named) -> list[ServiceName]:
+        found = moves.services(self._engine, block)
+        if name.service:
+            found = [one for one in found if str(one) == name.service]
+        if not found:
+            raise LookupError(f"{block.name} finds no service{' ' + name.service if name.service else ''} at `from`")
+        return found
+
+
+def _requests(seen: Seen) -> Row:
+    """The share of requests, in percent, where this process measures it."""
+    found = seen.requests
+    return {"requests": None if found.share is None else round(found.share, 2), "requests_why": found.why}
+
+
+def _state(
+    verb: str, state: State, block: Migration, arguments: Mapping[str, Any], by: str, reason: str
+) -> State | str:
+    """The state after a verb that needs nothing but the state; or why that cannot be."""
+    now = time.time()
+    if verb == "next":
+        gates = tuple(arguments.get("without") or ())
+        known = {query.name for query in block.gates.queries}
+        if unknown := set(gates) - known:
+            return f"{unknown.pop()!r} is no gate of it; {nearest('', known)}"
+        return replace(state, approved=True, without=(*state.without, *gates), paused="", reason=reason, by=by)
+    if verb == "pause":
+        return replace(state, paused=reason or "by an operator", by=by)
+    if verb == "resume":
+        return replace(state, paused="", since=now, settled=None, by=by, reason=reason)
+    if verb in ("back", "rollback"):
+        return _backwards(verb, state, block, arguments, now, by, reason)
+    if verb == "abort":
+        return replace(state, phase=Phase.ABORTED, number=state.number + 1, since=now, paused="", by=by, reason=reason)
+    if verb == "finish":
+        if not arguments.get("unmeasured"):
+            return "it ends by itself once the old side had no request for `quiet_for`; --unmeasured: a person says so"
+        return replace(state, phase=Phase.DONE, number=state.number + 1, since=now, by=by, reason=reason)
+    assert verb == "reopen"
+    if now - state.since > block.keep:
+        return f"it has been done for longer than keep ({block.keep / 3600:.0f} h): start it anew"
+    fresh = replace(state, phase=Phase.RETIRE, number=state.number + 1, since=now, settled=None, approved=False)
+    return replace(fresh, by=by, reason=reason)
+
+
+def _backwards(
+    verb: str, state: State, block: Migration, arguments: Mapping[str, Any], now: float, by: str, reason: str
+) -> State | str:
+    target = 0
+    if verb == "back":
+        asked = arguments.get("to")
+        target = state.step - 1 if asked is None else sum(1 for step in block.steps if step <= float(asked))
+        if target >= state.step:
+            return f"it is at {state.share:g} %: {asked} % is not back"
+    return rolled_back(
+        state, block, now, reason=reason or verb, by=by, target=max(0, target), at_once=bool(arguments.get("now"))
+    )

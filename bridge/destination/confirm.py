@@ -1,0 +1,138 @@
+"""Second opinions: what the guard holds is asked for at its source afresh, and goes if that agrees."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from bridge.adapter import Cause, Observed
+from bridge.destination.backlog import Backlog
+from bridge.destination.destination import Destination
+from bridge.destination.events import Events, Happened
+from bridge.guard.holds import HeldRemoval
+from bridge.model import ServiceName
+from bridge.sources.store import Store
+from bridge.sources.view import EVERY_ID, View
+
+log = logging.getLogger("isthmus.reconcile")
+
+EVERY = 1.0  # seconds between two looks at what is due
+OPINIONS = 8  # second opinions asked for at once
+ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disagreed, is asked for again
+
+
+class Confirmer:
+    """The second opinions of one destination.
+
+    `ask(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over, `writes()` says whether this
+    process is the writer.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        backlog: Backlog,
+        store: Store,
+        events: Events,
+        clock: Callable[[], float],
+        *,
+        ask: Callable[[View, ServiceName], Awaitable[Observed]],
+        relist: Callable[[View, str], None],
+        writes: Callable[[], bool],
+    ) -> None:
+        self._destination = destination
+        self._backlog = backlog
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._ask = ask
+        self._relist = relist
+        self._writes = writes
+
+    async def run(self) -> None:
+        """Never returns."""
+        limit = asyncio.Semaphore(OPINIONS)
+        while True:
+            await asyncio.sleep(EVERY)
+            if moved := self._destination.moved():
+                self._backlog.plan_again(moved)
+            if self._writes():
+                await asyncio.gather(*(self._confirm(*about, ones, limit) for about, ones in self._due().items()))
+
+    def _due(self) -> dict[tuple[str, str, str, ServiceName], list[HeldRemoval]]:
+        """What is to be asked for now, by link, by identity and scope of its source, and by its service there."""
+        found: dict[tuple[str, str, str, ServiceName], list[HeldRemoval]] = {}
+        for one in self._destination.holds.due(self._clock()):
+            mark = one.removal.change.mark
+            if mark is not None and self._destination.gate.is_writable(one.removal.change, self._clock()):
+                found.setdefault((mark.link, mark.path[-1], mark.scope, mark.service), []).append(one)
+        return found
+
+    async def _confirm(
+        self,
+        link: str,
+        identity: str,
+        scope: str,
+        service: ServiceName,
+        ones: list[HeldRemoval],
+        limit: asyncio.Semaphore,
+    ) -> None:
+        """Asks a source afresh, and lets go what it agrees to; where it disagrees, its watch is wrong.
+
+        While the watch is down, another incarnation may be answering, so its answer releases nothing (safety rule 3).
+        """
+        view = self._view(link, identity, scope)
+        observed: Observed | None = None
+        if view is not None and is_itself(view):
+            async with limit:
+                try:
+                    observed = await self._ask(view, service)
+                except Exception as error:
+                    log.info("no second opinion service=%s reason=%r", service, str(error))
+            if not is_itself(view):
+                observed = None
+        wrong = False
+        for one in ones:
+            if view is not None and observed is not None and agrees(one, view, observed):
+                change = one.removal.change
+                if change.id in self._destination.holds.of(change.service):  # else it is no longer asked for
+                    self._destination.holds.agree(one)
+                    self._backlog.plan_again([change.service])
+            else:
+                wrong = wrong or observed is not None
+                self._destination.holds.postpone(one, self._clock() + ASK_AGAIN)
+        if wrong and view is not None:
+            self._events.tell(Happened("disagreement", {"registry": repr(view), "service": str(service)}))
+            self._relist(view, "a fresh read disagrees with the watch")
+
+    def _view(self, name: str, identity: str, part: str) -> View | None:
+        """The view of a source's scope, of several the one that the link reads."""
+        links = [link for link in self._destination.links if link.name == name]
+        found = (
+            view
+            for link in links
+            for view in self._store.views()
+            if (view.identity, view.part) == (identity, part) and link.item(view.registry, view.scope) is not None
+        )
+        return next(found, None)
+
+
+def is_itself(view: View) -> bool:
+    """Whether the store that answers is the one that was known, as far as its watch shows."""
+    return view.synced and view.up and not view.doubt
+
+
+def agrees(one: HeldRemoval, view: View, observed: Observed) -> bool:
+    """Whether a fresh read says what the watch said: what is there but cannot be read agrees with nothing."""
+    mark = one.removal.change.mark
+    if mark is None or mark.instance in observed.unreadable or EVERY_ID in observed.unreadable:
+        return False
+    there = observed.service.instances.get(mark.instance)
+    if there is None:
+        return True
+    known = view.services.get(mark.service)
+    said = known.instances.get(mark.instance) if known is not None else None
+    if one.removal.cause is Cause.HEALTH:
+        return said is not None and not there.serving
+    return one.removal.cause is Cause.EVENT and said == there

@@ -1,0 +1,417 @@
+"""One destination: what should be there, what is, and what may be done about it; no I/O, and no waiting."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from math import inf
+from typing import Any
+
+from bridge.adapter import Cause, Change, Entry, Held, Outcome, Placed, Sink
+from bridge.destination.events import Events, Happened, HeldBack, Noticed, Released, Taken, Unwritten, Would, Written
+from bridge.destination.inventory import Inventory
+from bridge.destination.planner import Planner, Sizes
+from bridge.destination.routing import Routing
+from bridge.destination.trial import Trial
+from bridge.destination.went import Went
+from bridge.errors import Rejected
+from bridge.guard.additions import Additions
+from bridge.guard.gate import Allowed, Gate, Refused, Settled
+from bridge.guard.holds import HeldRemoval, Holds, Item, item_of
+from bridge.guard.losses import Losses, Past
+from bridge.link import Link
+from bridge.model import Mark, ServiceName
+from bridge.plan.causes import TREATMENTS
+from bridge.plan.echo import Written as Copied
+from bridge.plan.orders import UNORDERED, Ordering
+from bridge.plan.route import Desired, Supply
+from bridge.plan.values import Plan, Reason, Scope, scope_of
+from bridge.sources.networks import ONE, Networks, Places
+from bridge.sources.store import Seen, Store
+
+TAKEN_TIME = 600.0  # seconds for which status shows that others removed entries
+TAKEN_KEPT = 10_000
+
+
+class Destination:
+    """All links into one place, and everything that is held under the names that they lead to: a facade of its parts.
+
+    `frozen(link)`: an operator has stopped its writes. `plans`: what would be done, where it may not be done now.
+    `since`: when it was first read (monotonic). `holds_additions`: what a changed file adds waits for the operator.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        owner: str,
+        sink: Sink,
+        links: Sequence[Link],
+        store: Store,
+        events: Events,
+        clock: Callable[[], float],
+        frozen: Callable[[str], bool],
+        holds_additions: bool = True,
+        networks: Networks = ONE,
+        ordering: Ordering = UNORDERED,
+    ) -> None:
+        self.name = name
+        self.owner = owner
+        self.since = inf
+        self.plans: dict[ServiceName, Plan] = {}
+        self.holds_additions = holds_additions
+        self.inventory = Inventory(owner, Places(sink.traits, networks, name), clock)
+        self.routing = Routing(store, sink.traits, clock)
+        self.losses = Losses()
+        self.holds = Holds()
+        self.additions = Additions(self.routing.item_of)
+        self.gate = Gate(
+            lambda: self.routing.links, self.inventory.owned, self.losses, self.holds, self.additions, frozen
+        )
+        self.planner = Planner(sink, self.inventory, self.routing, self.gate.refused, ordering)
+        self.trial = Trial()
+        self.went = Went()
+        self._sink = sink
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._fresh: list[HeldRemoval] = []  # held since `tell_holds`
+        self._taken: deque[tuple[float, str, str]] = deque(maxlen=TAKEN_KEPT)  # when, by link, what others removed
+        self.routing.route(links)
+        self._place(networks)
+
+    def _place(self, networks: Networks) -> None:
+        if isinstance(self._sink, Placed):
+            self._sink.place(networks.own(self.name), partial(networks.of, self.name))
+
+    # -- what it holds, and what is sent there ---------------------------------------------------------------------
+
+    @property
+    def identity(self) -> str:
+        """Who the destination is, "" until it is read."""
+        return self.inventory.identity
+
+    @property
+    def entries(self) -> Mapping[ServiceName, dict[str, Entry]]:
+        """All that the destination holds."""
+        return self.inventory.entries
+
+    @property
+    def loose(self) -> Mapping[ServiceName, dict[str, Any]]:
+        """Ledger entries of ours whose data is gone."""
+        return self.inventory.loose
+
+    @property
+    def links(self) -> Sequence[Link]:
+        """The links into this destination."""
+        return tuple(self.routing.links.values())
+
+    @property
+    def writes(self) -> bool:
+        """Whether any link may write."""
+        return self.routing.writes
+
+    @property
+    def settled(self) -> set[tuple[str, str, str]]:
+        """The first copies that are done; see `Losses`."""
+        return self.losses.settled
+
+    @property
+    def parked(self) -> Mapping[tuple[ServiceName, str], Reason]:
+        """What is not written because of what it is, by name and id, with the reason."""
+        return self.planner.parked
+
+    @property
+    def shadowed(self) -> Mapping[ServiceName, Mapping[str, str]]:
+        """What is not written because a native holds its id or its address."""
+        return self.planner.shadowed
+
+    @property
+    def withdrawn(self) -> Mapping[ServiceName, Mapping[str, str]]:
+        """What is not written because it may not be called, where the target cannot say so or the link withdraws."""
+        return self.planner.withdrawn
+
+    @property
+    def kept(self) -> Mapping[ServiceName, Mapping[str, Reason]]:
+        """What is no longer wanted, and stays, with the reason."""
+        return self.planner.kept
+
+    @property
+    def refused(self) -> Mapping[tuple[ServiceName, str], Refused]:
+        """What is parked because the target did not take it."""
+        return self.gate.refused
+
+    def is_frozen(self, link: str) -> bool:
+        """Whether an operator has stopped the writes of a link."""
+        return self.gate.is_frozen(link)
+
+    def names(self) -> Iterable[ServiceName]:
+        """Every name under which something is held or desired."""
+        return {*self.entries, *self.loose, *self.routing.names()}
+
+    def route(self, links: Sequence[Link], networks: Networks) -> None:
+        """New links: what stays is not touched; what they take away is of cause `config`, and held."""
+        if self.holds_additions:
+            self.additions.changed(self.links, links, self.routing.fed)
+        self.routing.route(links)
+        self.inventory.regard(self.inventory.places._replace(networks=networks))
+        self._place(networks)
+        self.planner.start_over()
+
+    def distrust(self, registries: Collection[str] | None = None) -> None:
+        """The file changed who is meant by these registries, or (None) by this destination: what they add is held."""
+        if self.holds_additions:
+            self.additions.distrust(self.links, registries)
+
+    def affected(self, version: int) -> Iterator[tuple[ServiceName, Seen]]:
+        """The target names that the services which changed after that version feed."""
+        return self.routing.affected(version, self.names)
+
+    def supplies(self, name: ServiceName) -> list[Supply]:
+        """All that feeds a target name."""
+        return self.routing.supplies(name)
+
+    def keep_written(self, destination: str, lasts: float) -> Copied:
+        """What is ours here, from now on to be asked by address."""
+        return self.inventory.keep_written(destination, lasts)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def taken(self, link: str) -> list[str]:
+        """What others removed lately of a link, each entry once."""
+        since = self._clock() - TAKEN_TIME
+        return list(dict.fromkeys(what for at, of, what in self._taken if at >= since and of == link))
+
+    def take(
+        self,
+        held: Held,
+        names: Iterable[ServiceName] | None,
+        less: Collection[ServiceName],
+        *,
+        following: bool = False,
+        writing: bool = False,
+    ) -> list[ServiceName]:
+        """What was read at the target, for some names or for all, less some; returns the names that differ.
+
+        `following`: another process of this bridge is the writer, and what changed of ours is its doing. `writing`:
+        this one is, and what others removed is told.
+        """
+        here = self.inventory
+        here.identity = held.identity
+        first = self.since == inf
+        if first:
+            self.since = self._clock()
+        differ = here.differing(held, names, less)
+        for name in differ:
+            entries, loose = held.services.get(name, {}), held.loose.get(name, {})
+            before, serving = here.entries.get(name, {}), here.serving(name)
+            here.replace(name, entries, loose)
+            if not first:
+                after = {key: one for key, one in entries.items() if key not in loose}
+                tell = following or name in here.unsure
+                self._notice(name, before, after, serving, tell=tell, missed=writing and not tell)
+        here.unsure -= (here.unsure if names is None else {*names}) - {*less}
+        if names is None:
+            self.holds.only_standing(here.entries, less)
+        return differ
+
+    def _notice(
+        self,
+        name: ServiceName,
+        before: dict[str, Entry],
+        after: dict[str, Entry],
+        serving: int,
+        *,
+        tell: bool,
+        missed: bool,
+    ) -> None:
+        """Counts for the guard what became of ours under a name, and may tell; the later of two changes is seen alone.
+
+        Who wakes takes itself for the writer at first; what others take off, or put back, is ours all the same.
+        """
+        for key in sorted(before.keys() | after.keys()):
+            was, now = before.get(key), after.get(key)
+            newest = now or was
+            if newest is None or newest.mark is None or newest.mark.owner != self.owner:
+                continue
+            if was is not None and was.mark is not None and now is not None and was.instance == now.instance:
+                continue
+            won = int(now is not None and now.instance.serving) - int(was is not None and was.instance.serving)
+            scope = scope_of(newest.mark)
+            cause = self._cause(name, key)
+            counted = won if self._counts(name, newest.mark, won, cause) else 0
+            if counted:
+                self.losses.noticed(name, scope, won, self._clock())
+            if tell:
+                kind = "add" if was is None else "remove" if now is None else "update"
+                change = Change(name, key, was, now.instance if now is not None else None, newest.mark)
+                became = (serving + won - counted, serving + won)
+                self._events.tell(Noticed(change, kind, became, self.name, cause if kind == "remove" else None))
+            elif missed and now is None and self._lasts(newest.mark):
+                became = (serving + won - counted, serving + won)
+                self._taken.append((self._clock(), newest.mark.link, f"{name}/{key}"))
+                self._events.tell(Taken(Change(name, key, was, None, newest.mark), became, self.name))
+            serving += won
+
+    def _counts(self, name: ServiceName, mark: Mark, won: int, cause: Cause | None) -> bool:
+        """Whether a gain or a loss counts for the guard: not what an order takes or gives back, nor a shadowed one."""
+        if (cause is not None and not TREATMENTS[cause].counts) or (won > 0 and self.planner.returns(name, mark)):
+            return False
+        return self.losses.counts(self.identity, scope_of(mark), won)
+
+    def _lasts(self, mark: Mark) -> bool:
+        """Whether an entry does not end by itself: it is of a link, and that is not leased."""
+        link = self.routing.links.get(mark.link)
+        return link is not None and link.ttl is None
+
+    def _cause(self, name: ServiceName, key: str) -> Cause | None:
+        """Why an entry was to be removed, by the last plan of its name that was not carried out here."""
+        plan = self.plans.get(name)
+        return next((one.cause for one in plan.removals if one.change.id == key), None) if plan is not None else None
+
+    # -- planning and judging --------------------------------------------------------------------------------------
+
+    def plan(self, name: ServiceName) -> tuple[Desired, Plan]:
+        """What is desired under a name, and what would be done about it."""
+        return self.planner.plan(name)
+
+    def planned(self, name: ServiceName) -> Plan | None:
+        """Plans a name and counts what it would take away; None where there is nothing to do."""
+        plan = self.planner.planned(name)
+        for news in self.planner.news:
+            self._events.tell(Unwritten(name, news.id, news.kind, news.link, news.reason, self.name))
+        self._try(plan)
+        self.holds.ask(name, plan.removals)
+        if plan.quiet and not self.holds.of(name):
+            self.gate.nothing_asked(plan)
+            self.plans.pop(name, None)
+            return None
+        return plan
+
+    def _try(self, plan: Plan) -> None:
+        """Tells what links that observe would do about a plan, and did not say before."""
+        if self.routing.observes:
+            there = {key: entry.instance for key, entry in self.entries.get(plan.name, {}).items()}
+            for one in self.trial.step(plan, self.routing.links, there):
+                self._events.tell(Would(*one, self.name))
+
+    def round_ended(self) -> None:
+        """All that is known is planned: from here on, what links that observe would do is reported."""
+        if not self.trial.begun and all(view.up for view in self.routing.views()):
+            self.trial.begun = True
+
+    def allowed(self, plan: Plan, writing: bool) -> Allowed:
+        """What may be done of a plan now: by policy, freeze, parking, pace, and the guard. `writing`: we may write."""
+        allowed, judged, settled = self.gate.allowed(plan, writing, self._clock())
+        self._tell(settled)
+        # The plan is kept for who looks, as long as a part of it is not made.
+        if not writing or judged.held or len(allowed.changes) < len(plan.upserts) + len(judged.free):
+            self.plans[plan.name] = plan
+        else:
+            self.plans.pop(plan.name, None)
+        return allowed if writing else Allowed([], allowed.again)
+
+    def _tell(self, settled: Settled) -> None:
+        self._fresh += settled.fresh
+        for one, goes in settled.gone:
+            self._events.tell(Released(one, goes, self.name))
+
+    def tell_holds(self) -> None:
+        """Reports what is held since the last call: one event for each link, scope, cause and limit."""
+        sets: dict[tuple[object, ...], list[HeldRemoval]] = {}
+        for one in self._fresh:
+            key = (one.item[0], one.removal.scope, one.removal.cause, one.verdict.limit)
+            sets.setdefault(key, []).append(one)
+        self._fresh.clear()
+        for ones in sets.values():
+            self._events.tell(HeldBack(tuple(ones), self.name))
+
+    def moved(self) -> set[ServiceName]:
+        """The names whose holds may be judged otherwise than before: to be asked once a second."""
+        return self.gate.moved(self._clock()) | {name for name in self.holds.names() if self._is_reused(name)}
+
+    def _is_reused(self, name: ServiceName) -> bool:
+        """Whether the address of anything that is held under a name serves elsewhere by now, and did not before."""
+        held = [one.removal for one in self.holds.of(name).values() if not one.removal.reused]
+        entries = [one.change.before for one in held if TREATMENTS[one.cause].asks and one.change.before is not None]
+        return any(self.routing.elsewhere(self.name, entry, name) for entry in entries)
+
+    def reused(self, scope: Scope, window: float) -> int:
+        """How many of a scope were withdrawn in the last so many seconds because their addresses serve elsewhere."""
+        return self.losses.reused(scope, self._clock() - window)
+
+    def approved(self, changes: Iterable[Change]) -> list[Item]:
+        """Which of these go by an operator's approval alone."""
+        return self.gate.approved(changes)
+
+    def remember(self, past: Iterable[Past]) -> None:
+        """What was lost and won before this process began counts as well."""
+        self.losses.remember(past)
+
+    # -- what came of it -------------------------------------------------------------------------------------------
+
+    def park(self, change: Change, error: Rejected, at: float) -> bool:
+        """The target refused this value `at` (monotonic), see `Planner.refuse`. Returns whether that is news."""
+        before = self.parked.get((change.service, change.id))
+        self.planner.refuse(change, error, at)
+        return str(before or "") != str(error)
+
+    def done(self, outcome: Outcome, plan: Plan, seen: Seen, *, late: bool = False) -> None:
+        """One change was made; `late`: perhaps long ago."""
+        change = outcome.change
+        if change.forget:
+            self.inventory.forget_loose(change.service, change.id)
+            serving = (plan.serving, plan.serving)
+            self._events.tell(Written(outcome, "forget", change.cause, seen, serving, self.name))
+            return
+        now, ground = self._clock(), self.gate.ground(change)
+        self.gate.wrote(change, now)
+        self.planner.taken(change)
+        was = self.inventory.serving(change.service)
+        won = self.inventory.take(outcome)
+        counted, cause = 0, change.cause
+        if cause is Cause.REUSED and won < 0 and change.mark is not None:
+            self.losses.withdrawn(scope_of(change.mark), now)
+        expected = won < 0 and self.gate.expected.made(change.service, change.id)
+        # A native takes the place of what is shadowed; what was expected counts against the number stated.
+        if won and change.mark is not None and not expected and self._counts(change.service, change.mark, won, cause):
+            replaces = cause is Cause.REPLACED or self.inventory.replaces(change)
+            counted = won
+            self.losses.made(change.service, scope_of(change.mark), won, now, replaces=replaces, late=late)
+            cause = Cause.REPLACED if replaces else cause
+        kind = "add" if change.before is None else "remove" if change.after is None else "update"
+        self.went.made(change, won, now)
+        became = (was + won - counted, was + won)
+        self._events.tell(Written(outcome, kind, cause, seen, became, self.name, ground))
+
+    def note_first_copies(self) -> None:
+        """Everything that was seen is planned: what has no instance left to be added has had its first copy."""
+        waiting = [
+            (plan.name, change)
+            for plan in self.plans.values()
+            for change in plan.upserts
+            if change.mark is not None and (plan.name, change.id) not in self.gate.refused
+        ]
+        if self.additions:
+            granted = self.holds.granted()
+            added = [
+                (name, change.mark)
+                for name, change in waiting
+                if change.mark and (change.id in self.holds.of(name) or item_of(change) in granted)
+            ]
+            self.additions.settled(self.routing.is_synced, added)
+        fresh = {(self.identity, view.identity, view.part) for view in self.routing.views() if view.synced}
+        if fresh <= self.settled:
+            return
+        adds = {
+            (self.identity, *scope_of(change.mark)) for _, change in waiting if change.before is None and change.mark
+        }
+        for first in sorted(fresh - self.settled - adds):
+            self.settled.add(first)
+            about = {"destination": first[0], "source": first[1], "scope": first[2]}
+            self._events.tell(Happened("settled", about))
+
+    def sizes(self) -> Sizes:
+        """How much is remembered beside what the destination holds."""
+        return self.planner.sizes()

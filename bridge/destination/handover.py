@@ -1,0 +1,168 @@
+"""What the writer of a destination leaves to the next, by way of the note: what operators decided, and what was lost.
+
+Decisions are merged one by one with those of this host (docs/adr/0007-hot-standby.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from bridge.destination import adding
+from bridge.destination.destination import Destination
+from bridge.destination.events import Events, Happened
+from bridge.destination.note import Common, Lost, Shared
+from bridge.state.decisions import EVERY_LINK, Decision, Kind, merged
+from bridge.state.decisions import about as concerning
+from bridge.state.folder import State
+from bridge.state.formats import Told
+
+MINUTE = 60
+SERVICES = 1000  # whose losses the note has: those that lost most
+
+
+class Handover:
+    """One destination of one daemon. `clock()` gives monotonic seconds, `wall()` seconds since the epoch."""
+
+    def __init__(
+        self,
+        destination: Destination,
+        kept: State,
+        events: Events,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._destination = destination
+        self._kept = kept
+        self._events = events
+        self._clock = clock
+        self._wall = wall
+
+    def freeze_all(self, reason: str) -> None:
+        """Stops every write: what the writer before us decided is not known."""
+        self._kept.decisions.freeze(EVERY_LINK, reason, "isthmus")
+        self._events.tell(Happened("freeze", {"link": EVERY_LINK, "by": "isthmus", "reason": reason}))
+
+    def inherit(self, shared: Shared | None) -> None:
+        """Takes over what the writer before us left; None: nothing that can be read."""
+        there = self._destination
+        for decision in self.merge(shared).values():
+            if decision.kind is Kind.SHOWN:
+                there.holds.remember(decision.key, decision.items)
+            elif decision.kind is Kind.APPROVAL:
+                until = self._clock() + decision.left(self._wall())
+                there.holds.grant(decision.key, decision.items, until)
+        if there.holds_additions:
+            adding.restore(there.additions, there.links, self._kept.decisions)
+        if shared is not None:
+            for first in set(shared.settled) - self._kept.settled():
+                self._kept.settle(*first)
+            there.settled.update(shared.settled)
+            self.lose(shared.losses)
+
+    # -- what operators decide ---------------------------------------------------------------------------------------
+
+    @property
+    def told(self) -> Told:
+        """What every daemon of this bridge is known to know."""
+        return self._kept.told.entries.get(self._destination.name, Told())
+
+    def hear(self, shared: Common, host: str) -> None:
+        """Tells what operators did elsewhere and was not told here before; `host`: of who wrote the note."""
+        heard = self.told.heard
+        for act in shared.acts:
+            if act.at not in heard:
+                about = {"link": act.link, "by": act.by, "reason": act.reason, "host": act.host or host}
+                self._events.tell(Happened(act.kind, about))
+
+    def tell(self, shared: Common) -> None:
+        """Remembers what every daemon knows now."""
+        told = Told(shared.turn, shared.decisions, tuple(act.at for act in shared.acts))
+        if told != self.told:
+            self._kept.told.put(self._destination.name, told)
+
+    def merge(self, shared: Common | None, kinds: Collection[Kind] = tuple(Kind)) -> dict[str, Decision]:
+        """The decisions in force for this destination, by name: here, and once the note has them, everywhere.
+
+        `kinds`: of which kinds, where not of all.
+        """
+        told, kept = self.told, self._kept.decisions
+        links = {link.name for link in self._destination.links}
+        base, theirs = self._of(told.decisions, kinds), self._of(self.news(shared), kinds)
+        ours = self._of(kept.all, kinds)
+        if shared is not None and shared.turn == told.turn and shared.decisions != told.decisions:
+            # The destination lost the note with this number, and who had not read it wrote another: that thaws nothing.
+            base = {name: one for name, one in base.items() if one.kind is not Kind.FREEZE}
+        found = {}
+        for name in sorted(
+            base.keys() | theirs.keys() | concerning(ours.values(), links, self._destination.name).keys()
+        ):
+            decision = merged(base.get(name), ours.get(name), theirs.get(name))
+            if decision is not None:
+                found[name] = decision
+            if decision != ours.get(name):
+                self._take_over(ours.get(name), decision)
+        return found
+
+    def _take_over(self, ours: Decision | None, theirs: Decision | None) -> None:
+        """Another host decided something else than what is known here; None: nothing, any more."""
+        if theirs is not None:
+            self._kept.decisions.put(theirs)
+            if theirs.kind is Kind.FREEZE:
+                self._events.tell(Happened("freeze", {"link": theirs.key, "by": theirs.by, "reason": theirs.reason}))
+        elif ours is not None:
+            self._kept.decisions.drop(ours.name)
+            if ours.kind is Kind.FREEZE:
+                self._events.tell(
+                    Happened("unfreeze", {"link": ours.key, "by": "a daemon of this bridge on another host"})
+                )
+
+    def news(self, shared: Common | None) -> Mapping[str, Decision]:
+        """What the note says; one that is gone, or older than what was known, is no news."""
+        told = self.told
+        return shared.decisions if shared is not None and shared.turn >= told.turn else told.decisions
+
+    def _of(self, decisions: Mapping[str, Decision], kinds: Collection[Kind]) -> dict[str, Decision]:
+        now = self._wall()
+        return {name: one for name, one in decisions.items() if one.kind in kinds and one.stands(now)}
+
+    # -- the guard's window ------------------------------------------------------------------------------------------
+
+    @property
+    def _window(self) -> float:
+        return self._destination.gate.longest_window
+
+    def losses(self) -> tuple[Lost, ...]:
+        """What was lost within the guard's window, for the note."""
+        ahead = self._wall() - self._clock()
+        since = (self._wall() - self._window) // MINUTE * MINUTE  # a whole minute: what slides out of it is no news
+        found: list[Lost] = []
+        for key, deltas in self._destination.losses.windows.lost(since - ahead).items():
+            won: dict[int, int] = {}
+            for at, delta in deltas:
+                minute = int((at + ahead) // MINUTE)
+                won[minute] = won.get(minute, 0) + delta
+            found.append(Lost.of(key, won))
+        services = sorted((one for one in found if one.service), key=lambda one: (-one.lost, one.service))
+        scopes = sorted((one for one in found if one.scope), key=lambda one: str(one.about))
+        return (*scopes, *services[:SERVICES])
+
+    def lose(self, losses: Iterable[Lost]) -> None:
+        """What writers took away before we first looked counts, as far as it is not known here.
+
+        Compared from the newest minute backwards, so that a loss counts in every window that holds it, whatever was
+        won before. What is known here was noticed up to a minute after the writer counted it.
+        """
+        now, windows = self._wall(), self._destination.losses.windows
+        ahead = now - self._clock()
+        looked = min(self._destination.since + ahead, now)
+        begin, end = now - self._window, (looked // MINUTE + 1) * MINUTE
+        for one in losses:
+            key = one.key
+            told = known = 0
+            for minute in sorted((m for m in one.won if begin < (m + 1) * MINUTE <= end), reverse=True):
+                told += one.won[minute]
+                since = max(begin, (minute - 1) * MINUTE)
+                known = min(known, windows.net(key, since - ahead, end - ahead))
+                if (missing := known - told) > 0:
+                    windows.add(key, min(looked, (minute + 1) * MINUTE - 1) - ahead, -missing)
+                    known -= missing

@@ -1,0 +1,182 @@
+"""What a destination holds under every name, and how many of it serve; no I/O."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from bridge.adapter import Change, Entry, Held, Outcome
+from bridge.model import Mark, Place, ServiceName
+from bridge.plan.echo import Written
+from bridge.plan.values import Scope, Source, scope_of, source_of
+from bridge.sources.networks import Places
+
+INDEXED = 16  # names of which it is known where our entries stand: those that are written now
+
+
+class Copies:
+    """Our entries under one name, by the places that they take and by what they are copies of: how many each."""
+
+    def __init__(self, places: Places) -> None:
+        self._at = places
+        self._places: Counter[Place] = Counter()
+        self._sources: Counter[Source] = Counter()
+
+    def count(self, entry: Entry, mark: Mark, by: int) -> None:
+        """One is there from now on, or gone."""
+        self._sources[source_of(mark)] += by
+        for place in self._at.of(entry.instance, mark):
+            self._places[place] += by
+
+    def has_others(self, entry: Entry, mark: Mark) -> bool:
+        """Whether another than this one is for the same running copy."""
+        places = self._at.of(entry.instance, mark)
+        return self._sources[source_of(mark)] > 1 or any(self._places[place] > 1 for place in places)
+
+
+class Inventory:
+    """Entries by name and id. `loose`: ledger entries of ours whose data is gone. `identity`: of the destination.
+
+    `unsure`: names of which it is not known what became of a write; it is seen when they are read again.
+    """
+
+    def __init__(self, owner: str, places: Places, clock: Callable[[], float]) -> None:
+        self.owner = owner
+        self.places = places
+        self.identity = ""
+        self.entries: dict[ServiceName, dict[str, Entry]] = {}
+        self.loose: dict[ServiceName, dict[str, Any]] = {}
+        self.unsure: set[ServiceName] = set()
+        self.written: Written | None = None  # kept where it may come back as an echo
+        self.touched: set[ServiceName] | None = None  # names that changed, where somebody takes them out
+        self._clock = clock
+        self._owned: dict[Scope, int] = {}  # serving entries of ours
+        self._serving: dict[ServiceName, int] = {}  # serving entries, whoever owns them
+        self._copies: OrderedDict[ServiceName, Copies] = OrderedDict()  # the name asked for last is the last one
+
+    def owned(self, scope: Scope) -> int:
+        """How many entries of ours that came from a scope serve here."""
+        return self._owned.get(scope, 0)
+
+    def serving(self, name: ServiceName) -> int:
+        """How many entries serve under a name, whoever owns them."""
+        return self._serving.get(name, 0)
+
+    def is_ours(self, entry: Entry | None) -> bool:
+        """Whether this bridge wrote an entry."""
+        return entry is not None and entry.mark is not None and entry.mark.owner == self.owner
+
+    def keep_written(self, destination: str, lasts: float) -> Written:
+        """What is ours here, from now on to be asked by address, and for so many seconds after it is gone."""
+        if self.written is None:
+            self.written = Written(destination, self._clock, lasts)
+            for name, entries in self.entries.items():
+                for entry in entries.values():
+                    if self.is_ours(entry):
+                        self._write(self.written, name, entry, gone=False)
+        return self.written
+
+    def regard(self, places: Places) -> None:
+        """The file changed how entries are told apart: what was counted is counted anew."""
+        if places != self.places:
+            self.places, self.written = places, None
+            self._copies.clear()
+
+    def _write(self, written: Written, name: ServiceName, entry: Entry, *, gone: bool) -> None:
+        places = self.places
+        networks = {places.own, places.networks.of(places.registry, entry.instance, entry.mark)}
+        written.note(name, entry, networks, gone=gone)
+
+    def differing(
+        self, held: Held, names: Iterable[ServiceName] | None, less: Collection[ServiceName]
+    ) -> list[ServiceName]:
+        """The names that were read (None: all) under which something else is held than is known here."""
+        known = self.entries.keys() | self.loose.keys() | held.services.keys() | held.loose.keys()
+        return [
+            name
+            for name in set(known if names is None else names) - set(less)
+            if held.services.get(name, {}) != self.entries.get(name, {})
+            or held.loose.get(name, {}) != self.loose.get(name, {})
+        ]
+
+    def replace(self, name: ServiceName, entries: dict[str, Entry], loose: dict[str, Any]) -> None:
+        """All that is held under a name, as it was read."""
+        self._touch(name)
+        for entry in self.entries.get(name, {}).values():
+            self._count(name, entry, -1)
+        for entry in entries.values():
+            self._count(name, entry, 1)
+        for places, found in ((self.entries, entries), (self.loose, loose)):
+            if found:
+                places[name] = found
+            else:
+                places.pop(name, None)
+
+    def take(self, outcome: Outcome) -> int:
+        """One change was made; returns how many more serve under its name."""
+        change = outcome.change
+        name = change.service
+        self._touch(name)
+        was = self.serving(name)
+        entries = self.entries.setdefault(name, {})
+        before = entries.get(change.id)
+        if before is not None:
+            self._count(name, before, -1)
+        if change.after is not None:
+            entries[change.id] = Entry(change.after, change.mark, outcome.version)
+            self._count(name, entries[change.id], 1)
+            self.forget_loose(name, change.id)
+        else:
+            entries.pop(change.id, None)
+            if not entries:
+                del self.entries[name]
+        return self.serving(name) - was
+
+    def _touch(self, name: ServiceName) -> None:
+        if self.touched is not None:
+            self.touched.add(name)
+
+    def _count(self, name: ServiceName, entry: Entry, by: int) -> None:
+        """One entry is held from now on, or gone."""
+        ours = entry.mark is not None and entry.mark.owner == self.owner
+        if self.written is not None and ours:
+            self._write(self.written, name, entry, gone=by < 0)
+        if ours and entry.mark is not None and (copies := self._copies.get(name)) is not None:
+            copies.count(entry, entry.mark, by)
+        if not entry.instance.serving:
+            return
+        self._serving[name] = self._serving.get(name, 0) + by
+        if not self._serving[name]:
+            del self._serving[name]
+        if entry.mark is not None and ours:
+            scope = scope_of(entry.mark)
+            self._owned[scope] = self._owned.get(scope, 0) + by
+
+    def replaces(self, change: Change) -> bool:
+        """Whether a new entry is, for a moment, beside another of ours for the same running copy, which goes next.
+
+        A service may have ten thousand entries, and all of them may be new: none is looked for among all others.
+        """
+        if change.before is not None or change.after is None or change.mark is None:
+            return False
+        copies = self._copies.get(change.service) or self._index(change.service)
+        self._copies.move_to_end(change.service)
+        return copies.has_others(Entry(change.after, change.mark), change.mark)
+
+    def _index(self, name: ServiceName) -> Copies:
+        copies = self._copies[name] = Copies(self.places)
+        for entry in self.entries.get(name, {}).values():
+            if entry.mark is not None and entry.mark.owner == self.owner:
+                copies.count(entry, entry.mark, 1)
+        if len(self._copies) > INDEXED:
+            self._copies.popitem(last=False)
+        return copies
+
+    def forget_loose(self, name: ServiceName, id: str) -> None:
+        """A ledger entry without data is gone."""
+        loose = self.loose.get(name)
+        if loose is not None:
+            loose.pop(id, None)
+            if not loose:
+                del self.loose[name]

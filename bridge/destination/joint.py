@@ -1,0 +1,431 @@
+"""How the daemons of one bridge keep in step at an export, which has no lock: every one of them serves its own picture.
+
+What operators decide is in one note that any daemon may change (`export/NAME/all`). What one daemon did, and what it
+serves, is in a note of its own (`export/NAME/HASH`). Both are in the store of `bridge.seat`
+(docs/adr/0035-exports-of-several-hosts.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from bridge import __version__
+from bridge.adapter import Note, Notes, Term
+from bridge.destination import likeness
+from bridge.destination.destination import Destination
+from bridge.destination.events import Events
+from bridge.destination.handover import Handover
+from bridge.destination.likeness import Comparison, Likeness
+from bridge.destination.note import Act, Common, Lost, fitting
+from bridge.destination.roll import FORGOTTEN, Daemon, Roll, short
+from bridge.destination.standby import EVERY, LOSSES_EVERY, latest
+from bridge.destination.went import Gone
+from bridge.destination.writer import Member, Writer
+from bridge.errors import ConfigError, Conflict, Denied, Unavailable
+from bridge.model import ServiceName
+from bridge.retry import BUG, Reaction, forever
+from bridge.state.decisions import Decision, Kind
+from bridge.state.decisions import about as concerning
+from bridge.state.folder import State
+from bridge.state.formats import newer_one
+
+log = logging.getLogger("isthmus.joint")
+
+FORMAT = 1
+GRACE = 1.2  # seconds that a removal is held before it is let go by what another did: what is stated here counts first
+SERVICES = 100  # of which one daemon says the digests, where it serves something else than another
+PARTS = 2  # of a picture that are told by service at a time
+LONGEST = 96 * 1024  # bytes of losses in one note: there is room for the rest
+
+# Every daemon makes use of these for itself: that one did is no decision, and ends it for nobody else.
+EACH = frozenset({Kind.APPROVAL, Kind.EXPECTED})
+# Every daemon reads the changed file itself, and holds what it adds.
+OWN = frozenset({Kind.FRESH, Kind.ADDED})
+ALIKE = frozenset(Kind) - EACH - OWN
+
+
+class Agreed(Common, frozen=True, kw_only=True):
+    """The note that all share.
+
+    Which first copies are done is not in it: each daemon fills a picture of its own, and what it brings there for the
+    first time would count as gained where another is done with it, and pay for losses to come.
+    """
+
+    format: int = FORMAT
+    version: str = __version__
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The note of one daemon. `at`: seconds since the epoch. `process`: who it is.
+
+    `losses`: as in a standby's note. `went`: what it let go. `digests`: of what it serves, as `likeness` has them;
+    `services`: the digest of each service, of some parts in which it serves something else than another.
+    """
+
+    process: Writer
+    at: float
+    losses: tuple[Lost, ...] = ()
+    went: tuple[Gone, ...] = ()
+    digests: str = ""
+    services: Mapping[str, Mapping[str, str]] = {}
+    format: int = FORMAT
+
+
+class _Formatted(msgspec.Struct, frozen=True):
+    format: int = 0
+    version: str = ""
+
+
+def start_of(destination: str) -> str:
+    """How the keys of all notes about an export begin."""
+    return f"export/{destination}/"
+
+
+def key_of(destination: str) -> str:
+    """The key of the note that all its daemons share."""
+    return f"{start_of(destination)}all"
+
+
+def decode(note: Note | None) -> Agreed | None:
+    """None: nobody has decided anything. Raises ValueError (makes no sense), ConfigError (of a newer format)."""
+    if note is None:
+        return None
+    of = msgspec.json.decode(note.content, type=_Formatted)
+    if of.format > FORMAT:
+        raise ConfigError(
+            f"the note has format {of.format}, and this isthmus knows {FORMAT}; run {newer_one(of.version)}"
+        )
+    return msgspec.json.decode(note.content, type=Agreed)
+
+
+async def pass_on(notes: Notes, destination: str, name: str, decision: Decision | None) -> Agreed:
+    """Puts one decision (None: it is taken back) into the note of an export, without a daemon; the note then.
+
+    Raises Unavailable, Denied, ValueError or ConfigError.
+    """
+    while True:
+        before = await notes.read(key_of(destination))
+        agreed = decode(before) or Agreed(turn=0)
+        others = {key: one for key, one in agreed.decisions.items() if key != name}
+        decisions = fitting({**others, name: decision} if decision is not None else others)
+        if decisions == agreed.decisions:
+            return agreed
+        fresh = replace(agreed, decisions=decisions, turn=agreed.turn + 1)
+        with contextlib.suppress(Conflict):
+            await notes.write(key_of(destination), msgspec.json.encode(fresh), before)
+            return fresh
+
+
+class Joint:
+    """One export of one daemon; see `bridge.destination.writer.Peers`.
+
+    `me()` says who this process is. `clock()` gives monotonic seconds, `wall()` seconds since the epoch.
+    `again(names)` has these planned again; `acts()`: what operators did here of late.
+    """
+
+    def __init__(
+        self,
+        notes: Notes,
+        destination: Destination,
+        kept: State,
+        events: Events,
+        roll: Roll,
+        *,
+        me: Callable[[], Writer],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        again: Callable[[Iterable[ServiceName]], None],
+        acts: Callable[[], Sequence[Act]] = tuple,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._notes = notes
+        self._destination = destination
+        self._kept = kept
+        self._handover = Handover(destination, kept, events, clock, wall)
+        self._roll = roll
+        self._me = me
+        self._clock = clock
+        self._wall = wall
+        self._again = again
+        self._acts = acts
+        self._rng = rng or random.Random()
+        self._key = key_of(destination.name)
+        self._since = wall()
+        self._is_first = True  # no look has been made yet
+        self._trouble = ""
+        self._shares: dict[str, Share] = {}  # of the other daemons that run, by key
+        self._said: Share | None = None
+        self._lost = float("-inf")  # when losses were said last
+        self._likeness = Likeness()
+        self._compared: dict[str, Comparison] = {}
+        destination.inventory.touched = set(destination.entries)
+
+    # -- what others ask -----------------------------------------------------------------------------------------------
+
+    @property
+    def writer(self) -> Writer:
+        """This process: it writes what it serves."""
+        return replace(self._me(), since=self._since)
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """The other daemons that serve it."""
+        return tuple(
+            Member(role="serving", seen=one.at, process=one.process)
+            for one in self._roll.others
+            if self._key in one.follows
+        )
+
+    @property
+    def differing(self) -> Sequence[str]:
+        """Nobody's file is the one to compare with; `members` has the hash of each."""
+        return ()
+
+    @property
+    def digest(self) -> str:
+        """Of what is served, 8 hex digits: the same at every daemon that serves the same."""
+        return likeness.summary(self._likeness.text)
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of what the others serve, by host."""
+        return {_named(one.process): likeness.summary(one.digests) for one in self._shares.values()}
+
+    @property
+    def unlike(self) -> Mapping[str, Sequence[str]]:
+        """See `Peers.unlike`; no services where the other one has not said yet which they are."""
+        now, found = self._clock(), {}
+        for key, share in self._shares.items():
+            if lasting := self._compared[key].lasting(now):
+                told = [part for part in lasting if str(part) in share.services]
+                pairs = [(self._likeness.services(part), share.services[str(part)]) for part in told]
+                found[_named(share.process)] = [name for pair in pairs for name in likeness.unlike(*pair, SERVICES)]
+        return found
+
+    def behind(self, turn: int) -> list[Daemon]:
+        """The other daemons that run and do not follow what was decided up to that turn."""
+        return self._roll.behind(self._key, turn)
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    async def inherit(self) -> Writer | None:
+        """Before anything is served anew: takes over what was decided. What is served already is served meanwhile.
+
+        Raises Unavailable or Denied where this process never knew it. What cannot be read freezes all.
+        """
+        self._since = self._wall()
+        try:
+            await self.pass_on()
+        except ValueError as error:
+            self._handover.freeze_all(f"what the daemons of this bridge share cannot be read: {error}")
+        except ConfigError as error:  # a newer isthmus wrote it: this one must not go against that
+            raise Unavailable(str(error)) from error
+        except (Unavailable, Denied) as error:
+            if not self._handover.told.turn:
+                raise
+            self._failed_once(error)
+        return None
+
+    async def run(self, term: Callable[[], Term | None]) -> None:
+        """Never returns: looks once a second; a note only where there is something new to say."""
+
+        async def looks() -> None:
+            while True:
+                try:
+                    await self.look()
+                except (ValueError, ConfigError) as error:  # a note that cannot be read is no answer
+                    raise Unavailable(str(error)) from error
+                self._trouble = ""
+                await asyncio.sleep(EVERY)
+
+        try:
+            await forever(looks, self._failed, rng=self._rng, clock=self._clock)
+        finally:
+            self._roll.leave(self._key)
+
+    async def pass_on(self) -> Agreed:
+        """Has the note say at once what is decided here; the note. Raises as `look`."""
+        while True:
+            with contextlib.suppress(Conflict):
+                return await self.look()
+
+    async def look(self) -> Agreed:
+        """One look, and notes where there is something new to say. Raises Unavailable, Denied, Conflict, ValueError."""
+        found = dict(await self._notes.below(start_of(self._destination.name)))
+        before = found.pop(self._key, None)
+        agreed = decode(before)
+        if agreed is not None:
+            self._handover.hear(agreed, "")
+        decisions = fitting(self._merge(agreed))
+        turn = max(agreed.turn if agreed else 0, self._handover.told.turn)
+        if agreed is None or decisions != agreed.decisions:
+            turn += 1
+        fresh = self._agreed(decisions, turn, agreed)
+        if fresh != agreed:
+            await self._notes.write(self._key, msgspec.json.encode(fresh), before)
+        self._handover.tell(fresh)
+        self._roll.follow(self._key, fresh.turn)
+        self._hear(found)
+        await self._say(found)
+        return fresh
+
+    def _failed(self, error: Exception, reaction: Reaction) -> None:
+        if isinstance(error, Conflict):  # another daemon was first: the next look shows what it said
+            return
+        if reaction is BUG:
+            raise error  # the core's own: it ends the process
+        self._failed_once(error)
+
+    def _failed_once(self, error: Exception) -> None:
+        if str(error) != self._trouble:
+            log.warning("the notes are out of reach export=%s reason=%r", self._destination.name, str(error))
+        self._trouble = str(error) or type(error).__name__
+
+    # -- what operators decide -----------------------------------------------------------------------------------------
+
+    def _merge(self, agreed: Agreed | None) -> dict[str, Decision]:
+        shown = self._kept.decisions.of(Kind.SHOWN)
+        found = self._handover.merge(agreed, ALIKE)
+        for key, one in self._kept.decisions.of(Kind.SHOWN).items():
+            if key not in shown or self._is_first:
+                self._destination.holds.remember(key, one.items)
+        return found | self._each(agreed)
+
+    def _each(self, agreed: Agreed | None) -> dict[str, Decision]:
+        """What every daemon makes use of for itself: the note keeps it whole until its time is over."""
+        kept, now, told = self._kept.decisions, self._wall(), self._handover.told.decisions
+        links = {link.name for link in self._destination.links}
+        ours = {
+            name: one
+            for name, one in concerning(kept.all.values(), links, self._destination.name).items()
+            if one.kind in EACH and not _is_same(told.get(name), one)
+        }
+        found = {name: one for name, one in self._handover.news(agreed).items() if one.kind in EACH and one.stands(now)}
+        for name, one in found.items():
+            if not _is_same(told.get(name), one) and (name not in ours or ours[name].at < one.at):
+                self._take_over(one)
+        newer = {name: one for name, one in ours.items() if name not in found or one.at > found[name].at}
+        return found | newer
+
+    def _take_over(self, one: Decision) -> None:
+        """An operator decided it at another host: it counts here as well, once."""
+        self._kept.decisions.put(one)
+        if one.kind is Kind.APPROVAL:
+            until = self._clock() + one.left(self._wall())
+            self._destination.holds.grant(one.key, one.items, until)
+            self._again({ServiceName.parse(item[1]) for item in one.items})
+
+    def _agreed(self, decisions: dict[str, Decision], turn: int, agreed: Agreed | None) -> Agreed:
+        acts = [replace(act, host=self._me().host) for act in self._acts()]
+        return Agreed(
+            turn=turn,
+            decisions=decisions,
+            acts=latest(agreed.acts if agreed is not None else (), acts),
+        )
+
+    # -- what each daemon did ------------------------------------------------------------------------------------------
+
+    def _hear(self, found: Mapping[str, Note]) -> None:
+        """What the others let go is let go here; what they lost before this process looked counts here as well."""
+        shares = {key: share for key, note in found.items() if (share := _share(note)) is not None}
+        mine = self._own_key
+        if self._is_first:
+            self._handover.lose(lost for share in shares.values() for lost in share.losses)
+            self._is_first = False
+        self._let_go(gone for key, share in shares.items() if key != mine for gone in share.went)
+        runs = {one.process.place for one in self._roll.others}
+        self._shares = {key: one for key, one in shares.items() if key != mine and one.process.place in runs}
+        self._compare()
+
+    def _let_go(self, went: Iterable[Gone]) -> None:
+        there, ahead = self._destination, self._wall() - self._clock()
+        newest: dict[tuple[str, str, str], Gone] = {}
+        for gone in went:
+            if gone.item not in newest or gone.at > newest[gone.item].at:
+                newest[gone.item] = gone
+        names: set[ServiceName] = set()
+        for name in there.holds.names() if newest else ():
+            for one in there.holds.of(name).values():
+                gone_there = newest.get(one.item)
+                is_held = self._clock() - one.since > GRACE
+                if gone_there is not None and is_held and gone_there.lets_go(one, one.since + ahead):
+                    there.holds.grant("another daemon let it go", [one.item], self._clock() + LOSSES_EVERY)
+                    names.add(name)
+        self._again(names)
+
+    def _compare(self) -> None:
+        touched = self._destination.inventory.touched or set()
+        self._likeness.take(touched, self._destination.entries)
+        touched.clear()
+        self._compared = {key: self._compared.get(key, Comparison()) for key in self._shares}
+        for key, share in self._shares.items():
+            self._compared[key].look(self._likeness.text, share.digests, self._clock())
+
+    async def _say(self, found: Mapping[str, Note]) -> None:
+        """The note of this process, where there is something new; those of daemons that are long gone are removed."""
+        before, now = found.get(self._own_key), self._clock()
+        known = _share(before) if before is not None else None
+        fresh = self._share(known, now)
+        if known is None or replace(fresh, at=known.at) != known:
+            await self._notes.write(self._own_key, msgspec.json.encode(fresh), before)
+        for key, note in found.items():
+            share = _share(note)
+            if key != self._own_key and share is not None and self._wall() - share.at > FORGOTTEN:
+                with contextlib.suppress(Conflict):
+                    await self._notes.remove(key, note)
+
+    def _share(self, known: Share | None, now: float) -> Share:
+        losses = known.losses if known is not None else ()
+        if now - self._lost >= LOSSES_EVERY:
+            losses, self._lost = _fitting(self._handover.losses()), now
+        differ = {part for key in self._shares for part in self._compared[key].lasting(now)[:PARTS]}
+        return Share(
+            process=self._me(),
+            at=self._wall(),
+            losses=losses,
+            went=self._destination.went.since(now, self._wall() - now),
+            digests=self._likeness.text,
+            services={str(part): _few(self._likeness.services(part)) for part in sorted(differ)[:PARTS]},
+        )
+
+    @property
+    def _own_key(self) -> str:
+        return f"{start_of(self._destination.name)}{short(self._me().place)}"
+
+
+def _is_same(one: Decision | None, other: Decision) -> bool:
+    """Whether both were decided at once: what is left of either is another thing."""
+    return one is not None and one.at == other.at
+
+
+def _share(note: Note) -> Share | None:
+    try:
+        return msgspec.json.decode(note.content, type=Share)
+    except msgspec.DecodeError:  # of a format that this version does not know
+        return None
+
+
+def _fitting(losses: Sequence[Lost]) -> tuple[Lost, ...]:
+    found, room = [], LONGEST
+    for one in losses:
+        room -= len(msgspec.json.encode(one))
+        if room < 0:
+            log.warning("the losses of a note are cut short count=%d", len(losses))
+            break
+        found.append(one)
+    return tuple(found)
+
+
+def _few(services: Mapping[str, str]) -> dict[str, str]:
+    return dict(list(services.items())[:SERVICES])
+
+
+def _named(process: Writer) -> str:
+    return f"{process.host} (pid {process.pid})"

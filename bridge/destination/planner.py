@@ -1,0 +1,207 @@
+"""One call into `bridge.plan` for one name, with what the plans before it found; no I/O."""
+
+from __future__ import annotations
+
+from functools import partial
+from math import inf
+from typing import NamedTuple
+
+from bridge.adapter import Cause, Change, Entry, Sink
+from bridge.destination.inventory import Inventory
+from bridge.destination.routing import Routing
+from bridge.errors import Rejected
+from bridge.guard.gate import Refused
+from bridge.model import Mark, ServiceName
+from bridge.plan.diff import make_plan, settled_causes, with_causes
+from bridge.plan.evidence import observes
+from bridge.plan.orders import Ordering, with_orders
+from bridge.plan.route import Desired, Refusal, Supply, Wanted, desired
+from bridge.plan.values import FOR_EVER, Held, Kind, Plan, Reason, Scope, World
+
+
+class Sizes(NamedTuple):
+    """How much is remembered, for whoever looks whether it grows without bound."""
+
+    known: int
+    causes: int
+
+
+class News(NamedTuple):
+    """Something is not written from now on, and was not said before; see `bridge.destination.events.Unwritten`."""
+
+    id: str
+    kind: str
+    link: str
+    reason: str
+
+
+class Planner:
+    """`parked`, `shadowed`, `withdrawn`, `kept`: what is not written, or left standing, with the reason.
+
+    `withdrawn`: what may not be called, or is ordered away, and is not written for that, by its id at the source.
+
+    `refused`: what is parked because the target did not take it. `ended`: scopes of which an operator accepted that
+    they have ended.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        inventory: Inventory,
+        routing: Routing,
+        refused: dict[tuple[ServiceName, str], Refused],
+        ordering: Ordering,
+    ) -> None:
+        self.parked: dict[tuple[ServiceName, str], Reason] = {}
+        self.shadowed: dict[ServiceName, dict[str, str]] = {}
+        self.withdrawn: dict[ServiceName, dict[str, str]] = {}
+        self.kept: dict[ServiceName, dict[str, Reason]] = {}
+        self.ended: frozenset[Scope] = frozenset()
+        self.news: list[News] = []  # of the name that was planned last
+        self._refused = refused
+        self._sink = sink
+        self._inventory = inventory
+        self._routing = routing
+        self._ordering = ordering
+        self._known: dict[ServiceName, dict[str, Wanted]] = {}
+        self._causes: dict[ServiceName, dict[str, Cause]] = {}
+        self._stopped: dict[
+            ServiceName, frozenset[tuple[ServiceName, str]]
+        ] = {}  # by orders, until it is written again
+
+    def start_over(self) -> None:
+        """The file changed: what was wanted under the one before says nothing any more."""
+        self._known.clear()
+        self._causes.clear()
+
+    def sizes(self) -> Sizes:
+        """How much is remembered."""
+        return Sizes(len(self._known), len(self._causes))
+
+    def plan(self, name: ServiceName) -> tuple[Desired, Plan]:
+        """What is desired under a name, and what would be done about it."""
+        here, known, causes = self._inventory, self._known.get(name, {}), self._causes.get(name, {})
+        supplies = self._supplies(name)
+        goal = desired(name, supplies, here.owner, here.identity, here.places, self._sink.canonical, known)
+        held = Held(here.entries.get(name, {}), here.loose.get(name, {}), here.owner, here.places)
+        routing, elsewhere = self._routing, partial(self._routing.elsewhere, here.places.registry)
+        plan = make_plan(name, goal, held, World(routing.links, routing.views(), causes, self.ended, elsewhere))
+        if settled := settled_causes(plan, known, causes):
+            self._causes[name] = settled
+            plan = with_causes(plan, settled)
+        else:
+            self._causes.pop(name, None)
+        return goal, plan
+
+    def _supplies(self, name: ServiceName) -> list[Supply]:
+        """All that feeds a name, with what is said of it in the place of its sources."""
+        here, supplies = self._inventory, self._routing.supplies(name)
+        return with_orders(
+            supplies, self._ordering.orders(here.places.registry, name, supplies, here.entries.get(name, {}))
+        )
+
+    def planned(self, name: ServiceName) -> Plan:
+        """Plans a name, and remembers what there is to say of it."""
+        goal, plan = self.plan(name)
+        if goal.wanted:
+            self._known[name] = goal.wanted
+        else:
+            self._known.pop(name, None)
+        self._note_stopped(name, goal, plan)
+        entries = self._inventory.entries.get(name)
+        if entries is not None and plan.quiet:
+            self._share(entries, goal, plan)
+        self.news = self._news(name, goal, plan)
+        withdrawn = {at[3]: one.reason for at, one in goal.refused.items() if _withdrawn(one)}
+        said = ((self.shadowed, plan.shadowed), (self.withdrawn, withdrawn), (self.kept, plan.kept))
+        for kind, found in said:
+            if found:
+                kind[name] = found  # type: ignore[assignment]
+            else:
+                kind.pop(name, None)
+        if self._inventory.written is not None:
+            self._inventory.written.leave(name, self._left(plan))
+        self._park(name, goal, plan)
+        return plan
+
+    def _note_stopped(self, name: ServiceName, goal: Desired, plan: Plan) -> None:
+        """Remembers what does not serve there because of an order: that it comes back is no gain."""
+        stopped = goal.stopped
+        if before := self._stopped.pop(name, None):
+            stopped |= before & {(one.mark.service, one.mark.instance) for one in plan.upserts if one.mark is not None}
+        if stopped:
+            self._stopped[name] = stopped
+
+    def returns(self, name: ServiceName, mark: Mark) -> bool:
+        """Whether an instance of that origin does not serve under a name, or did not until now, because of an order."""
+        return (mark.service, mark.instance) in self._stopped.get(name, ())
+
+    def _left(self, plan: Plan) -> list[str]:
+        """What has ended and is still there: nothing may remove it, or its link only observes."""
+        ended = [key for key, reason in plan.kept.items() if reason.kind in FOR_EVER]
+        for removal in plan.removals:
+            mark, links = removal.change.mark, self._routing.links
+            if removal.change.after is None and mark is not None and observes(links.get(mark.link)):
+                ended.append(removal.change.id)
+        return ended
+
+    def _share(self, entries: dict[str, Entry], goal: Desired, plan: Plan) -> None:
+        """Equal, but read from the target: one object from now on, in memory and in comparing."""
+        for key, wanted in goal.wanted.items():
+            entry = entries.get(key)
+            if entry is None or entry.mark is None or entry.mark is wanted.mark:
+                continue
+            if entry.mark.owner == self._inventory.owner and key not in plan.shadowed and key not in plan.kept:
+                entries[key] = Entry(wanted.instance, wanted.mark, entry.version)
+
+    def _news(self, name: ServiceName, goal: Desired, plan: Plan) -> list[News]:
+        """What is shadowed or parked by this plan, and was not by the one before it. Echoes are only shown."""
+        found: list[News] = []
+        if plan.shadowed:
+            before = self.shadowed.get(name, {})
+            for key, native in plan.shadowed.items():
+                if native != before.get(key):
+                    found.append(News(key, "shadow", goal.wanted[key].mark.link, native))
+        for at, refusal in goal.refused.items():
+            if refusal.parked and not refusal.echo and str(self.parked.get((name, at[3]), "")) != refusal.reason:
+                found.append(News(at[3], "park", "", refusal.reason))
+        if plan.parked and str(self.parked.get((name, "*"), "")) != plan.parked:
+            found.append(News("*", "park", "", plan.parked))
+        return found
+
+    def _park(self, name: ServiceName, goal: Desired, plan: Plan) -> None:
+        parked = {
+            (name, at[3]): Reason(Kind.ECHO if refusal.echo else Kind.RULE, refusal.reason)
+            for at, refusal in goal.refused.items()
+            if refusal.parked
+        }
+        if plan.parked:
+            parked[name, "*"] = Reason(Kind.COLLISION, plan.parked)
+        if parked or self.parked:
+            for at in [at for at in self.parked if at[0] == name and at not in parked]:
+                if not self._still_refused(at, goal):
+                    del self.parked[at]
+            self.parked.update(parked)
+
+    def _still_refused(self, at: tuple[ServiceName, str], goal: Desired) -> bool:
+        refused, wanted = self._refused.get(at), goal.wanted.get(at[1])
+        if refused is not None and (wanted is None or wanted.instance != refused.value):
+            del self._refused[at]
+            return False
+        return refused is not None
+
+    def refuse(self, change: Change, error: Rejected, at: float) -> None:
+        """The target refused this value `at` (monotonic): not again until it changes, or it is time; siblings flow."""
+        if change.after is not None:
+            again = inf if error.again is None else at + error.again
+            self._refused[change.service, change.id] = Refused(change.after, at, again)
+            self.parked[change.service, change.id] = Reason(Kind.REFUSED, str(error))
+
+    def taken(self, change: Change) -> None:
+        """The target took it."""
+        if self._refused.pop((change.service, change.id), None) is not None:
+            self.parked.pop((change.service, change.id), None)
+
+
+def _withdrawn(refusal: Refusal) -> bool:
+    return refusal.cause is Cause.HEALTH or refusal.order is not None

@@ -1,0 +1,386 @@
+"""Plans and applies until there is nothing to do, for one destination."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence, Set
+from contextlib import aclosing
+from typing import Any, cast
+
+from bridge.adapter import Change, Observed, Outcome, Seat, Sink
+from bridge.destination.apply import Applier, Batch, Planned
+from bridge.destination.awake import Awake
+from bridge.destination.backlog import Backlog
+from bridge.destination.completeness import Completeness
+from bridge.destination.confirm import Confirmer
+from bridge.destination.destination import Destination
+from bridge.destination.events import Events
+from bridge.destination.renewals import Renewals
+from bridge.destination.writer import Lead, Peers, Role
+from bridge.errors import Expired, Superseded, Unavailable
+from bridge.guard.holds import Item
+from bridge.link import Link
+from bridge.model import ServiceName
+from bridge.plan.values import Plan
+from bridge.retry import BUG, Reaction, forever
+from bridge.sources.networks import ONE, Networks
+from bridge.sources.store import Seen, Store
+from bridge.sources.view import View
+
+log = logging.getLogger("isthmus.reconcile")
+
+BATCH = 60  # changes in one call of apply; a transaction of etcd holds 128 operations, two a change
+STILL = 0.05  # seconds between two looks at whether a write is under way
+PLAN_SLICE = 200  # services planned before others get their turn on the loop
+
+
+class Reconciler:
+    """One destination: reads what it holds, plans it, and writes what its guard allows.
+
+    `seat`: where the one writer's lock is; None: there is none, and whoever runs writes.
+    `spend(items)` records for good that approvals of these are used, False: it cannot be recorded.
+    `second_opinion(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over.
+    `loops`: the tasks of a run, by name; none of them ends while `run` runs.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        *,
+        sink: Sink,
+        seat: Seat | None,
+        store: Store,
+        events: Events,
+        clock: Callable[[], float],
+        rng: random.Random,
+        second_opinion: Callable[[View, ServiceName], Awaitable[Observed]],
+        relist: Callable[[View, str], None],
+        spend: Callable[[Sequence[Item]], Awaitable[bool]] | None = None,
+        resync: float = 600.0,
+        batch: int = BATCH,
+        peers: Peers | None = None,
+    ) -> None:
+        self.destination = destination
+        self.sink = sink
+        self.resync = resync
+        self.loops: dict[str, asyncio.Task[None]] = {}
+        self._store = store
+        self._clock = clock
+        self._rng = rng
+        self._relist = relist
+        self._batch = batch
+        self._trouble = "not reached yet"  # in reading, in its drift, or with the lock
+        self._version = 0  # of the store, and how often a scope came to count: what is in the backlog already
+        self._syncs = 0
+        self._read_once = False
+        self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
+        self.lead = Lead(
+            destination.name,
+            seat,
+            peers,
+            events,
+            clock,
+            begun=self._begin_term,
+            ended=lambda: self._applier.failing.clear(),
+        )
+        self._awake = awake = Awake(clock, self._ask_anew)
+        self._applier = Applier(
+            destination, sink, self.backlog, events, clock, rng, awake, spend=spend, superseded=self.lead.supersede
+        )
+        self._confirmer = Confirmer(
+            destination,
+            self.backlog,
+            store,
+            events,
+            clock,
+            ask=second_opinion,
+            relist=relist,
+            writes=lambda: self.lead.writes,
+        )
+        self._completeness = Completeness(sink, destination, store, self.lead)
+        self.renewals = Renewals(sink)
+
+    def route(self, links: Sequence[Link], networks: Networks = ONE) -> None:
+        """New links: what stays is not touched; what they take away is of cause `config`, and held."""
+        self.destination.route(links, networks)
+        self._version = 0
+        self.poke()
+
+    def poke(self, names: Iterable[ServiceName] | None = None) -> None:
+        """Plan some names again, or all: an approval, a freeze that ended, a timer."""
+        self.backlog.plan_again(self.destination.names() if names is None else names)
+
+    def read_again(self, names: Set[ServiceName]) -> None:
+        """Another process may have written there, without a notification."""
+        self.backlog.read_again(names)
+        if names:
+            self._store.wake()
+
+    async def still(self) -> None:
+        """Returns when no write is under way that was planned before."""
+        while self.backlog.is_writing:
+            await asyncio.sleep(STILL)
+
+    async def make(self, changes: Sequence[Change]) -> Sequence[Outcome]:
+        """Writes what an operator asks for in the place of what is planned; the caller has stopped the links of it.
+
+        Raises Unavailable where another process writes, Superseded as `Sink.apply`.
+        """
+        if not self.lead.writes:
+            raise Unavailable(f"this process does not write {self.name}")
+        outcomes: list[Outcome] = []
+        for start in range(0, len(changes), self._batch):
+            outcomes += await self.sink.apply(changes[start : start + self._batch], self.lead.term)
+        for outcome in outcomes:
+            if outcome.error is None:
+                plan = Plan(outcome.change.service, [], [], {}, {}, "", 0)
+                self.destination.done(outcome, plan, Seen(self._clock(), self._store.version))
+        names = {change.service for change in changes}
+        self.read_again(names)
+        self.poke(names)
+        return outcomes
+
+    @property
+    def name(self) -> str:
+        """The registry that is written."""
+        return self.destination.name
+
+    @property
+    def seat(self) -> Seat | None:
+        """Where the lock of the one writer is."""
+        return self.lead.seat
+
+    @property
+    def peers(self) -> Peers | None:
+        """The other daemons of this bridge."""
+        return self.lead.peers
+
+    @property
+    def role(self) -> Role:
+        """What this process is here."""
+        return self.lead.role
+
+    @property
+    def idle(self) -> bool:
+        """Everything seen is planned, and everything planned is written, held, parked or kept back."""
+        return (
+            self._read_once
+            and self.backlog.is_empty
+            and (self._version, self._syncs) == (self._store.version, self._store.syncs)
+        )
+
+    def has_written(self, name: ServiceName) -> bool:
+        """Whether what was asked of a name is planned, and no change of it is under way or fails."""
+        return self._read_once and not self.backlog.has(name) and name not in self._applier.failing
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the destination. What could not be written stays true while reads go well."""
+        return self._trouble or next(iter(self._applier.failing.values()), "")
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the oldest change that was seen and is not yet written."""
+        oldest = self.backlog.oldest
+        return self._clock() - oldest.at if oldest is not None else 0.0
+
+    # -- running -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Never returns. Trouble of this destination ends here, so that none slows another (safety rule 9)."""
+        self.backlog.restart()
+        try:
+            await self._run()
+        finally:
+            self.loops = {}
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            self._applier.start(tasks)
+            works: dict[str, Coroutine[Any, Any, None]] = {
+                "plan": self._retrying("read", self._plan_loop),
+                "drift": self._retrying("drift", self._follow_drift),
+                "confirm": self._confirmer.run(),
+                "awake": self._awake.run(),
+                "resync": self._resync_loop(),
+            }
+            if self.destination.writes:
+                works["lock"] = self._retrying("lock", self.lead.run)
+                works["renewals"] = self.renewals.run(self.lead)
+                if self.lead.peers is not None:
+                    works["peers"] = self.lead.peers.run(lambda: self.lead.term)
+            else:
+                self.lead.observe()
+            self.loops = {what: tasks.create_task(work) for what, work in works.items()}
+
+    async def _retrying(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        def failed(error: Exception, reaction: Reaction) -> None:
+            if isinstance(error, Expired | Superseded):
+                log.info("again destination=%s what=%s reason=%r", self.name, what, str(error))
+                return
+            if reaction is BUG:
+                log.error("bug destination=%s what=%s", self.name, what, exc_info=error)
+            self._note_trouble(what, error)
+
+        await forever(work, failed, rng=self._rng, clock=self._clock)
+
+    def _note_trouble(self, what: str, error: Exception) -> None:
+        if self._trouble.endswith(f": {error}"):
+            return  # whatever else is tried meets the same: it is said once
+        text = f"{what}: {error}"
+        log.warning("trouble destination=%s reason=%r", self.name, text)
+        self._trouble = text
+
+    def _begin_term(self, another_wrote: bool) -> None:
+        """What was read as a standby may be old by now: an answer from before the lock is no ground to write on.
+
+        The other one may have written by newer reports than the watch of this process has brought, also where that
+        seems well: it may be slow, or dead in silence. So everything is listed anew before anything is written.
+        """
+        for view in self._store.views():
+            if another_wrote or not view.up:
+                view.mark_stale()
+            if another_wrote:
+                self._relist(view, "another process wrote until now")
+        self.renewals.begun()
+        self.backlog.read_again()
+        self.poke()
+
+    def _ask_anew(self) -> None:
+        """What was reported before this process was stopped decides nothing until its source has been listed again."""
+        for view in self._store.views():
+            if view.synced:
+                view.mark_stale()
+                self._relist(view, "this process was stopped for a while")
+        self.poke()
+
+    async def _follow_drift(self) -> None:
+        async with aclosing(cast(Any, self.sink.drift())) as changed:
+            async for names in changed:
+                self.backlog.read_again(names or None)
+                self._store.wake()
+
+    async def _resync_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self.resync * (0.9 + self._rng.random() / 5))
+            self.backlog.read_again()
+            self._store.wake()
+
+    # -- reading and planning ------------------------------------------------------------------------------------
+
+    async def _plan_loop(self) -> None:
+        while True:
+            if self.backlog.is_unread:
+                await self._read()
+            self._collect()
+            await self._completeness.tell(idle=self.idle)
+            names = self.backlog.ready()
+            if not names:
+                if self.backlog.is_readable:
+                    continue  # it came while the last of it was read
+                if self.lead.writes and not self.backlog.is_writing and self._read_once:
+                    self.destination.note_first_copies()
+                await self._store.newer(self._version)
+            elif self._applier.is_full:
+                # The target is slower than its sources: wait for room, and let what comes meanwhile coalesce.
+                await self._applier.room()
+                self._applier.no_batch()
+            else:
+                await self._work(names)
+
+    async def _read(self) -> None:
+        with self.backlog.reading() as reading:
+            if reading.names is not None and not reading.names:
+                return
+            held = await self.sink.held(reading.names)
+            if self._trouble:
+                log.info("reached destination=%s identity=%s", self.name, held.identity)
+            self._trouble = ""
+            following, self._read_once = self.lead.is_following and self._read_once, True
+            if reading.names is None:
+                self._completeness.read_anew()
+            if reading.names is None and self.lead.writes:
+                self.lead.is_following = False  # this read has all that the writer before us wrote
+            differ = self.destination.take(
+                held, reading.names, reading.written, following=following, writing=self.lead.writes
+            )
+            self.poke(differ)
+
+    def _collect(self) -> None:
+        """Takes up what changed at the sources, and what waited until a scope has listed everything."""
+        if self._syncs != self._store.syncs:
+            self._syncs = self._store.syncs
+            self.poke({*self.destination.kept, *self.destination.holds.names()})
+        version = self._store.version
+        if version != self._version:
+            for name, seen in self.destination.affected(self._version):
+                self.backlog.add(name, seen)
+            self._version = version
+
+    async def _work(self, names: list[ServiceName]) -> None:
+        """Plans what may lose something before any of it is judged (a loss is judged as a whole), then sends batches.
+
+        Where nothing is held nothing is lost: the other names are planned when there is room to write them.
+        """
+        plans: dict[ServiceName, Planned] = {}
+        for count, name in enumerate([name for name in names if name in self.destination.entries], 1):
+            planned = self._planned(name)
+            if planned is not None:
+                plans[name] = planned
+            if count % PLAN_SLICE == 0:
+                await asyncio.sleep(0)
+        waiting = deque(name for name in names if name in plans or self.backlog.since(name) is not None)
+        while waiting:
+            await self._applier.room()
+            self._collect()
+            batch = self._next_batch(waiting, plans)
+            if batch.changes:
+                self._applier.send(batch)
+            else:
+                self._applier.no_batch()
+            self.destination.tell_holds()
+            if waiting:
+                await asyncio.sleep(0)  # what was just sent is to leave before the next is planned
+        if self.backlog.is_empty:
+            self.destination.round_ended()
+
+    def _next_batch(self, waiting: deque[ServiceName], plans: dict[ServiceName, Planned]) -> Batch:
+        """Takes names from `waiting` until a batch is full; what is planned already is in `plans`."""
+        batch = Batch([], {}, self.lead.term)
+        for _ in range(min(PLAN_SLICE, len(waiting))):
+            name = waiting[0]
+            planned = plans.pop(name, None)
+            since = self.backlog.since(name)
+            if since is not None:  # not planned, or changed while it waited for room: the newest wins
+                seen = planned.seen if planned is not None else since
+                planned = self._planned(name)
+                planned = planned._replace(seen=min(seen, planned.seen)) if planned is not None else None
+            if planned is not None and batch.changes and len(batch.changes) + len(planned.plan.upserts) > self._batch:
+                plans[name] = planned
+                break
+            waiting.popleft()
+            changes = self._allowed(planned.plan) if planned is not None else []
+            if planned is not None and changes:
+                batch.changes.extend(changes)
+                batch.plans[name] = planned
+                self.backlog.begin(name)
+            else:
+                self._applier.forget_failure(name)
+        return batch
+
+    def _planned(self, name: ServiceName) -> Planned | None:
+        seen = self.backlog.take(name)
+        plan = self.destination.planned(name)
+        if plan is None:
+            self._applier.forget_conflicts(name)
+            return None
+        return Planned(plan, seen)
+
+    def _allowed(self, plan: Plan) -> list[Change]:
+        changes, again = self.destination.allowed(plan, self.lead.writes)
+        if again:
+            self.backlog.plan_after(plan.name, again)
+        return changes

@@ -1,0 +1,35 @@
+"""Who renews the entries of a destination whose store cannot lock: the last writer, until another one writes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge.adapter import Renewal, Renewer, Sink
+from bridge.destination.writer import Lead
+
+EVERY = 1.0  # seconds between two looks at who writes
+
+
+class Renewals:
+    """Tells a sink that asks for it (`Renewer`), and does nothing for any other."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink if isinstance(sink, Renewer) else None
+
+    def begun(self) -> None:
+        """This process is the writer now."""
+        if self._sink is not None:
+            self._sink.renew(ours=True)
+
+    async def run(self, lead: Lead) -> None:
+        """Never returns."""
+        while self._sink is not None:
+            await asyncio.sleep(EVERY)
+            if not lead.writes and lead.another_writes:
+                self._sink.renew(ours=False)
+        await asyncio.Event().wait()
+
+    @property
+    def now(self) -> Renewal | None:
+        """How it goes; None: this process renews nothing there."""
+        return self._sink.renewal if self._sink is not None else None

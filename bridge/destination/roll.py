@@ -1,0 +1,197 @@
+"""The daemons of one bridge that run, and which number of each shared note every one of them follows.
+
+Every daemon has one note under `daemon/` in the store of `bridge.seat`, which no other writes. Nobody's clock is
+compared with another's: a daemon runs as long as its note changes.
+
+Whoever has a shared note that all daemons follow (an export's, the intent of a migration) gives it a number that grows
+with each change, calls `follow` with what this process acts by, and asks `behind` who does not act by it yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from bridge.adapter import Note, Notes
+from bridge.destination.writer import Writer
+from bridge.errors import ConfigError, Conflict, Denied, Unavailable
+from bridge.retry import BUG, Reaction, forever
+
+log = logging.getLogger("isthmus.roll")
+
+FORMAT = 1
+KEY = "daemon/"
+EVERY = 1.0  # seconds between two looks
+BEAT = 2.0  # seconds between two notes of a daemon of which nothing is new
+SILENT = 7.0  # seconds without a new note, after which a daemon does not run
+FORGOTTEN = 86400.0  # seconds since the last note of a daemon, after which anybody removes it
+BYE = 1.0  # seconds that a daemon that stops has to remove its own
+
+
+class Daemon(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one daemon says of itself. `at`: seconds since the epoch, by its clock; `beat` grows with each note.
+
+    `follows`: by key of a shared note, the number up to which it acts by it. `seeds`: where another daemon may fetch
+    its state, "" nowhere.
+    """
+
+    process: Writer
+    at: float
+    beat: int = 0
+    follows: Mapping[str, int] = {}
+    seeds: str = ""
+    format: int = FORMAT
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    note: Note
+    said: Daemon
+    since: float  # when it was first seen as it is (monotonic)
+
+
+class Roll:
+    """`notes()`: where the daemons keep them, None: there is no `bridge.seat`. `me()`: who this process is.
+
+    `seeds()`: where its state may be fetched. `clock()` gives monotonic seconds, `wall()` seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        notes: Callable[[], Notes | None],
+        me: Callable[[], Writer],
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        seeds: Callable[[], str] = lambda: "",
+        rng: random.Random | None = None,
+    ) -> None:
+        self._notes = notes
+        self._me = me
+        self._clock = clock
+        self._wall = wall
+        self._seeds = seeds
+        self._rng = rng or random.Random()
+        self._follows: dict[str, int] = {}
+        self._heard: dict[str, _Heard] = {}
+        self._beat = 0
+        self._said = float("-inf")
+        self._asked = asyncio.Event()
+        self._trouble = ""
+
+    def follow(self, key: str, number: int) -> None:
+        """This process acts by the shared note under that key as of that number; the others are told at once."""
+        if self._follows.get(key) != number:
+            self._follows[key] = number
+            self._asked.set()
+
+    def leave(self, key: str) -> None:
+        """It acts by that note no more: nobody waits for it."""
+        if self._follows.pop(key, None) is not None:
+            self._asked.set()
+
+    @property
+    def others(self) -> list[Daemon]:
+        """The daemons on other hosts or in other folders that run now, as far as is known; by place."""
+        since, mine = self._clock() - SILENT, self._me().place
+        heard = sorted(self._heard.values(), key=lambda one: one.said.process.place)
+        return [one.said for one in heard if one.since >= since and one.said.process.place != mine]
+
+    def behind(self, key: str, number: int) -> list[Daemon]:
+        """The others that run, act by the note under that key, and not yet by that number of it."""
+        return [one for one in self.others if one.follows.get(key, number) < number]
+
+    async def run(self) -> None:
+        """Never returns: looks once a second, and says that this process runs; takes its note away at its end."""
+
+        async def looks() -> None:
+            while True:
+                await self.look()
+                self._trouble = ""
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY):
+                        await self._asked.wait()
+                self._asked.clear()
+
+        try:
+            await forever(looks, self._failed, rng=self._rng, clock=self._clock)
+        finally:
+            with contextlib.suppress(Unavailable, Denied, Conflict, TimeoutError):
+                async with asyncio.timeout(BYE):
+                    await self._take_away()
+
+    async def look(self) -> None:
+        """One look at the others, and a note of this process where there is something new to say, or it is time.
+
+        Raises Unavailable or Denied.
+        """
+        notes = self._notes()
+        if notes is None:
+            self._heard.clear()
+            return
+        found = await self.listen()
+        for key, one in self._heard.items():
+            if self._wall() - one.said.at > FORGOTTEN and key != self._key:
+                with contextlib.suppress(Conflict):
+                    await notes.remove(key, one.note)
+        await self._say(notes, found.get(self._key))
+
+    async def listen(self) -> Mapping[str, Note]:
+        """One look at the others, by who need not be a daemon; all notes, by key. Raises Unavailable or Denied."""
+        notes = self._notes()
+        found, now = await notes.below(KEY) if notes is not None else {}, self._clock()
+        self._heard = {key: heard for key, note in found.items() if (heard := self._hear(key, note, now)) is not None}
+        return found
+
+    def _hear(self, key: str, note: Note, now: float) -> _Heard | None:
+        known = self._heard.get(key)
+        if known is not None and known.note == note:
+            return known
+        try:
+            return _Heard(note, msgspec.json.decode(note.content, type=Daemon), now)
+        except msgspec.DecodeError:  # of a format that this version does not know: it is told by nobody else
+            return None
+
+    async def _say(self, notes: Notes, before: Note | None) -> None:
+        now = self._clock()
+        known = self._heard.get(self._key)
+        fresh = Daemon(
+            process=self._me(), at=self._wall(), beat=self._beat + 1, follows=dict(self._follows), seeds=self._seeds()
+        )
+        if known is not None and now - self._said < BEAT and _news(known.said) == _news(fresh):
+            return
+        self._beat += 1
+        with contextlib.suppress(Conflict):  # somebody took it for forgotten: the next look says it again
+            await notes.write(self._key, msgspec.json.encode(fresh), before)
+            self._said = now
+
+    async def _take_away(self) -> None:
+        notes = self._notes()
+        mine = await notes.read(self._key) if notes is not None else None
+        if notes is not None and mine is not None:
+            await notes.remove(self._key, mine)
+
+    @property
+    def _key(self) -> str:
+        return f"{KEY}{short(self._me().place)}"
+
+    def _failed(self, error: Exception, reaction: Reaction) -> None:
+        if reaction is BUG and not isinstance(error, ConfigError):
+            raise error  # the core's own: it ends the process
+        if str(error) != self._trouble:
+            log.warning("the notes of other daemons are out of reach reason=%r", str(error))
+        self._trouble = str(error) or type(error).__name__
+
+
+def short(place: str) -> str:
+    """What a daemon's place is called in keys: 12 hex digits."""
+    return hashlib.blake2b(place.encode(), digest_size=6).hexdigest()
+
+
+def _news(said: Daemon) -> tuple[object, ...]:
+    return said.process, said.follows, said.seeds

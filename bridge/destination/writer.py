@@ -1,0 +1,195 @@
+"""The one writer of a destination: the lock, the role of this process, and the term that its writes go under."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import msgspec
+
+from bridge.adapter import Seat, Term
+from bridge.destination.events import Events, Happened
+
+
+class Role(enum.StrEnum):
+    """What this process is at a destination."""
+
+    STARTING = "starting"
+    OBSERVING = "observing"  # no link may write, so no lock is asked for
+    STANDBY = "standby"
+    WRITER = "writer"
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """The process that writes at a destination. `since` in seconds since the epoch; `configuration` is a hash.
+
+    `folder`: its state folder, by which two daemons of one host are told apart, also over a restart.
+    """
+
+    host: str
+    pid: int
+    since: float
+    configuration: str
+    folder: str = ""
+
+    @property
+    def place(self) -> str:
+        """What is the same for all processes that one host runs in that folder."""
+        return f"{self.host}:{self.folder}"
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """Another process of this bridge at a destination. `seen`: when it last said that it runs, seconds since the epoch.
+
+    `role`: "standby", or "gone" for a writer whose lock another process has taken over; "serving" at an export.
+    """
+
+    role: str
+    seen: float
+    process: Writer
+
+
+class Peers(Protocol):
+    """The other daemons of this bridge, at one destination; see `bridge.destination.standby`."""
+
+    @property
+    def writer(self) -> Writer | None:
+        """Who writes there, as far as is known."""
+        ...
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """The others that do not write there, as far as is known."""
+        ...
+
+    @property
+    def differing(self) -> Sequence[str]:
+        """The keys of the file that the writer has otherwise, e.g. "links.a-to-b"; none where that is not known."""
+        ...
+
+    @property
+    def unlike(self) -> Mapping[str, Sequence[str]]:
+        """Of an export: the daemons that have served something else for too long, by host, each with the services."""
+        ...
+
+    async def inherit(self) -> Writer | None:
+        """The lock is ours: before anything is written. Raises Unavailable or Denied.
+
+        Who wrote before, where that was a daemon of another host or state folder; None: this one, or nobody.
+        """
+        ...
+
+    async def pass_on(self) -> object:
+        """Has the others know at once what is decided here. Raises what the seat does, and ValueError."""
+        ...
+
+    async def run(self, term: Callable[[], Term | None]) -> None:
+        """Never returns. `term()`: while this process is the writer, its term."""
+        ...
+
+
+class Lead:
+    """The terms of this process at one destination, one after the other.
+
+    `seat` None: there is no lock, and this process writes as long as it runs. `term` is that of the running term, None
+    where there is no seat or no term. `begun(another_wrote)` is called when a term begins, before anything is written:
+    whether another process may have written since this one first asked for the lock. `ended()` when it is over.
+    """
+
+    def __init__(
+        self,
+        destination: str,
+        seat: Seat | None,
+        peers: Peers | None,
+        events: Events,
+        clock: Callable[[], float],
+        *,
+        begun: Callable[[bool], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self.seat = seat
+        self.peers = peers
+        self.role = Role.STARTING
+        self.term: Term | None = None
+        self.is_following = False  # what changes of ours at the destination is another process's doing
+        self.before: Writer | None = None  # who wrote before this term, on another host or in another folder
+        self._destination = destination
+        self._events = events
+        self._clock = clock
+        self._begun = begun
+        self._ended = ended
+        self._lost = asyncio.Event()
+        self._asks = 0  # how often the lock was asked for
+        self._myself: Writer | None = None  # as the others know this process since its last term
+
+    @property
+    def another_writes(self) -> bool:
+        """Whether another process is known to have written since the last term of this one."""
+        writer = self.peers.writer if self.peers is not None else None
+        mine = self._myself
+        return writer is not None and (mine is None or (writer.host, writer.pid, writer.since) != _of(mine))
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the writer now."""
+        return self.role is Role.WRITER
+
+    def observe(self) -> None:
+        """No link may write: no term begins."""
+        self.role = Role.OBSERVING
+
+    def supersede(self, term: Term | None) -> None:
+        """A write under that term found that it is over."""
+        if self.writes and term is self.term:
+            self._stand_by()
+            self._lost.set()
+
+    async def run(self) -> None:
+        """One term: waits for the lock, and returns when it is lost. Raises Unavailable or Denied."""
+        self._stand_by()
+        self.is_following = True
+        self._asks += 1
+        term: Term | None
+        async with self.seat.writer() if self.seat is not None else nullcontext() as term:
+            another_wrote = self._may_follow_another(term)
+            if self.peers is not None:
+                self.before = await self.peers.inherit()
+                self._myself = self.peers.writer
+            self._lost = asyncio.Event()
+            self.role, self.term = Role.WRITER, term
+            self._begun(another_wrote)
+            after = {"after": self.before.place} if self.before is not None else {}
+            self._events.tell(Happened("writer", {"destination": self._destination, **after}))
+            try:
+                await self._over(term)
+            finally:
+                self._stand_by()
+                self._ended()
+                self._events.tell(Happened("standby", {"destination": self._destination}))
+
+    def _may_follow_another(self, term: Term | None) -> bool:
+        """Whether another process may have written since this one first asked for the lock.
+
+        Who asked before, in vain or for a term that is over, does not know who held the lock in between.
+        """
+        return term is not None and (term.taken_over or self._asks > 1)
+
+    def _stand_by(self) -> None:
+        self.role, self.term = Role.STANDBY, None
+
+    async def _over(self, term: Term | None) -> None:
+        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._lost.wait())]
+        if term is not None:
+            ends.append(asyncio.ensure_future(term.ended()))
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+
+
+def _of(writer: Writer) -> tuple[str, int, float]:
+    return writer.host, writer.pid, writer.since

@@ -1,0 +1,1 @@
+"""Composition: the sources, the store and the destinations that one configuration names."""

@@ -1,0 +1,300 @@
+"""What is seen of a migration's moves: both sides at each place, and what speaks against the next step; only looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from bridge.config.links import layout_of
+from bridge.consumers import UNITS, Consumer, consumers_of
+from bridge.destination.reconciler import Reconciler
+from bridge.engine.engine import Engine
+from bridge.errors import Rejected
+from bridge.link import Item, Link, named
+from bridge.migration import parity
+from bridge.migration.block import End, Migration, Part
+from bridge.migration.intent import Intent, Placed
+from bridge.migration.shares import Fit, Means, Scale, Side, fit
+from bridge.model import Instance, ServiceName
+from bridge.plan.causes import TREATMENTS, Frees
+from bridge.plan.doses import Member, members, ranked
+from bridge.plan.route import as_sent, target_of
+from bridge.sources.view import View
+
+EXPORTS = frozenset({"xds", "traefik", "nginx"})  # kinds where all that stands is ours
+LONGER = 1.1  # times what consumers are known to need
+
+
+class Spot(NamedTuple):
+    """One place of a move: the name there, both sides, and what can be said there to whom.
+
+    `sides`: what links bring there or would, `links` by registry and scope; `fixed`: what serves there and is not ours.
+    `stated`: seconds that consumers need, where the file says so.
+    """
+
+    place: str
+    name: ServiceName
+    old: Side
+    new: Side
+    means: Means
+    scale: Scale
+    layout: str
+    consumers: tuple[Consumer, ...]
+    sides: Mapping[Part, Sequence[Member]]
+    fixed: Mapping[Part, Sequence[Instance]]
+    links: Mapping[tuple[str, str], Link]
+    stated: float | None = None
+
+    @property
+    def settle(self) -> float:
+        """Seconds until the slowest consumer that follows at all has followed."""
+        if self.stated is not None:
+            return self.stated
+        return LONGER * max((one.settles or 0.0 for one in self.consumers), default=0.0)
+
+    @property
+    def restarts(self) -> list[str]:
+        """The kinds of consumers that never follow, and must be restarted."""
+        return [one.name for one in self.consumers if one.settles is None]
+
+    def fit(self, share: float) -> Fit:
+        """How a share (0..1) is said here."""
+        return fit(share, self.old, self.new, self.means, self.scale)
+
+
+def services(engine: Engine, block: Migration) -> list[ServiceName]:
+    """The services that it moves: those at `from` whose names match, each a move of its own."""
+    found = {
+        name
+        for view in _views(engine, block, Part.OLD)
+        for name, service in view.services.items()
+        if any(named(pattern, name) for pattern in block.services)
+        and any(block.part(view.registry, view.scope, one) is Part.OLD for one in service.instances.values())
+    }
+    return sorted(found)
+
+
+def is_heard(engine: Engine, block: Migration) -> bool:
+    """Whether every scope of the old side has listed everything in this process."""
+    views = list(_views(engine, block, Part.OLD))
+    return bool(views) and all(view.synced for view in views)
+
+
+def _views(engine: Engine, block: Migration, part: Part) -> Iterator[View]:
+    ends = block.new if part is Part.NEW else block.old
+    for view in engine.store.views():
+        if any(item.registry == view.registry and item.means(view.scope) for item in _items(ends)):
+            yield view
+
+
+def _items(ends: Sequence[End]) -> list[Item]:
+    return [Item.parse(end.item) for end in ends]
+
+
+def name_at(engine: Engine, block: Migration, service: ServiceName, place: str) -> ServiceName | None:
+    """The name of a service at a place: as links bring it there, or its own where it is native; None: it is not there.
+
+    A place that holds a side natively has it under the name that it has there.
+    """
+    reconciler = engine.reconcilers[place]
+    for view in (*_views(engine, block, Part.OLD), *_views(engine, block, Part.NEW)):
+        for link in reconciler.destination.links:
+            if link.item(view.registry, view.scope) is not None:
+                target, _ = target_of(link, view.registry, service, reconciler.sink.traits)
+                if target is not None:
+                    return target
+    return None
+
+
+def spot(engine: Engine, block: Migration, move: str, service: ServiceName, place: str) -> Spot | None:
+    """One place of a move; None where no link brings the service there."""
+    reconciler = engine.reconcilers.get(place)
+    name = name_at(engine, block, service, place) if reconciler is not None else None
+    if reconciler is None or name is None:
+        return None
+    supplies = reconciler.destination.supplies(name)
+    sides = members(block, supplies)
+    fixed = _fixed(engine, block, reconciler, name)
+    layout = layout_of(engine.configuration.registries[place])
+    consumers = _consumers(block, layout)
+    counts = not consumers or not all(one.weighs for one in consumers)
+    free = layout in EXPORTS and not any(fixed[part] for part in Part)
+    means = Means.BOTH if free else Means.COUNTS if counts else Means.WEIGHTS
+
+    def side(part: Part) -> Side:
+        ours = tuple(one.instance.weight for one in ranked(f"{move} {part}", sides[part]))
+        weights = [one.weight for one in fixed[part]]
+        return Side(float(len(weights)) if means is Means.COUNTS else sum(weights), ours)
+
+    links = {(one.registry, one.scope): one.link for one in supplies}
+    scale = Scale(UNITS.get(layout, 1.0))
+    old, new = side(Part.OLD), side(Part.NEW)
+    return Spot(place, name, old, new, means, scale, layout, consumers, sides, fixed, links, block.settle)
+
+
+def _fixed(engine: Engine, block: Migration, reconciler: Reconciler, name: ServiceName) -> dict[Part, list[Instance]]:
+    """What serves under a name and is not this bridge's, by side: whatever is not known to be new is old."""
+    destination, place = reconciler.destination, reconciler.name
+    new = {view.identity for view in _views(engine, block, Part.NEW)}
+    found: dict[Part, list[Instance]] = {Part.OLD: [], Part.NEW: []}
+    for entry in destination.entries.get(name, {}).values():
+        if not entry.instance.serving or (entry.mark is not None and entry.mark.owner == destination.owner):
+            continue
+        native = block.part(place, "", entry.instance) if entry.mark is None else None
+        is_new = native is Part.NEW or (entry.mark is not None and bool(new.intersection(entry.mark.path)))
+        found[Part.NEW if is_new else Part.OLD].append(entry.instance)
+    return found
+
+
+def _consumers(block: Migration, layout: str) -> tuple[Consumer, ...]:
+    """Who reads a place: of the kinds that can, those that the file names; where it names none of them, all."""
+    known = consumers_of(layout)
+    return tuple(one for one in known if one.key in block.consumers) or known
+
+
+def spots(engine: Engine, block: Migration, move: str, service: ServiceName) -> list[Spot]:
+    """Every place of a move that a link leads to."""
+    found = (spot(engine, block, move, service, place) for place in block.at)
+    return [one for one in found if one is not None]
+
+
+def placed(engine: Engine, block: Migration, move: str, service: ServiceName, share: float) -> dict[str, Placed]:
+    """How a share (percent) is said at every place."""
+    return {one.place: Placed(one.name, one.fit(share / 100)) for one in spots(engine, block, move, service)}
+
+
+def missing(engine: Engine, block: Migration, service: ServiceName) -> list[str]:
+    """What keeps it from beginning, in words: links that carry one side only, and places that were forgotten."""
+    found = []
+    for place in block.at:
+        reconciler = engine.reconcilers[place]
+        for ends in (block.old, block.new):
+            for item in _items(ends):
+                if item.registry != place and not any(
+                    _carries(link, item, service) for link in reconciler.destination.links
+                ):
+                    found.append(f"no link brings {service} from {item} to {place}")
+    for place, reconciler in engine.reconcilers.items():
+        if place in (*block.at, *block.elsewhere) or layout_of(engine.configuration.registries[place]) == "prometheus":
+            continue
+        for item in _items(block.old):
+            if any(_carries(link, item, service) for link in reconciler.destination.links):
+                found.append(f"{place} gets {service} from {item} and is in neither `at` nor `elsewhere`")
+    return found
+
+
+def _carries(link: Link, item: Item, service: ServiceName) -> bool:
+    return any(one.registry == item.registry for one in link.items) and link.services.rule(service)[0]
+
+
+def serving(engine: Engine, block: Migration, service: ServiceName, part: Part) -> int:
+    """How many instances of a side serve at their sources."""
+    return sum(
+        1
+        for view in _views(engine, block, part)
+        for of in (block.parts(view.registry, view.scope),)
+        for one in (view.services[service].instances.values() if service in view.services else ())
+        if one.serving and of(one) is part
+    )
+
+
+def differences(
+    engine: Engine, block: Migration, found: Sequence[Spot], now: float, probed: Sequence[parity.Report] = ()
+) -> list[parity.Row]:
+    """What consumers at any place would notice, each difference once. `probed`: what they reached, as they reported."""
+    shares = tuple(step / 100 for step in block.steps)
+    rows: dict[parity.Row, None] = {}
+    for one in found:
+        reconciler = engine.reconcilers[one.place]
+        there = {part: {each.id: each for each in one.fixed[part]} for part in Part}
+        carried: dict[str, str] = {}
+        for part in Part:
+            for member in one.sides[part]:
+                link = one.links[member.origin[:2]]
+                there[part][member.origin[3]] = _as_written(reconciler, one.name, link, member.instance)
+                carried[member.origin[3]] = link.name
+        old, new = there[Part.OLD], there[Part.NEW]
+        asked = parity.Move(one.place, one.layout, old, new, now, shares, carried, tuple(probed))
+        rows.update(dict.fromkeys(parity.parity(asked)))
+    return list(rows)
+
+
+def _as_written(reconciler: Reconciler, name: ServiceName, link: Link, instance: Instance) -> Instance:
+    """As consumers of a place will see what a link brings there; what would be refused, as its source has it."""
+    try:
+        return reconciler.sink.canonical(name, as_sent(link, instance, reconciler.sink.traits))
+    except Rejected:
+        return instance
+
+
+def natives(found: Sequence[Spot]) -> int:
+    """How many of the old side serve at a place where no share can take them away: the most at one place."""
+    return max((round(one.old.fixed) for one in found), default=0)
+
+
+def unheard(engine: Engine, block: Migration) -> str:
+    """What is not known of the sides now: a scope that is doubted or does not answer; "" if all is known."""
+    for part in Part:
+        if not list(_views(engine, block, part)):
+            return f"nothing of the side `{part}` is heard yet"
+        for view in _views(engine, block, part):
+            if view.doubt:
+                return f"{view!r} is doubted: {view.doubt}"
+            if not view.up or not view.synced:
+                return f"{view!r} is not heard: {view.reason or 'not reached yet'}"
+    return ""
+
+
+def trouble(engine: Engine, block: Migration, intent: Intent) -> str:
+    """Why nothing may be concluded of a move now, "" if it may: what is not heard, doubted, frozen or held."""
+    if block.name not in {one.name for one in engine.configuration.migrations}:
+        return "its block is not in the file any more: put it back, or abort and forget it"
+    if why := unheard(engine, block):
+        return why
+    for place, at in intent.places.items():
+        reconciler = engine.reconcilers.get(place)
+        if reconciler is None:
+            return f"{place} is no destination of the file that runs"
+        if reconciler.reason:
+            return f"{place}: {reconciler.reason}"
+        if frozen := next(
+            (one.name for one in reconciler.destination.links if reconciler.destination.is_frozen(one.name)), ""
+        ):
+            return f"the link {frozen} is frozen"
+        held = reconciler.destination.holds.of(at.name).values()
+        if any(TREATMENTS[one.removal.cause].frees is not Frees.ITSELF for one in held):
+            return f"{place} holds removals of {at.name}"
+    return ""
+
+
+def refused(engine: Engine, found: Sequence[Spot]) -> list[str]:
+    """What of the new side would not be written at a place, in words."""
+    said = []
+    for one in found:
+        destination = engine.reconcilers[one.place].destination
+        for key in [member.origin[3] for member in one.sides[Part.NEW]]:
+            if (reason := destination.parked.get((one.name, key))) is not None:
+                said.append(f"{one.place}: {key} is parked: {reason}")
+            if (owner := destination.shadowed.get(one.name, {}).get(key)) is not None:
+                said.append(f"{one.place}: {key} is shadowed: {owner}")
+    return said
+
+
+def measured(found: Sequence[Spot], engine: Engine, block: Migration) -> dict[str, float]:
+    """The share of the new side that stands at each place now, 0..1: by instances and weights."""
+    shares = {}
+    new = {view.identity for view in _views(engine, block, Part.NEW)}
+    for one in found:
+        mine = whole = 0.0
+        for entry in engine.reconcilers[one.place].destination.entries.get(one.name, {}).values():
+            if entry.instance.serving:
+                weight = 1.0 if one.means is Means.COUNTS else entry.instance.weight
+                whole += weight
+                is_new = (
+                    bool(new.intersection(entry.mark.path[-1:]))
+                    if entry.mark is not None
+                    else block.part(one.place, "", entry.instance) is Part.NEW
+                )
+                mine += weight if is_new else 0.0
+        shares[one.place] = mine / whole if whole else 0.0
+    return shares

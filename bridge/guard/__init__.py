@@ -1,0 +1,1 @@
+"""What may go: limits, windows, holds and pace."""

@@ -1,0 +1,117 @@
+"""Losses that an operator stated before they happen: they count against the number stated, not against the limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+
+import msgspec
+
+from bridge.guard.limits import Limit
+from bridge.model import ServiceName
+from bridge.plan.values import Removal, scope_of
+
+# Whatever the limits let pass, and these: never the last instance, never a doubt, never a file.
+COVERED = (None, Limit.HARD_SHARE, Limit.SOURCE_SHARE, Limit.SERVICE_SHARE)
+
+
+class Expectation(msgspec.Struct, kw_only=True):
+    """`left` serving instances may be lost of what is named, until `until` (monotonic seconds).
+
+    `subject`: as the operator named it. Exactly one of `link`, `service` and `origin` says what is meant; `origin` is
+    the identity of a registry and a scope, "*": each.
+    """
+
+    subject: str
+    left: int
+    until: float
+    link: str = ""
+    service: ServiceName | None = None
+    origin: tuple[str, str] | None = None
+
+    def covers(self, removal: Removal) -> bool:
+        """Whether this removal is one of those that were stated."""
+        mark = removal.change.mark
+        if mark is None:
+            return False
+        if self.origin is not None:
+            identity, scope = scope_of(mark)
+            return identity == self.origin[0] and self.origin[1] in ("*", scope)
+        if self.service is not None:
+            return self.service in (mark.service, removal.change.service)
+        return self.link == mark.link
+
+
+class Expectations:
+    """What is expected at one destination, by a key for the record."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Expectation] = {}
+        self._stated: dict[str, tuple[str, float]] = {}  # by key: the subject, and when it was stated
+        self._taken: dict[ServiceName, dict[str, str]] = {}  # what goes by which of them
+        self._promised: Counter[str] = Counter()
+
+    def covering(self, removal: Removal, limit: Limit | None, serves_on: bool, now: float) -> str | None:
+        """The key of the expectation by which a removal may go although that limit holds it, None: there is none."""
+        if limit not in COVERED or not serves_on:
+            return None
+        mine = self._taken.get(removal.change.service, {}).get(removal.change.id)
+        for key, one in self.entries.items():
+            if one.until > now and one.covers(removal) and one.left > self._promised[key] - (mine == key):
+                return key
+        return None
+
+    def take(self, removal: Removal, key: str) -> None:
+        """A removal is let go by that expectation."""
+        self._drop(removal.change.service, removal.change.id)
+        self._taken.setdefault(removal.change.service, {})[removal.change.id] = key
+        self._promised[key] += 1
+
+    def _drop(self, name: ServiceName, entry: str) -> str | None:
+        taken = self._taken.get(name, {})
+        key = taken.pop(entry, None)
+        if key is not None:
+            self._promised[key] -= 1
+            if not taken:
+                del self._taken[name]
+        return key
+
+    def keep(self, name: ServiceName, ids: Collection[str]) -> None:
+        """Only these are still asked for under a name."""
+        for entry in [entry for entry in self._taken.get(name, ()) if entry not in ids]:
+            self._drop(name, entry)
+
+    def made(self, name: ServiceName, entry: str) -> bool:
+        """A loss was made: whether it was expected, which is counted here instead of in the windows."""
+        key = self._drop(name, entry)
+        if key is None:
+            return False
+        one = self.entries.get(key)
+        if one is not None:
+            one.left -= 1
+            if one.left <= 0:
+                del self.entries[key]
+        return True
+
+    def state(self, subject: str, key: str, at: float, one: Expectation) -> bool:
+        """An operator stated it `at` that time; told again, it is not counted anew. Returns whether it is new."""
+        if self._stated.get(key) == (subject, at):
+            return False
+        self._stated[key] = (subject, at)
+        self.entries[key] = one
+        return True
+
+    def only(self, subjects: Collection[str]) -> None:
+        """Everything else was taken back, or is over."""
+        for key in [key for key, (subject, _) in self._stated.items() if subject not in subjects]:
+            del self._stated[key]
+            self.entries.pop(key, None)
+
+    def left(self, subject: str, otherwise: int) -> int:
+        """How many may still be lost of a subject."""
+        keys = [key for key, (known, _) in self._stated.items() if known == subject]
+        return min((self.entries[key].left if key in self.entries else 0 for key in keys), default=otherwise)
+
+    def forget(self, now: float) -> None:
+        """Drops what is over."""
+        self.entries = {key: one for key, one in self.entries.items() if one.until > now}

@@ -1,0 +1,353 @@
+"""What the guard keeps back at one destination: the sets that an operator approves or a second opinion frees."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from bridge.adapter import Cause, Change
+from bridge.guard.limits import OF_A_SERVICE, Verdict
+from bridge.model import ServiceName
+from bridge.plan.causes import TREATMENTS, Frees
+from bridge.plan.values import Removal, Scope
+
+Item = tuple[str, str, str]  # link, service, entry id
+JUDGED = tuple(cause for cause, one in TREATMENTS.items() if one.frees is Frees.OPINION)
+APPROVED = 900.0  # seconds that an approval lasts where nothing else is said
+
+
+class HeldRemoval(NamedTuple):
+    """One removal that is kept back. `since` and `due` in monotonic seconds; `due` None: only the operator frees it."""
+
+    removal: Removal
+    verdict: Verdict
+    since: float
+    due: float | None
+
+    @property
+    def item(self) -> Item:
+        """What it is called in a set to be approved."""
+        return item_of(self.removal.change)
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A set of removals held for one reason; `id` is the hash of exactly this set. Ages in seconds."""
+
+    id: str
+    link: str
+    scope: str
+    cause: Cause
+    rule: str
+    services: int
+    instances: int
+    age: float
+    due_in: float | None
+    items: tuple[Item, ...]
+
+
+def item_of(change: Change) -> Item:
+    """What a change is called in a set to be approved."""
+    return change.mark.link if change.mark else "", str(change.service), change.id
+
+
+def set_hash(items: Iterable[Item]) -> str:
+    """The name of a set of removals: the same set has the same one in every process."""
+    text = "\n".join(sorted("\t".join(item) for item in items))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class Grant(NamedTuple):
+    """One removal of a set that an operator approved: once, and until `until` (monotonic seconds).
+
+    `asked`: some plan has asked for it since.
+    """
+
+    hold: str
+    until: float
+    asked: bool
+
+
+class Sizes(NamedTuple):
+    """How much is remembered, for whoever looks whether it grows without bound."""
+
+    held: int
+    agreed: int
+    granted: int
+    losses: int
+    shown: int
+
+
+class Holds:
+    """All that is held at one destination, by service and entry id, and what may go all the same."""
+
+    def __init__(self) -> None:
+        self._held: dict[ServiceName, dict[str, HeldRemoval]] = {}
+        self._agreed: dict[ServiceName, set[str]] = {}  # a second opinion confirmed these
+        self._granted: dict[ServiceName, dict[Item, Grant]] = {}
+        self._shown: dict[str, frozenset[Item]] = {}
+        self._asked: dict[ServiceName, dict[tuple[Scope, Cause], int]] = {}
+        self._losses: dict[tuple[Scope, Cause], int] = {}
+        self._ill: dict[Scope, int] = {}  # to be withdrawn, and no longer serving
+        self._asked_ill: dict[ServiceName, dict[Scope, int]] = {}
+        self._most = 0  # of them in all, since somebody asked: what comes and goes between two looks counts
+        # What was held and is no longer asked for, and until when it still counts as lost.
+        self._returned: dict[tuple[Scope, Cause], dict[tuple[ServiceName, str], float]] = {}
+
+    def ask(self, name: ServiceName, removals: list[Removal]) -> None:
+        """Counts what a plan would take away, before any of it is judged: a loss is judged as a whole."""
+        for key, count in self._asked.pop(name, {}).items():
+            self._losses[key] -= count
+            if not self._losses[key]:
+                del self._losses[key]
+        for scope, count in self._asked_ill.pop(name, {}).items():
+            self._ill[scope] -= count
+            if not self._ill[scope]:
+                del self._ill[scope]
+        asked: dict[tuple[Scope, Cause], int] = {}
+        for removal in removals:
+            if removal.withdraws and not removal.loses:
+                ill = self._asked_ill.setdefault(name, {})
+                ill[removal.scope] = ill.get(removal.scope, 0) + 1
+                self._ill[removal.scope] = self._ill.get(removal.scope, 0) + 1
+            if removal.loses:
+                for cause in {removal.cause, Cause.REUSED} if removal.reused else {removal.cause}:
+                    key = (removal.scope, cause)
+                    asked[key] = asked.get(key, 0) + 1
+                    self._returned.get(key, {}).pop((name, removal.change.id), None)
+                    self._losses[key] = self._losses.get(key, 0) + 1
+        if asked:
+            self._asked[name] = asked
+            self._most = max(self._most, sum(self._losses.values()))
+
+    def came_back(self, one: HeldRemoval, until: float) -> None:
+        """A held removal is not asked for any more: its siblings may come back too, and for a while are judged with it.
+
+        Otherwise the last of a herd that comes back would be so few that the limits let them go (safety fault 24).
+        """
+        if one.removal.loses:
+            returned = self._returned.setdefault((one.removal.scope, one.removal.cause), {})
+            returned[one.removal.change.service, one.removal.change.id] = until
+
+    def losses(self, scope: Scope, cause: Cause) -> int:
+        """How many serving instances of a scope are asked to go for that cause, held and returned ones included."""
+        key = (scope, cause)
+        return self._losses.get(key, 0) + len(self._returned.get(key, ()))
+
+    def whole(self, scope: Scope) -> int:
+        """How many are asked to go for any cause but the file, whose removals all wait for the operator anyway."""
+        return sum(self.losses(scope, cause) for cause in JUDGED)
+
+    def ill(self, scope: Scope) -> int:
+        """How many of a scope are to be withdrawn that no longer serve: they are there with their true health."""
+        return self._ill.get(scope, 0)
+
+    def forget(self, now: float) -> set[ServiceName]:
+        """Drops what is over: what came back long ago, and approvals. Returns the names to be judged again."""
+        found: set[ServiceName] = set()
+        for key, returned in list(self._returned.items()):
+            left = {one: until for one, until in returned.items() if until > now}
+            if len(left) < len(returned):
+                found |= {name for name, held in self._held.items() if _any_of(held, key[0])}
+                self._returned[key] = left
+            if not left:
+                del self._returned[key]
+        for name, grants in list(self._granted.items()):
+            if any(grant.until <= now for grant in grants.values()):
+                found.add(name)
+                self._keep_grants(name, {item: grant for item, grant in grants.items() if grant.until > now})
+        return found
+
+    def grant_of(self, removal: Removal) -> Grant | None:
+        """What an operator said of this one."""
+        return self._granted.get(removal.change.service, {}).get(item_of(removal.change))
+
+    def is_granted(self, removal: Removal, now: float) -> bool:
+        """Whether an operator has let this one go."""
+        grant = self.grant_of(removal)
+        return grant is not None and grant.until > now
+
+    def is_agreed(self, removal: Removal) -> bool:
+        """Whether a second opinion has confirmed this one."""
+        return removal.change.id in self._agreed.get(removal.change.service, ())
+
+    def agree(self, one: HeldRemoval) -> None:
+        """A second opinion confirms this one."""
+        self._agreed.setdefault(one.removal.change.service, set()).add(one.removal.change.id)
+
+    def settle(
+        self, name: ServiceName, held: dict[str, HeldRemoval], removals: list[Removal], unheard: Collection[str] = ()
+    ) -> tuple[list[HeldRemoval], list[HeldRemoval]]:
+        """What is held under a name from now on; returns what is newly held, and what is not any more.
+
+        The times of what was held before are kept. What is no longer asked for is not free either; `unheard`: entries
+        that stand because their source has not said yet what became of them, so that an approval waits for it.
+        """
+        before = self._held.pop(name, {})
+        now = {key: one._replace(since=before[key].since) if key in before else one for key, one in held.items()}
+        for key, one in now.items():
+            if key in before and one.due is not None and before[key].due is not None:
+                now[key] = one._replace(due=before[key].due)
+        if now:
+            self._held[name] = now
+        asked = {removal.change.id for removal in removals}
+        if name in self._agreed:
+            self._agreed[name] &= asked - now.keys()
+            if not self._agreed[name]:
+                del self._agreed[name]
+        if name in self._granted:
+            left = {
+                item: grant._replace(asked=grant.asked or item[2] in asked)
+                for item, grant in self._granted[name].items()
+                if item[2] in asked or (item[2] in unheard and not grant.asked)
+            }
+            self._keep_grants(name, left)
+        fresh = [one for key, one in now.items() if key not in before]
+        return fresh, [one for key, one in before.items() if key not in now]
+
+    def _keep_grants(self, name: ServiceName, grants: dict[Item, Grant]) -> None:
+        if grants:
+            self._granted[name] = grants
+        else:
+            del self._granted[name]
+
+    def only_standing(self, entries: Mapping[ServiceName, Collection[str]], but: Collection[ServiceName]) -> None:
+        """Everything was read at the destination, but for some names: an approval for what has gone is over.
+
+        What a plan asks for may be an addition, which does not stand there yet; the next plan drops it if it is not.
+        """
+        for name in [name for name in self._granted if name not in but]:
+            stands, grants = entries.get(name, ()), self._granted[name]
+            self._keep_grants(name, {item: one for item, one in grants.items() if one.asked or item[2] in stands})
+
+    def due(self, now: float) -> list[HeldRemoval]:
+        """What waits for a second opinion only, and whose time has come."""
+        return [
+            one
+            for held in self._held.values()
+            for one in held.values()
+            if one.due is not None and one.due <= now and not self.is_agreed(one.removal)
+        ]
+
+    def next_due(self) -> float | None:
+        """When the next second opinion is due."""
+        return min(
+            (one.due for held in self._held.values() for one in held.values() if one.due is not None), default=None
+        )
+
+    def postpone(self, one: HeldRemoval, due: float) -> None:
+        """The second opinion disagreed, or could not be had: ask again then."""
+        held = self._held.get(one.removal.change.service, {})
+        if one.removal.change.id in held:
+            held[one.removal.change.id] = one._replace(due=due)
+
+    def grant(self, hold: str, items: Iterable[Item], until: float) -> None:
+        """An operator approved these, `until` (monotonic seconds)."""
+        for item in items:
+            name = ServiceName.parse(item[1])
+            asked = item[2] in self._held.get(name, {})
+            self._granted.setdefault(name, {})[item] = Grant(hold, until, asked)
+
+    def granted(self) -> dict[Item, Grant]:
+        """Every removal that an operator approved and that is neither made, nor given up, nor too old."""
+        return {item: grant for grants in self._granted.values() for item, grant in grants.items()}
+
+    def use(self, item: Item) -> None:
+        """What an operator approved is made: what is asked of the same entry from now on is another thing."""
+        name = ServiceName.parse(item[1])
+        if item in self._granted.get(name, ()):
+            self._keep_grants(name, {other: one for other, one in self._granted[name].items() if other != item})
+
+    def remember(self, hold: str, items: Iterable[Item]) -> None:
+        """An operator was shown this set by another process: it can be approved here, too."""
+        self._shown[hold] = frozenset(items)
+
+    def count(self, link: str | None = None) -> int:
+        """How many removals are held, of one link or of all."""
+        return sum(1 for held in self._held.values() for one in held.values() if link is None or one.item[0] == link)
+
+    def sizes(self) -> Sizes:
+        """How much is remembered."""
+        granted = sum(map(len, self._granted.values()))
+        return Sizes(self.count(), len(self._agreed), granted, len(self._losses), len(self._shown))
+
+    def asked(self) -> int:
+        """How many serving instances were asked to go at most since the last call, held ones included."""
+        most, self._most = self._most, sum(self._losses.values())
+        return most
+
+    def names(self) -> Collection[ServiceName]:
+        """The names under which something is held."""
+        return self._held.keys()
+
+    def of(self, name: ServiceName) -> dict[str, HeldRemoval]:
+        """What is held under one name."""
+        return self._held.get(name, {})
+
+    def timed(self, scope: Scope) -> set[ServiceName]:
+        """The names under which something of that scope waits for a second opinion."""
+        return {
+            name
+            for name, held in self._held.items()
+            if any(one.due is not None and one.removal.scope == scope for one in held.values())
+        }
+
+    def scopes(self) -> set[Scope]:
+        """The scopes that something held came from."""
+        return {one.removal.scope for held in self._held.values() for one in held.values()}
+
+    def show(self, now: float) -> list[Hold]:
+        """What is held, as sets to approve: one for each link, scope, cause and kind of rule."""
+        sets: dict[tuple[str, Scope, Cause, str], list[HeldRemoval]] = {}
+        for held in self._held.values():
+            for one in held.values():
+                by_service = str(one.removal.change.service) if one.verdict.limit in OF_A_SERVICE else ""
+                key = (one.item[0], one.removal.scope, one.removal.cause, f"{one.verdict.limit} {by_service}")
+                sets.setdefault(key, []).append(one)
+        shown = []
+        for (link, scope, cause, _), ones in sets.items():
+            items = tuple(sorted(one.item for one in ones))
+            dues = [one.due for one in ones if one.due is not None]
+            hold = Hold(
+                id=set_hash(items),
+                link=link,
+                scope=f"{scope[0]}/{scope[1]}" if scope[1] else scope[0],
+                cause=cause,
+                rule=max(ones, key=lambda one: one.since).verdict.rule,
+                services=len({item[1] for item in items}),
+                instances=len(items),
+                age=now - min(one.since for one in ones),
+                due_in=max(0.0, max(dues) - now) if dues else None,
+                items=items,
+            )
+            self._shown[hold.id] = frozenset(items)
+            shown.append(hold)
+        return sorted(shown, key=lambda hold: (hold.link, hold.scope, hold.rule))
+
+    def shown(self, hold: str) -> frozenset[Item] | None:
+        """The set that was shown under that name, None: there was none."""
+        return self._shown.get(hold)
+
+    def approve(self, hold: str, now: float, lasting: float = APPROVED) -> tuple[Item, ...]:
+        """Frees exactly the set that was shown under that name, for `lasting` seconds.
+
+        Raises KeyError where nothing of it is held, ValueError where it has grown.
+        """
+        current = {one.id: frozenset(one.items) for one in self.show(now)}
+        known = self.shown(hold)
+        if known is None:
+            raise KeyError(hold)
+        standing = {one.item for held in self._held.values() for one in held.values()}
+        for other, items in current.items():
+            if items > known:
+                raise ValueError(f"the set has grown since it was shown: it is {other} now; look again")
+        if not known & standing:
+            raise ValueError(f"nothing of {hold} is held any more")
+        self.grant(hold, known & standing, now + lasting)
+        return tuple(sorted(known & standing))
+
+
+def _any_of(held: Mapping[str, HeldRemoval], scope: Scope) -> bool:
+    return any(one.removal.scope == scope for one in held.values())

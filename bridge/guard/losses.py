@@ -1,0 +1,94 @@
+"""What a destination lost and won within the guard's windows, and which first copies are done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bridge.guard.limits import STOOD, Level
+from bridge.guard.windows import Windows
+from bridge.model import ServiceName
+from bridge.plan.values import Scope
+
+
+class Past(NamedTuple):
+    """A gain (> 0) or a loss from before this process began; `at` in monotonic seconds.
+
+    `replaces`: it is only under another id now, or of another scope, so that its scope neither lost nor won it.
+    `reused`: it went because its address serves elsewhere.
+    """
+
+    at: float
+    service: ServiceName
+    scope: Scope
+    won: int
+    replaces: bool = False
+    reused: bool = False
+
+
+class Reused(NamedTuple):
+    """The key of what a scope lost because its addresses serve elsewhere."""
+
+    scope: Scope
+
+
+Key = ServiceName | Scope | Reused
+
+
+class Losses:
+    """Gains and losses of one destination, `identity`.
+
+    `settled`: identity of the destination, identity and name of a scope whose first copy there is done. From then on
+    growth counts; before, it would pay for every loss to come.
+    """
+
+    def __init__(self) -> None:
+        self.windows = Windows()
+        self.settled: set[tuple[str, str, str]] = set()
+
+    def counts(self, identity: str, scope: Scope, won: int) -> bool:
+        """Whether a gain or a loss counts."""
+        return won < 0 or (won > 0 and (identity, *scope) in self.settled)
+
+    def made(self, name: ServiceName, scope: Scope, won: int, now: float, *, replaces: bool, late: bool) -> None:
+        """This process made a change; `late`: perhaps long ago, so that a gain may have been there for as long."""
+        # A replacement is counted on both sides, or its gain would pay for losses to come. What replaces may come from
+        # another scope: the scope that is left has lost nothing by it.
+        for key in (name,) if replaces else (name, scope):
+            if late:
+                self._noticed(key, won, now)
+            else:
+                self.windows.add(key, now, won)
+
+    def noticed(self, name: ServiceName, scope: Scope, won: int, now: float) -> None:
+        """Another made a change, and it is not known when."""
+        self._noticed(name, won, now)
+        self._noticed(scope, won, now)
+
+    def _noticed(self, key: ServiceName | Scope, won: int, now: float) -> None:
+        if won > 0:
+            self.windows.cancel(key, won)
+        else:
+            self.windows.add(key, now, won)
+
+    def remember(self, past: Iterable[Past]) -> None:
+        """What was lost and won before this process began counts as well."""
+        for one in past:
+            for key in (one.service,) if one.replaces else (one.service, one.scope):
+                self.windows.add(key, one.at, one.won)
+            if one.reused:
+                self.withdrawn(one.scope, one.at)
+
+    def withdrawn(self, scope: Scope, at: float) -> None:
+        """An instance of a scope went because its address serves elsewhere."""
+        self.windows.add(Reused(scope), at, -1)
+
+    def reused(self, scope: Scope, after: float) -> int:
+        """How many of a scope went since then because their addresses serve elsewhere."""
+        return -self.windows.net(Reused(scope), after)
+
+    def whole(self, scope: Scope, serving: int, after: int, now: float, window: float) -> Level:
+        """How many of a scope serve, served, and would serve."""
+        start = self.windows.start(scope, serving, now, window)
+        stood = start if window <= STOOD else self.windows.start(scope, serving, now, STOOD)
+        return Level(start, after, stood, serving)

@@ -1,0 +1,1 @@
+"""How a service moves from one side to the other: shares, phases, gates; pure, without any I/O."""

@@ -1,0 +1,1 @@
+"""What should be, and what would be done about it: pure."""

@@ -1,0 +1,186 @@
+"""What the moves of migrations say of each instance at a destination: the share of each side, as orders; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from bridge.adapter import Cause, Entry
+from bridge.link import named
+from bridge.migration.block import Migration, Part
+from bridge.migration.intent import Intent, Placed, Record
+from bridge.migration.shares import ALL, NONE, Fit, Means, dealt, in_order
+from bridge.model import Instance, ServiceName
+from bridge.plan.orders import NONE as NO_ORDERS
+from bridge.plan.orders import Order, Orders, Origin
+from bridge.plan.route import Supply
+
+NOT_BEGUN = Fit(0.0, 0.0, Means.COUNTS, old=ALL, new=NONE)
+ENOUGH = 0.9  # of the new side's copies that a step has there: with fewer nothing is taken from the old side
+
+
+class Member(NamedTuple):
+    """One serving instance of a side, as its source has it."""
+
+    origin: Origin
+    instance: Instance
+
+
+def members(block: Migration, supplies: Iterable[Supply]) -> dict[Part, list[Member]]:
+    """What feeds a name, by side: serving instances alone."""
+    found: dict[Part, list[Member]] = {Part.OLD: [], Part.NEW: []}
+    for supply in supplies:
+        of = block.parts(supply.registry, supply.scope)
+        for key, instance in supply.service.instances.items():
+            part = of(instance)
+            if part is not None and instance.serving:
+                found[part].append(Member((supply.registry, supply.scope, supply.service.name, key), instance))
+    return found
+
+
+def ranked(move: str, some: Sequence[Member]) -> list[Member]:
+    """The members in the order in which a share takes them."""
+    by_key = {"\t".join(map(str, one.origin)): one for one in some}
+    return [by_key[key] for key in in_order(move, by_key)]
+
+
+class Doses:
+    """Every move that concerns this process: the ordering at rank `SHARE`.
+
+    `follow` takes a newer record over, and returns the names to be planned again, by destination. `unheard`: migrations
+    of whose old side not every scope has listed everything yet: what it has is not known, and taken to be there.
+    """
+
+    def __init__(self, blocks: Sequence[Migration] = ()) -> None:
+        self.unheard: frozenset[str] = frozenset(one.name for one in blocks)
+        self._blocks = tuple(blocks)
+        self._record = Record()
+        self._placed: dict[tuple[str, ServiceName], tuple[Intent, Migration, Placed]] = {}
+
+    @property
+    def record(self) -> Record:
+        """What is followed."""
+        return self._record
+
+    def move_of(self, destination: str, name: ServiceName) -> str:
+        """The move that says the share of a name there, "" where none does."""
+        found = self._placed.get((destination, name))
+        return found[0].name if found is not None and not found[0].state.ended else ""
+
+    def regard(self, blocks: Sequence[Migration]) -> None:
+        """The file changed: what was not begun is dosed by its blocks."""
+        self.unheard |= {one.name for one in blocks} - {one.name for one in self._blocks}
+        self._blocks = tuple(blocks)
+
+    def follow(self, record: Record) -> dict[str, set[ServiceName]]:
+        """Takes a record over; the names whose doses differ from before, by destination."""
+        before, self._record = self._placed, record
+        self._placed = {
+            (place, placed.name): (one, record.blocks[one.migration], placed)
+            for one in record.moves.values()
+            for place, placed in one.places.items()
+        }
+        found: dict[str, set[ServiceName]] = {}
+        for key in before.keys() | self._placed.keys():
+            if _dose_of(before.get(key)) != _dose_of(self._placed.get(key)):
+                found.setdefault(key[0], set()).add(key[1])
+        return found
+
+    def orders(
+        self, destination: str, name: ServiceName, supplies: Sequence[Supply], entries: Mapping[str, Entry]
+    ) -> Orders:
+        """The share of each side under a name: what is left out, and what each of the others weighs."""
+        if not (self._placed or self._blocks):
+            return NO_ORDERS
+        found = self._placed.get((destination, name))
+        if found is not None:
+            intent, block, placed = found
+            rule = f"migration {intent.name} at {intent.state.share:g} %"
+            return dict(_orders(intent.name, block, placed.fit, rule, supplies, entries, Cause.SHARE))
+        coming = next((one for one in self._blocks if _concerns(one, destination, supplies)), None)
+        if coming is None or not self._has_old_side(coming, supplies, entries):
+            return NO_ORDERS
+        rule = f"migration {coming.name} has not begun"
+        return dict(_orders(coming.name, coming, NOT_BEGUN, rule, supplies, entries, Cause.CONFIG))
+
+    def _has_old_side(self, block: Migration, supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> bool:
+        """Whether anything but the new side is, or may be, under a name: else there is nothing to move."""
+        if block.name in self.unheard:
+            return True
+        sides = members(block, supplies)
+        new = {(supply.identity, supply.part or supply.scope) for supply in supplies if _is_new(block, supply)}
+        others = (one for one in entries.values() if one.mark is None or (one.mark.path[-1], one.mark.scope) not in new)
+        return bool(sides[Part.OLD]) or any(others)
+
+
+def _is_new(block: Migration, supply: Supply) -> bool:
+    return any(block.part(supply.registry, supply.scope, one) is Part.NEW for one in supply.service.instances.values())
+
+
+def _concerns(block: Migration, destination: str, supplies: Sequence[Supply]) -> bool:
+    """Whether a block that was not begun says something of what feeds a name at a destination."""
+    return destination in block.at and any(
+        any(named(pattern, supply.service.name) for pattern in block.services) and _is_new(block, supply)
+        for supply in supplies
+    )
+
+
+def _dose_of(found: tuple[Intent, Migration, Placed] | None) -> Fit | None:
+    return found[2].fit if found is not None else None
+
+
+def _orders(
+    move: str,
+    block: Migration,
+    fit: Fit,
+    rule: str,
+    supplies: Sequence[Supply],
+    entries: Mapping[str, Entry],
+    cause: Cause,
+) -> Iterator[tuple[Origin, Order]]:
+    sides = members(block, supplies)
+    for part, dose in ((Part.NEW, fit.new), (Part.OLD, fit.old)):
+        some = ranked(f"{move} {part}", sides[part])
+        deals = dealt(dose, [one.instance.weight for one in some], fit.scale)
+        spared = _held(supplies, entries) if part is Part.OLD and not _stands(fit, sides, supplies, entries) else set()
+        for member, weight in zip(some, deals, strict=True):
+            if not weight:
+                if member.origin not in spared:
+                    yield member.origin, Order(cause=cause, rule=rule, away=True)
+            elif weight != member.instance.weight or fit.means is Means.BOTH:
+                yield member.origin, Order(cause=cause, rule=rule, weight=weight, zone=_zone(fit, member, part))
+
+
+def _zone(fit: Fit, member: Member, part: Part) -> str | None:
+    """Where sides are told apart by locality each has zones of its own: the share applies within a zone, and nothing
+    crosses one that did not before."""
+    if fit.means is not Means.BOTH or fit.asked in (0.0, 1.0):
+        return None
+    zone = member.instance.locality.zone
+    return f"{zone}.{part}" if zone else str(part)
+
+
+def _stands(
+    fit: Fit, sides: Mapping[Part, list[Member]], supplies: Sequence[Supply], entries: Mapping[str, Entry]
+) -> bool:
+    """Whether what the new side should have there is there and serves: before that nothing of the old side goes."""
+    deals = dealt(fit.new, [one.instance.weight for one in sides[Part.NEW]], fit.scale)
+    expected = max(sum(1 for weight in deals if weight), min(fit.new.of, fit.new.count or fit.new.of))
+    new = {one.origin for one in sides[Part.NEW]}
+    there = len(new & _held(supplies, entries))
+    return there >= ENOUGH * expected
+
+
+def _held(supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> set[Origin]:
+    """What of the supplies stands at the destination and serves there."""
+    marks = {
+        (entry.mark.path[-1], entry.mark.scope, entry.mark.service, entry.mark.instance)
+        for entry in entries.values()
+        if entry.mark is not None and entry.instance.serving
+    }
+    return {
+        (supply.registry, supply.scope, supply.service.name, key)
+        for supply in supplies
+        for key in supply.service.instances
+        if (supply.identity, supply.scope if supply.part is None else supply.part, supply.service.name, key) in marks
+    }

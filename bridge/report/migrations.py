@@ -1,0 +1,150 @@
+"""Migrations as rows: what each step of a move comes to at each place, and where every move is."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Sequence
+
+from bridge.engine import moves
+from bridge.engine.engine import Engine
+from bridge.migration.block import Migration
+from bridge.migration.intent import Intent
+from bridge.migration.parity import Report
+from bridge.migration.phases import Facts, Looked, Phase, Waits
+from bridge.model import ServiceName
+from bridge.report.values import Row
+
+
+class Exit(enum.IntEnum):
+    """What the exit codes of `isthmus migrate` say."""
+
+    OK = 0
+    FAILED = 1
+    BACK = 3  # a gate failed, or it rolls back
+    PERSON = 4
+    NO_DATA = 5
+    NOTHING = 6  # to do in this state
+    RUNNING = 7
+
+
+EXITS = {
+    Waits.NOTHING: Exit.OK,
+    Waits.FAILED: Exit.BACK,
+    Waits.PERSON: Exit.PERSON,
+    Waits.TROUBLE: Exit.PERSON,
+    Waits.DATA: Exit.NO_DATA,
+    Waits.TIME: Exit.RUNNING,
+}
+# Of several moves the first of these.
+WORST = (Exit.FAILED, Exit.BACK, Exit.PERSON, Exit.NO_DATA, Exit.RUNNING, Exit.NOTHING, Exit.OK)
+
+
+def code_of(waits: Waits, phase: Phase) -> Exit:
+    """The exit code that says where a move is."""
+    return Exit.BACK if phase in (Phase.ROLLED_BACK, Phase.ROLLING_BACK) else EXITS[waits]
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of several moves."""
+    return next((code for code in WORST if code in codes), Exit.OK)
+
+
+def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Sequence[Report] = ()) -> Row:
+    """What a move would do: at each place what each step comes to, who reads it for how long; and what is missing."""
+    move = f"{block.name}/{service}"
+    places = []
+    reached: dict[float, float] = {}
+    found = moves.spots(engine, block, move, service)
+    for one in found:
+        said = {step: one.fit(step / 100) for step in block.steps}
+        for step, made in said.items():
+            reached[step] = max(reached.get(step, 0.0), made.said)
+        places.append(
+            {
+                "place": one.place,
+                "name": str(one.name),
+                "from": round(one.old.fixed) + len(one.old.ours) if one.means == "counts" else len(one.old.ours),
+                "natives": one.old.fixed,
+                "to": len(one.new.ours),
+                "means": str(one.means),
+                "steps": {f"{step:g}": round(100 * made.said, 2) for step, made in said.items()},
+                "settles": round(one.settle, 1),
+                "restarts": one.restarts,
+                "not_steered": [each.name for each in one.consumers if not each.steered],
+                "consumers": [each.name for each in one.consumers],
+            }
+        )
+    missing = moves.missing(engine, block, service)
+    differences = moves.differences(engine, block, found, time.time(), probed)
+    nowhere = [step for step in block.steps if places and reached.get(step, 0.0) <= 0]
+    return {
+        "move": move,
+        "places": places,
+        "missing": missing,
+        "parity": [
+            {"what": one.what, "severity": str(one.severity), "text": one.text, "subjects": list(one.subjects)}
+            for one in differences
+        ],
+        "refused": moves.refused(engine, found),
+        "nowhere": [_nowhere(step, places) for step in nowhere],
+    }
+
+
+def _nowhere(step: float, places: Sequence[Row]) -> str:
+    """Why no place can say a step, and what would make it possible."""
+    most = max(int(one["natives"] or 0) + int(one["from"]) for one in places)
+    needed = max(1, round(most * step / (100 - step))) if step < 100 else 1
+    return (
+        f"{step:g} % rounds to nothing at every place: beside {most} instances by counts one of the new side has "
+        f"{100 / (most + 1):.1f} %; begin with a greater step, or where weights are obeyed (about {needed} would do)"
+    )
+
+
+def status_row(engine: Engine, block: Migration, intent: Intent, facts: Facts, looked: Looked) -> Row:
+    """Where a move is: its share as it is meant and as it stands at each place, its gates, and for what it waits."""
+    state = intent.state
+    found = moves.spots(engine, block, intent.name, intent.service)
+    stands = moves.measured(found, engine, block)
+    return {
+        "move": intent.name,
+        "phase": str(state.phase),
+        "step": state.step,
+        "steps": len(block.steps),
+        "share": state.share,
+        "number": state.number,
+        "since": state.since,
+        "settled": state.settled,
+        "paused": state.paused,
+        "waits": str(looked.waits),
+        "why": looked.why,
+        "reason": state.reason,
+        "by": state.by,
+        "serves": facts.serves,
+        "way_back": _way_back(intent, block, facts),
+        "places": [
+            {
+                "place": place,
+                "name": str(at.name),
+                "means": str(at.fit.means),
+                "intended": round(100 * at.fit.said, 2),
+                "measured": round(100 * stands[place], 2) if place in stands else None,
+            }
+            for place, at in sorted(intent.places.items())
+        ],
+        "gates": [
+            {"gate": name, "fails": gate.fails, "seen": gate.seen, "look": gate.look}
+            for name, gate in sorted(intent.gates.items())
+        ],
+        "code": code_of(looked.waits, state.phase),
+    }
+
+
+def _way_back(intent: Intent, block: Migration, facts: Facts) -> str:
+    """Whether a rollback is possible, how long it takes, and to what."""
+    state = intent.state
+    if state.ended:
+        return "closed" if state.phase is not Phase.DONE else f"`isthmus migrate reopen {intent.name}`"
+    takes = facts.settle * max(1, state.step)
+    closed = "" if facts.old_serves else "; CLOSED until the old side serves again"
+    return f"takes {takes:.0f} s in {max(1, state.step)} steps{closed}"

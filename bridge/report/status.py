@@ -1,0 +1,174 @@
+"""One screen of a running bridge: its scopes, its links, and what needs a look."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from bridge.adapter import Credentialed, Export
+from bridge.destination.joint import Joint
+from bridge.destination.reconciler import Reconciler
+from bridge.destination.writer import Writer
+from bridge.engine.engine import Engine
+from bridge.link import Link, Policy
+from bridge.model import ServiceName
+from bridge.report.values import Row
+from bridge.sources.view import View
+
+
+def status(engine: Engine) -> Row:
+    """One screen of a running bridge."""
+    now = engine.clock()
+    return {
+        "bridge": engine.configuration.bridge.id,
+        "configuration": engine.configuration.hash,
+        "scopes": [scope_row(engine, view, now) for view in engine.store.views()],
+        "links": link_rows(engine),
+        "credentials": [
+            {"registry": name, "credential": each.what, "ends": each.ends}
+            for name, registry in engine.registries.items()
+            if isinstance(registry, Credentialed)
+            for each in registry.credentials()
+        ],
+    }
+
+
+def scope_row(engine: Engine, view: View, now: float) -> Row:
+    """How one scope does: its state, and in seconds how long ago it was last known to be true.
+
+    `behind`: for how many seconds its store has had changes that its watch has not told yet.
+    """
+    behind = engine.feeds[view].source.behind if view in engine.feeds and view.up else None
+    late = behind.seconds if behind is not None else 0.0
+    state = "synced" if view.up else "stale" if view.synced else "known" if view.services else "unknown"
+    return {
+        "registry": view.registry,
+        "scope": view.scope,
+        "state": state,
+        "age": round(late, 3) if view.up else round(now - view.lost, 3) if view.lost else None,
+        "behind": round(late, 3),
+        "behind_revisions": behind.revisions if behind is not None else 0,
+        "identity": view.identity,
+        "incarnation": view.incarnation,
+        "revision": view.revision,
+        "services": len(view.services),
+        "instances": sum(len(service.instances) for service in view.services.values()),
+        "doubt": view.doubt,
+        "unreadable": view.unread,
+        "unroutable": len(view.unroutable),
+        "left_out": view.left_out,
+        "ignored": len(engine.feeds[view].source.ignored) if view in engine.feeds else 0,
+        "reason": view.reason,
+    }
+
+
+def link_rows(engine: Engine) -> list[Row]:
+    """How every link does."""
+    rows = []
+    for reconciler in engine.reconcilers.values():
+        destination = reconciler.destination
+        waiting = Counter(
+            change.mark.link
+            for plan in destination.plans.values()
+            for change in (*plan.upserts, *(removal.change for removal in plan.removals))
+            if change.mark is not None
+        )
+        names = {link.name for link in destination.links}
+        for link in destination.links:
+            one = len(names) == 1
+            rows.append(
+                {
+                    "link": link.name,
+                    "from": list(link.from_),
+                    "to": link.to,
+                    "policy": str(link.policy),
+                    "role": "observing" if link.policy is Policy.OBSERVE else reconciler.role,
+                    "lag": round(reconciler.lag, 3),
+                    "waiting": waiting[link.name],
+                    "held": destination.holds.count(link.name),
+                    "parked": len(destination.parked) if one else _feeding(reconciler, link.name, destination.parked),
+                    "shadowed": sum(len(found) for found in destination.shadowed.values()),
+                    "taken": reconciler.destination.taken(link.name),
+                    "withdrawn": withdrawn(reconciler, link.name),
+                    "frozen": destination.is_frozen(link.name),
+                    "writer": msgspec.to_builtins(writer(reconciler)),
+                    "differs": _differs(engine, reconciler),
+                    "differing": list(reconciler.peers.differing) if reconciler.peers is not None else [],
+                    "members": members(reconciler),
+                    "pictures": pictures(reconciler),
+                    "reused": _reused(reconciler, link),
+                    "renewal": msgspec.to_builtins(reconciler.renewals.now),
+                    "reason": reconciler.reason,
+                }
+            )
+    return rows
+
+
+def withdrawn(reconciler: Reconciler, link: str) -> int:
+    """How many instances a link does not write because they may not be called."""
+    destination = reconciler.destination
+    found = {name: len(ones) for name, ones in destination.withdrawn.items()}
+    if len(destination.links) == 1:
+        return sum(found.values())
+    return sum(
+        count for name, count in found.items() if any(one.link.name == link for one in destination.supplies(name))
+    )
+
+
+def writer(reconciler: Reconciler) -> Writer | None:
+    """Who writes at a destination, as far as is known."""
+    return reconciler.peers.writer if reconciler.peers is not None else None
+
+
+def pictures(reconciler: Reconciler) -> Row:
+    """Of an export that several hosts serve: the digest of what each serves, by host; this one is ""."""
+    peers = reconciler.peers
+    return {"": peers.digest, **peers.digests} if isinstance(peers, Joint) else {}
+
+
+def members(reconciler: Reconciler) -> list[Row]:
+    """The other processes of this bridge that do not write at a destination; `seen` in seconds since the epoch."""
+    known = reconciler.peers.members if reconciler.peers is not None else ()
+    return [{**msgspec.to_builtins(one.process), "role": one.role, "seen": one.seen} for one in known]
+
+
+def _differs(engine: Engine, reconciler: Reconciler) -> bool:
+    """Whether this process stands by for one that runs another file."""
+    other = writer(reconciler)
+    return reconciler.role == "standby" and other is not None and other.configuration != engine.configuration.hash
+
+
+def _reused(reconciler: Reconciler, link: Link) -> int:
+    """How many copies of what the link reads were withdrawn in its window because their addresses serve elsewhere."""
+    views = [
+        view for view in reconciler.destination.routing.views() if link.item(view.registry, view.scope) is not None
+    ]
+    return sum(reconciler.destination.reused((view.identity, view.scope), link.longest_window) for view in views)
+
+
+def _feeding(reconciler: Reconciler, link: str, parked: Iterable[tuple[ServiceName, str]]) -> int:
+    return sum(any(supply.link.name == link for supply in reconciler.destination.supplies(name)) for name, _ in parked)
+
+
+def client_rows(engine: Engine) -> list[Row]:
+    """The data planes that exports answer, in the order of the file. Times in seconds."""
+    now = time.time()
+    return [
+        {
+            "registry": name,
+            "client": one.name,
+            "address": one.address,
+            "network": one.network,
+            "connected": now - one.since,
+            "seen_ago": now - one.seen,
+            "behind": one.behind,
+            "sent": dict(one.sent),
+            "refused": dict(one.refused),
+        }
+        for name, registry in engine.registries.items()
+        if isinstance(registry, Export)
+        for one in registry.clients()
+    ]

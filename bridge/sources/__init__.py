@@ -1,0 +1,1 @@
+"""What the world says: watches, views and the store that joins them."""

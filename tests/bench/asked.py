@@ -1,0 +1,319 @@
+"""What a registry is asked, at rest and under changes, beside a stock client; and when what changes there is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.bench import machine, records
+from tests.bench.figures import P50, P99
+from tests.bench.sides import Side, kind
+from tests.bench.stage import Bridge, Pair, Stage, Watcher, populate, settled
+from tests.bench.table import Row
+
+_REQUEST = re.compile(rb"(GET|PUT|POST|DELETE) (\S+) HTTP/1\.1\r\n")
+RATE = 100.0  # changes a second
+REST = 3.0  # seconds
+NO_GOAL = 1e9  # a figure, which nothing is held against
+
+
+class Counting:
+    """Stands before an HTTP server, and counts what it is asked. `answered(path, at)` is called as answers begin."""
+
+    def __init__(self, address: str) -> None:
+        self.requests: Counter[str] = Counter()  # by method, and of GET by the first words of the path
+        self.listens: list[tuple[str, float]] = []
+        self._host, _, port = address.partition(":")
+        self._port = int(port)
+        self._pipes: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Counting:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._server.close()
+        for each in self._pipes:
+            each.cancel()
+
+    async def stop(self) -> None:
+        """As a server of a stage has it; nothing stops here."""
+
+    async def start(self) -> None:
+        """Likewise."""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, here = await asyncio.open_connection(self._host, self._port)
+        asked = [""]
+        for each in (self._pipe(reader, here, asked, True), self._pipe(there, writer, asked, False)):
+            task = asyncio.create_task(each)
+            self._pipes.add(task)
+            task.add_done_callback(self._pipes.discard)
+
+    async def _pipe(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[str], is_request: bool
+    ) -> None:
+        try:
+            while chunk := await reader.read(1 << 16):
+                if is_request:
+                    for method, path in _REQUEST.findall(chunk):
+                        asked[0] = path.decode().partition("?")[0]
+                        self.requests[method.decode()] += 1
+                elif asked[0].endswith("/apps/delta"):
+                    self.listens.append((asked[0], time.perf_counter()))
+                writer.write(chunk)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def counted(stage: Stage) -> AsyncIterator[tuple[Stage, dict[str, Counting]]]:
+    """The same stage, its servers behind proxies where they speak plain HTTP."""
+    first = {end: server.address.split(",")[0] for end, server in (("source", stage.source), ("target", stage.target))}
+    plain = {end for end in first if getattr(stage.pair, end) in ("consul", "eureka")}
+    proxies = {end: Counting(first[end]) for end in plain}
+    for each in proxies.values():
+        await each.__aenter__()
+    try:
+        ends = {"source": stage.source, "target": stage.target, **proxies}
+        yield Stage(stage.pair, stage.folder, ends["source"], ends["target"]), proxies
+    finally:
+        for each in proxies.values():
+            await each.__aexit__()
+
+
+async def requests(stage: Stage, services: int, seconds: float) -> list[Row]:
+    """So many services of ten, at rest and at 100 changes a second: what each end is asked. Figures."""
+    prefix, count = "/bench/ours/", services * records.SIZE
+    async with (
+        counted(stage) as (seen, proxies),
+        stage.reading(prefix) as source,
+        stage.writing(prefix) as target,
+        Watcher(target) as watcher,
+        seen.bridge(prefix) as ours,
+    ):
+        await populate(source, count)
+        await ours.start()
+        await watcher.until(lambda: len(watcher.marks) == count)
+        await settled(watcher, ours.process, REST)
+        rest = await _over(proxies, ours, seconds, None)
+        busy = await _over(proxies, ours, seconds, _changing(source, count, seconds))
+    stock = _stock(stage.pair, services)
+    return [
+        Row(
+            name=f"requests a second of {end}, {services} services, {when}",
+            unit="/s",
+            ours=sum(found[end].values()),
+            raw=stock.get(end),
+            limit=NO_GOAL,
+            about={"by_method": dict(found[end]), "cores": found["cores"]["daemon"]},
+        )
+        for when, found in (("at rest", rest), ("at 100 changes/s", busy))
+        for end in proxies
+    ]
+
+
+def _stock(pair: Pair, services: int) -> dict[str, float]:
+    """What one stock client asks at rest that calls all of these services, by its defaults.
+
+    Consul: a held query a service, of 5 min and a sixteenth (api.QueryOptions), as consul-api's; Eureka: a delta and a
+    heartbeat each 30 s.
+    """
+    a_second = {"consul": services / 300.0, "eureka": 2 / 30.0}
+    return {end: a_second[name] for end, name in pair._asdict().items() if name in a_second}
+
+
+async def _over(
+    proxies: Mapping[str, Counting], ours: Bridge, seconds: float, work: Any
+) -> dict[str, dict[str, float]]:
+    for each in proxies.values():
+        each.requests.clear()
+    spent, began = machine.cpu(ours.process.pid), time.perf_counter()
+    await (work if work is not None else asyncio.sleep(seconds))
+    took = time.perf_counter() - began
+    cores = (machine.cpu(ours.process.pid) - spent) / took
+    found = {end: {name: n / took for name, n in each.requests.items()} for end, each in proxies.items()}
+    return {**found, "cores": {"daemon": cores}}
+
+
+async def _changing(source: Side, count: int, seconds: float) -> None:
+    start = time.perf_counter()
+    async with asyncio.TaskGroup() as writes:
+        for turn in range(int(seconds * RATE)):
+            await asyncio.sleep(start + turn / RATE - time.perf_counter())
+            number = turn * 7919 % count
+            writes.create_task(source.register([(records.path(number), source.value(number, turn + 1))]))
+
+
+async def watched(stage: Stage, services: int, seconds: float) -> list[Row]:
+    """So many services of Consul that nobody changes: CPU beside the raw strategy; then one change to seen."""
+    arms = {"ours": "/bench/ours/", "raw": "/bench/raw/"}
+    cores: dict[str, float] = {}
+    late: dict[str, list[float]] = {}
+    asked: dict[str, float] = {}
+    async with counted(stage) as (seen, proxies):
+        for arm, prefix in arms.items():
+            async with stage.reading(prefix) as source, stage.writing(prefix) as target, Watcher(target) as watcher:
+                await _spread(source, services)
+                running: Any = seen.bridge(prefix) if arm == "ours" else stage.raw("loop", prefix)
+                async with running as process:
+                    if arm == "ours":
+                        await process.start()
+                        process = process.process
+                    await watcher.until(lambda watcher=watcher: len(watcher.marks) == services)  # type: ignore[misc]
+                    await settled(watcher, process, REST)
+                    proxies["source"].requests.clear()
+                    spent = machine.cpu(process.pid)
+                    await asyncio.sleep(seconds)
+                    cores[arm] = (machine.cpu(process.pid) - spent) / seconds
+                    asked[arm] = sum(proxies["source"].requests.values()) / seconds
+                    late[arm] = await _late(source, watcher, services, 30)
+    about = {"cores": cores, "requests_a_second": asked["ours"]}
+    waits = {arm: {"p50": P50(found) * 1000, "p99": P99(found) * 1000} for arm, found in late.items()}
+    cpu = cores["ours"] / cores["raw"] if cores["raw"] else 0.0
+    return [
+        Row(
+            name=f"{services:,} services watched: idle CPU",
+            unit="cores",
+            ours=cores["ours"],
+            limit=NO_GOAL,
+            about=about,
+        ),
+        Row(name=f"{services:,} services watched: idle CPU by raw", unit="x", ours=cpu, limit=1.2, about=about),
+        Row(
+            name=f"{services:,} services watched: change to seen p50",
+            unit="ms",
+            ours=waits["ours"]["p50"],
+            raw=waits["raw"]["p50"],
+            limit=NO_GOAL,
+            about=waits,
+        ),
+    ]
+
+
+async def _spread(source: Side, services: int) -> None:
+    """One instance of each service."""
+    numbers = [service * records.SIZE for service in range(services)]
+    for first in range(0, services, 100):
+        await source.register([(records.path(n), source.value(n)) for n in numbers[first : first + 100]])
+
+
+async def _late(source: Side, watcher: Watcher, services: int, times: int) -> list[float]:
+    """One change after the other, each of another service."""
+    found = []
+    for turn in range(1, times + 1):
+        number = turn * 7919 % services * records.SIZE
+        path, began = records.path(number), time.perf_counter()
+        await source.register([(path, source.value(number, turn))])
+        await watcher.until(lambda path=path, turn=turn: watcher.marks.get(path) == turn)  # type: ignore[misc]
+        found.append(time.perf_counter() - began)
+    return found
+
+
+async def ticks(stage: Stage, changes: int) -> list[Row]:
+    """Of Eureka: from the begin of the first answer that can have a change until it has arrived."""
+    prefix = "/bench/ours/"
+    late, whole = [], []
+    async with counted(stage) as (seen, proxies), stage.reading(prefix) as source, stage.writing(prefix) as target:
+        arrived: dict[tuple[str, int], float] = {}
+
+        def told(path: str, mark: int, now: float) -> None:
+            arrived[path, mark] = now
+
+        async with Watcher(target, told) as watcher:
+            await populate(source, 1_000)
+            async with seen.bridge(prefix) as ours:
+                await ours.start()
+                await watcher.until(lambda: len(watcher.marks) == 1_000)
+                for turn in range(1, changes + 1):
+                    number = turn * 7919 % 1_000
+                    path = records.path(number)
+                    await source.register([(path, source.value(number, turn))])
+                    changed = time.perf_counter()
+                    await watcher.until(lambda path=path, turn=turn: (path, turn) in arrived)  # type: ignore[misc]
+                    answers = [at for _, at in proxies["source"].listens if changed < at < arrived[path, turn]]
+                    late.append((arrived[path, turn] - answers[-1]) * 1000 if answers else 0.0)
+                    whole.append((arrived[path, turn] - changed) * 1000)
+    about = {"p99_ms": P99(late), "change_to_seen_ms": {"p50": P50(whole), "p99": P99(whole)}, "poll_s": 1.0}
+    return [Row(name="added latency over the poll tick, p50", unit="ms", ours=P50(late), limit=5.0, about=about)]
+
+
+async def renewing(stage: Stage, count: int, seconds: float) -> list[Row]:
+    """The daemon's CPU for the heartbeats of so many copies, and for all else that it does at rest."""
+    prefix = "/bench/ours/"
+    async with counted(stage) as (seen, proxies), stage.reading(prefix) as source:
+        await populate(source, count)
+        async with seen.bridge(prefix) as ours:
+            await ours.start()
+            proxy = proxies["target"]
+            while proxy.requests["POST"] < count:
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(30.0)  # one interval
+            found = await _over(proxies, ours, seconds, None)
+    cores = found["cores"]["daemon"]
+    about = {"heartbeats_a_second": found["target"].get("PUT", 0.0), "by_method": found["target"]}
+    name = f"CPU of the daemon with {count:,} heartbeats"
+    return [Row(name=name, unit="cores", ours=cores, limit=0.05, about=about)]
+
+
+async def peers(stage: Stage, seconds: float) -> list[Row]:
+    """Change to seen by those who list everything each 30, 5 and 3 s, emulated; and by us, in the same run."""
+    arms = {"ours": 0.0, "emulated, 30 s": 30.0, "emulated, 5 s": 5.0, "emulated, 3 s": 3.0}
+    prefix = "/bench/ours/"
+    due: dict[tuple[str, int], float] = {}
+    late: dict[str, list[float]] = {arm: [] for arm in arms}
+    async with stage.reading(prefix) as source, stage.writing(prefix) as target:
+
+        def told(path: str, mark: int, now: float) -> None:
+            if (path, mark) in due:
+                late["ours"].append(now - due[path, mark])
+
+        async def emulate(arm: str, every: float) -> None:
+            marks: dict[str, int] = {}
+            async with kind(stage.pair.source).open(stage.source.address, prefix) as side:
+                while True:
+                    await asyncio.sleep(every)
+                    async for lot in side.read():
+                        now = time.perf_counter()
+                        for path, value in lot:
+                            mark = records.mark(value)
+                            if marks.get(path) != mark and (path, mark) in due:
+                                late[arm].append(now - due[path, mark])
+                            marks[path] = mark
+
+        async with Watcher(target, told) as watcher, stage.bridge(prefix) as ours:
+            await populate(source, 1_000)
+            await ours.start()
+            await watcher.until(lambda: len(watcher.marks) == 1_000)
+            others = [asyncio.create_task(emulate(arm, every)) for arm, every in arms.items() if every]
+            start, turn = time.perf_counter(), 0
+            while time.perf_counter() - start < seconds:
+                turn += 1
+                number = turn % 1_000  # each is changed once: who lists late has missed none
+                path = records.path(number)
+                due[path, turn] = time.perf_counter()
+                await source.register([(path, source.value(number, turn))])
+                await asyncio.sleep(max(0.1, seconds / 900))
+            await asyncio.sleep(31.0)
+            for each in others:
+                each.cancel()
+    return [
+        Row(
+            name=f"change to seen, {arm}, {name}",
+            unit="ms",
+            ours=statistic(late[arm]) * 1000,
+            limit=NO_GOAL,
+            about={"samples": len(late[arm])},
+        )
+        for arm in arms
+        for name, statistic in (("p50", P50), ("p99", P99))
+    ]

@@ -1,0 +1,125 @@
+"""What is left to be done of each name, whatever happens to it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bridge.destination.backlog import Backlog
+from bridge.model import ServiceName
+from bridge.sources.store import Seen
+
+A, B, C = (ServiceName(name) for name in "abc")
+
+
+class Woken:
+    """A backlog that was read once, and how often it woke its consumer."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.now = 0.0
+        self.backlog = Backlog(lambda: Seen(self.now, 7), self._wake)
+        with self.backlog.reading():
+            pass
+
+    def _wake(self) -> None:
+        self.times += 1
+
+
+@pytest.fixture
+def woken() -> Woken:
+    return Woken()
+
+
+def test_everything_is_to_be_read_at_first() -> None:
+    backlog = Backlog(lambda: Seen(0.0, 0), lambda: None)
+    assert backlog.is_unread
+    assert not backlog.is_empty
+    with backlog.reading() as reading:
+        assert reading.names is None
+    assert backlog.is_empty
+
+
+def test_what_changed_twice_keeps_the_older_time(woken: Woken) -> None:
+    woken.backlog.add(A, Seen(1.0, 1))
+    woken.now = 5.0
+    woken.backlog.plan_again([A, B])
+    assert woken.backlog.oldest == Seen(1.0, 1)
+    assert woken.backlog.take(A) == Seen(1.0, 1)
+    assert woken.backlog.take(B) == Seen(5.0, 7)
+    assert woken.backlog.oldest is None
+    assert woken.times == 1
+
+
+def test_a_name_under_a_write_is_planned_when_that_has_ended(woken: Woken) -> None:
+    backlog = woken.backlog
+    backlog.begin(A)
+    backlog.add(A, Seen(1.0, 1))
+    backlog.add(B, Seen(2.0, 2))
+    assert backlog.ready() == [B]
+    backlog.end({A})
+    assert backlog.ready() == [A, B]
+    backlog.take(A)
+    backlog.begin(A)
+    backlog.end_and_plan({A})
+    assert backlog.ready() == [B, A]
+
+
+def test_what_is_written_while_it_is_read_is_read_again(woken: Woken) -> None:
+    backlog = woken.backlog
+    backlog.begin(A)
+    backlog.read_again([A, B])
+    with backlog.reading() as reading:
+        assert reading.names == frozenset({B})
+        backlog.begin(C)
+        backlog.wrote([B])
+        assert reading.written == {A, B}
+    assert backlog.is_unread
+    backlog.end({A, C})
+    with backlog.reading() as reading:
+        assert reading.names == frozenset({A, B})
+    assert not backlog.is_unread
+
+
+def fail(backlog: Backlog, *also: ServiceName) -> None:
+    """A reading that comes to nothing, while these (none: all) are found to be unread."""
+    with backlog.reading():
+        backlog.read_again(also or None)
+        raise OSError("down")
+
+
+def test_a_reading_that_failed_is_still_to_be_done(woken: Woken) -> None:
+    backlog = woken.backlog
+    backlog.read_again([A])
+    with pytest.raises(OSError, match="down"):
+        fail(backlog, B)
+    with backlog.reading() as reading:
+        assert reading.names == frozenset({A, B})
+    backlog.read_again([A])
+    with pytest.raises(OSError, match="down"):
+        fail(backlog)
+    with backlog.reading() as reading:
+        assert reading.names is None
+
+
+def test_nothing_is_readable_while_all_of_it_is_being_written(woken: Woken) -> None:
+    backlog = woken.backlog
+    backlog.begin(A)
+    backlog.read_again([A])
+    assert backlog.is_unread
+    assert not backlog.is_readable
+    backlog.end({A})
+    assert backlog.is_readable
+
+
+async def test_of_two_timers_the_earlier_one_counts(woken: Woken) -> None:
+    backlog = woken.backlog
+    backlog.plan_after(A, 3600.0)
+    backlog.plan_after(A, 0.0)
+    backlog.plan_after(A, 3600.0)
+    assert not backlog.is_empty
+    async with asyncio.timeout(10):
+        while not backlog.ready():
+            await asyncio.sleep(0)
+    assert backlog.sizes() == {"dirty": 1, "busy": 0, "unread": 0, "timers": 0}

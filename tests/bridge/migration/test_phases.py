@@ -1,0 +1,170 @@
+"""The phases of a move: what is seen in each of them, and every command in every state."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from bridge.migration.block import Migration, Window
+from bridge.migration.gates import Gates, Result, Verdict
+from bridge.migration.phases import (
+    COMMANDS,
+    ENDED,
+    Facts,
+    Phase,
+    State,
+    Waits,
+    look,
+    nothing_to_do,
+    rolled_back,
+    started,
+)
+
+BLOCK = Migration(
+    name="pay",
+    services=("pay-*",),
+    from_=("vm",),
+    to=("pods",),
+    at=("mesh",),
+    steps=(1.0, 50.0, 100.0),
+    gates=Gates(hold_for=60.0),
+)
+GOOD = Verdict(Result.PASS, by_itself=True)
+WELL = Facts(now=1000.0, serves=4, old_serves=True, gates=GOOD, settle=30.0)
+
+
+def at(phase: Phase, step: int = 0, **said: object) -> State:
+    share = BLOCK.steps[step - 1] if step else 0.0
+    return replace(State(phase=phase, step=step, share=share, since=900.0, serves=4, stood=4), **said)
+
+
+def test_a_move_goes_through_every_phase_in_order() -> None:
+    state, seen, now = started(BLOCK, 0.0, None, "me", "why"), [], 0.0
+    while not state.ended:
+        seen.append((state.phase, state.step))
+        for _ in range(5):
+            now += 100_000.0 if state.phase is Phase.RETIRE else 100.0
+            before, facts = state, WELL._replace(now=now, quiet=True)
+            state = look(replace(state, approved=True), BLOCK, facts).state
+            if state.number != before.number:
+                break
+    assert seen == [
+        (Phase.OBSERVE, 0),
+        (Phase.MIRROR, 0),
+        (Phase.ATTACH, 0),
+        (Phase.SHIFT, 1),
+        (Phase.SHIFT, 2),
+        (Phase.SHIFT, 3),
+        (Phase.DRAIN, 3),
+        (Phase.RETIRE, 3),
+    ]
+    assert state.phase is Phase.DONE and state.share == 100
+
+
+# What speaks against the next step, the move that it is seen in, and what it then waits for.
+AGAINST = {
+    "nobody follows": (at(Phase.SHIFT, 2), WELL._replace(lacking="h2 does not follow"), Waits.TIME),
+    "a source is dark": (at(Phase.SHIFT, 2), WELL._replace(trouble="vm is dark"), Waits.TROUBLE),
+    "no time to settle": (at(Phase.SHIFT, 2, settled=970.0), WELL, Waits.TIME),
+    "no data": (at(Phase.SHIFT, 2, settled=0.0), WELL._replace(gates=Verdict(Result.NO_DATA, "none")), Waits.DATA),
+    "half an answer": (at(Phase.SHIFT, 2, settled=0.0), WELL._replace(gates=Verdict(Result.INCONCLUSIVE)), Waits.TIME),
+    "no gate ever answered": (
+        at(Phase.SHIFT, 2, settled=0.0),
+        WELL._replace(gates=Verdict(Result.PASS, by_itself=False, waits="never returned data: errors")),
+        Waits.PERSON,
+    ),
+    "the first step": (at(Phase.SHIFT, 1, settled=0.0), WELL, Waits.PERSON),
+    "the last step": (at(Phase.SHIFT, 3, settled=0.0), WELL, Waits.PERSON),
+    "the new side shrank": (at(Phase.SHIFT, 2, settled=0.0), WELL._replace(serves=3), Waits.TROUBLE),
+    "natives serve on": (at(Phase.DRAIN, 3, settled=0.0), WELL._replace(natives=2), Waits.PERSON),
+    "nobody measures": (at(Phase.RETIRE, 3, settled=0.0), WELL, Waits.PERSON),
+    "requests at the old side": (at(Phase.RETIRE, 3, settled=0.0), WELL._replace(quiet=False), Waits.PERSON),
+    "the sides differ": (at(Phase.OBSERVE), WELL._replace(blocks=("ports",)), Waits.PERSON),
+    "others are on their way": (at(Phase.OBSERVE), WELL._replace(busy="5 others"), Waits.TIME),
+    "a copy is parked": (at(Phase.MIRROR), WELL._replace(refused=("i1 is parked",)), Waits.PERSON),
+    "an operator paused it": (at(Phase.SHIFT, 2, settled=0.0, paused="lunch"), WELL, Waits.PERSON),
+}
+
+
+@pytest.mark.parametrize("against", AGAINST)
+def test_a_step_waits_where_something_speaks_against_the_next(against: str) -> None:
+    state, facts, waits = AGAINST[against]
+    found = look(state, BLOCK, facts)
+    assert (found.state.phase, found.state.step, found.waits) == (state.phase, state.step, waits)
+
+
+def test_no_data_never_rolls_back_and_never_passes() -> None:
+    state = at(Phase.SHIFT, 2, settled=0.0, approved=True)
+    found = look(state, BLOCK, WELL._replace(gates=Verdict(Result.NO_DATA, "Prometheus is away")))
+    assert found.state == state and found.waits is Waits.DATA
+
+
+def test_a_failed_gate_rolls_back_one_step() -> None:
+    found = look(at(Phase.SHIFT, 2, settled=0.0), BLOCK, WELL._replace(gates=Verdict(Result.FAIL, "errors")))
+    assert (found.state.phase, found.state.share, found.waits) == (Phase.ROLLING_BACK, 1.0, Waits.FAILED)
+    assert "errors" in found.state.reason
+
+
+def test_a_failed_gate_holds_where_the_file_says_so() -> None:
+    block = replace(BLOCK, on_fail="hold")
+    found = look(at(Phase.SHIFT, 2, settled=0.0), block, WELL._replace(gates=Verdict(Result.FAIL, "errors")))
+    assert (found.state.phase, found.state.share) == (Phase.SHIFT, 50.0) and "errors" in found.state.paused
+
+
+def test_nothing_is_rolled_back_to_a_side_that_is_sick() -> None:
+    facts = WELL._replace(gates=Verdict(Result.FAIL, "errors"), old_serves=False)
+    found = look(at(Phase.SHIFT, 2, settled=0.0), BLOCK, facts)
+    assert found.state.phase is Phase.SHIFT and "old side" in found.state.paused
+    waiting = look(at(Phase.ROLLING_BACK, 1, settled=0.0), BLOCK, WELL._replace(old_serves=False))
+    assert waiting.state.share == 1.0 and waiting.waits is Waits.TROUBLE
+
+
+def test_a_rollback_goes_down_step_by_step_to_where_it_began() -> None:
+    state, shares = rolled_back(at(Phase.DRAIN, 3), BLOCK, 1000.0, reason="r", by="me"), []
+    now = 1000.0
+    while not state.ended:
+        if state.share not in shares:
+            shares.append(state.share)
+        now += 40.0
+        state = look(state, BLOCK, WELL._replace(now=now)).state
+    assert shares == [50.0, 1.0, 0.0] and state.phase is Phase.ROLLED_BACK
+
+
+def test_a_rollback_at_once_skips_the_pace_alone() -> None:
+    assert rolled_back(at(Phase.DRAIN, 3), BLOCK, 0.0, reason="r", by="me", at_once=True).share == 0.0
+
+
+def test_the_time_of_a_step_begins_anew_after_trouble() -> None:
+    dark = look(at(Phase.SHIFT, 2, settled=0.0), BLOCK, WELL._replace(trouble="vm is dark"))
+    back = look(dark.state, BLOCK, WELL._replace(now=1010.0))
+    assert (back.state.since, back.state.settled, back.state.step) == (1010.0, 1010.0, 2)
+
+
+def test_a_freeze_stops_a_rollback_too() -> None:
+    found = look(at(Phase.ROLLING_BACK, 2, settled=0.0), BLOCK, WELL._replace(trouble="the link a is frozen"))
+    assert (found.state.share, found.waits) == (50.0, Waits.TROUBLE)
+
+
+def test_a_window_bounds_steps_and_never_a_way_back() -> None:
+    block = replace(BLOCK, window=Window(days="mon-tue", hours="0-1"))  # 1970 began on a Thursday
+    assert look(at(Phase.SHIFT, 2, settled=0.0), block, WELL).state.step == 2
+    assert look(at(Phase.ROLLING_BACK, 2, settled=0.0), block, WELL).state.step == 1
+
+
+def test_a_wait_that_is_too_long_becomes_a_pause() -> None:
+    found = look(at(Phase.SHIFT, 1, settled=0.0), BLOCK, WELL._replace(now=200_000.0))
+    assert "waited for more than 24 h" in found.state.paused
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("phase", [None, *Phase])
+def test_every_command_says_in_every_state_whether_it_does_anything(command: str, phase: Phase | None) -> None:
+    paused = "by me" if command in ("resume", "apply") else ""
+    state = State(phase=phase, paused=paused) if phase is not None else None
+    assert (nothing_to_do(state, command) == "") is (phase in COMMANDS[command])
+
+
+def test_what_has_ended_stays_whatever_is_seen() -> None:
+    for phase in ENDED:
+        state = at(phase, 3)
+        assert look(state, BLOCK, WELL._replace(gates=Verdict(Result.FAIL, "x"), trouble="dark")).state == state

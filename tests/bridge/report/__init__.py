@@ -1,0 +1,1 @@
+"""The reports: what people and runbooks are shown."""

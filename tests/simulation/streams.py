@@ -1,0 +1,417 @@
+"""Histories of a stream: a registry is published by two daemons, and another bridge copies the picture onward.
+
+What may never happen: something alive disappears from the topic or from where it is copied to, or `complete` records
+state what is not so. At every quiescent point the topic, read from its beginning, is the live picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+from unittest import mock
+
+from adapters import kafka
+from adapters.kafka import sink as stream_sink
+from adapters.kafka.working_copy import WorkingCopy
+from adapters.memory import FULL, Memory, server
+from adapters.memory.server import Store, Tenure
+from bridge.adapter import Change
+from bridge.config import schema as blocks
+from bridge.config.schema import Configuration
+from bridge.destination import completeness
+from bridge.destination.events import Event
+from bridge.engine.engine import Engine
+from bridge.link import Guard, Link
+from bridge.model import Instance, Port, ServiceName
+from mappings import kafka as mapping
+from tests.simulation.broker import Broker, Record
+from tests.simulation.history import link
+from tests.simulation.loop import PROCESS, Loop, Stuck
+from tests.simulation.process import Disk
+from tests.simulation.world import SESSION
+
+PARTITIONS = 3
+TOPIC = "isthmus.state"
+SERVICES = tuple(ServiceName(f"s{number}") for number in range(8))
+# The limits are open: what is promised here is not to rest on them.
+OPEN = Guard(
+    window=40.0,
+    source_count=10_000,
+    source_share=1.0,
+    service_share=1.0,
+    hard_count=10_000,
+    hard_share=1.0,
+    last_instance="pass",
+    confirm_event=1.0,
+    confirm_absence=1.0,
+)
+SLACK = 15.0  # seconds: a removal may come so long after what it removes is alive again, and no later
+LATE = 40.0  # seconds by which a request may be late
+BOUND = 200.0  # seconds to agree
+STEPS = 60
+
+Place = tuple[ServiceName, str]
+
+
+class Owned(Tenure):
+    """A contender, and whose it is."""
+
+    def __init__(self, key: str = "") -> None:
+        super().__init__(key)
+        self.process = PROCESS.get()
+
+
+class Silent:
+    """Nobody keeps a record of what happens at destinations."""
+
+    def tell(self, event: Event) -> None:
+        """Never waits, and never fails."""
+
+
+class Host:
+    """One daemon of a bridge."""
+
+    def __init__(self, world: World, owner: str, links: tuple[Link, ...], disk: Disk | None = None) -> None:
+        self.owner = owner
+        self.links = links
+        self.disk = Disk(world.loop.time)
+        self.engine = Engine(
+            Configuration(
+                bridge=blocks.Bridge(id=owner, resync=30.0, seat="locks"),
+                registries={name: world.block(name) for name in {*("locks",), *names(links)}},
+                links=links,
+                warnings=(),
+                hash="",
+                path=Path(),
+            ),
+            events=Silent(),
+            recorder=self.disk,
+            rng=random.Random(world.rng.random()),
+            clock=world.loop.time,
+            make=world.make,
+        )
+        if disk is not None:
+            disk.restore(self.engine.store, self.disk)
+        self.task = world.loop.spawn(self, self._run())
+
+    async def _run(self) -> None:
+        async with self.engine:
+            await self.engine.crashed()
+
+
+def names(links: tuple[Link, ...]) -> Iterator[str]:
+    """The registries of links."""
+    for one in links:
+        yield one.to
+        yield from one.registries
+
+
+class World:
+    """A registry, the stream of it, and a mirror of the stream."""
+
+    def __init__(self, loop: Loop, seed: int) -> None:
+        self.loop = loop
+        self.rng = random.Random(seed)
+        self.broker = Broker(loop, self.rng, PARTITIONS)
+        self.stores = {name: Store(f"mem:{name}") for name in ("a", "c", "locks")}
+        self.since: dict[Place, float] = {}  # when a native came back to life, or came
+        self.broken: list[str] = []
+        self.hosts: list[Host] = []
+        self.killed: list[Host] = []
+        self.broker.committed = self._judge
+        self._numbers = 0
+        self._copy = WorkingCopy(PARTITIONS)
+        self._seen: set[Place] = set()
+
+    def block(self, name: str) -> blocks.Registry:
+        """Its block of the file."""
+        if name == "stream":
+            options = kafka.Config(bootstrap_servers=["127.0.0.1:1"], partitions=PARTITIONS)
+            return blocks.Registry(name=name, kind="kafka", options=options)
+        return blocks.Registry(name=name, kind="memory", options=FULL)
+
+    def make(self, name: str, kind: str, options: Any, state: Path | None) -> Any:
+        """The registry as one process reaches it."""
+        return kafka.create(name, options, state) if kind == "kafka" else Memory(name, self.stores[name])
+
+    # -- natives
+
+    def change(self) -> None:
+        """A native comes, changes or goes."""
+        service = self.rng.choice(SERVICES)
+        id = f"i{self.rng.randrange(4)}"
+        if id in self.stores["a"].instances(service) and self.rng.random() < 0.4:
+            self.stop(service, id)
+        else:
+            self.put(service, id)
+
+    def put(self, service: ServiceName, id: str) -> None:
+        """It registers."""
+        self._numbers += 1
+        ports = (Port(10_000 + self._numbers, "http", "http"),)
+        self.since.setdefault((service, id), self.loop.time())
+        self.stores["a"].register(service, Instance(id, "192.0.2.1", ports, version=str(self._numbers)))
+
+    def stop(self, service: ServiceName, id: str) -> None:
+        """It goes."""
+        del self.since[service, id]
+        self.stores["a"].deregister(service, id)
+
+    def lives(self, place: Place) -> bool:
+        """Whether it has lived for so long that nobody may remove it."""
+        return self.loop.time() - self.since.get(place, self.loop.time()) > SLACK
+
+    # -- daemons
+
+    def start(self, owner: str, links: tuple[Link, ...], disk: Disk | None = None) -> Host:
+        """One more."""
+        host = Host(self, owner, links, disk)
+        self.hosts.append(host)
+        return host
+
+    def supersede(self, host: Host) -> None:
+        """Its locks end, as those of a process that is silent."""
+        for store in self.stores.values():
+            for key in [key for key, queue in store._locks.items() if queue and cast(Owned, queue[0]).process is host]:
+                store.take_lock(key)
+
+    def kill(self, host: Host) -> None:
+        """SIGKILL: nothing of it runs any more, and its locks end."""
+        self.hosts.remove(host)
+        self.killed.append(host)
+        self.loop.stop_process(host)
+
+    async def sessions(self) -> None:
+        """The locks of the dead end in a while."""
+        while True:
+            await asyncio.sleep(SESSION)
+            for host in self.killed:
+                self.supersede(host)
+
+    # -- what is seen
+
+    def _judge(self, topic: str, partition: int, record: Record) -> None:
+        """A record that readers see from now on."""
+        place = mapping.place_of(record.key)
+        if record.value is None and not place.complete and self.lives((mapping.own_name(place.service), place.id)):
+            self.broken.append(f"{self.loop.time():.3f} {place} was removed from the topic, and lives")
+        told = self._copy.take(partition, record.offset, record.key, record.value, record.headers)
+        if told.complete is not None and told.complete.audit != self._copy.audit(told.complete):
+            self.broken.append(f"{self.loop.time():.3f} {told.complete} is not what the topic holds")
+
+    async def look(self) -> None:
+        """Nothing that lives disappears from the mirror."""
+        while True:
+            await asyncio.sleep(0.1)
+            now = {(name, id) for name in self.stores["c"].names() for id in self.stores["c"].instances(name)}
+            for place in self._seen - now:
+                if self.lives(place):
+                    self.broken.append(f"{self.loop.time():.3f} {place} was removed from the mirror, and lives")
+            self._seen = now
+
+    def differences(self) -> list[str]:
+        """What is not as it should be when nothing happens any more."""
+        alive, mirror = self._held("a"), self._held("c")
+        return [
+            f"{where}: {place} is {found.get(place)}, not {alive.get(place)}"
+            for where, found in (("the topic", self.replay()), ("the mirror", mirror))
+            for place in alive.keys() | found.keys()
+            if found.get(place) != alive.get(place)
+        ]
+
+    def _held(self, name: str) -> dict[Place, str]:
+        store = self.stores[name]
+        return {(service, id): one.version for service in SERVICES for id, one in store.instances(service).items()}
+
+    def replay(self) -> dict[Place, str]:
+        """What a reader makes of the topic from its beginning."""
+        found: dict[Place, str] = {}
+        for log in self.broker.topics.get(TOPIC, []):
+            for record in log:
+                if record.void or record.open or (place := mapping.place_of(record.key)).complete:
+                    continue
+                where = mapping.own_name(place.service), place.id
+                found.pop(where, None)
+                if record.value is not None:
+                    found[where] = mapping.decode(place, record.value)[0].version
+        return found
+
+    async def agreed(self) -> None:
+        """Returns when everything is as it should be; it is broken if that takes too long."""
+        until = self.loop.time() + BOUND
+        while (found := self.differences()) and self.loop.time() < until and not self.broken:
+            await asyncio.sleep(0.5)
+        self.broken += found
+
+
+TO_STREAM = (link("stream", "a", guard=OPEN),)
+ONWARD = (link("c", "stream/a", guard=OPEN),)
+
+Scenario = Callable[[World], Coroutine[Any, Any, None]]
+
+
+async def anything(world: World) -> None:
+    """Natives change, brokers and daemons come and go, topics are made again."""
+    await begun(world)
+    for _ in range(STEPS):
+        await asyncio.sleep(world.rng.random() * 3.0)
+        dice = world.rng.random()
+        if dice < 0.75:
+            world.change()
+        elif dice < 0.85:
+            world.broker.down()
+            world.loop.call_later(world.rng.random() * 20.0, world.broker.back)
+        elif dice < 0.9:
+            host = world.rng.choice(world.hosts)
+            world.kill(host)
+            world.start(host.owner, host.links, host.disk)
+        elif dice < 0.95:
+            await frozen(world)
+        else:
+            world.broker.late = world.rng.random() * LATE
+            world.loop.call_later(world.rng.random() * LATE, on_time, world)
+
+
+def on_time(world: World) -> None:
+    """Requests arrive as they should."""
+    world.broker.late = 0.0
+
+
+async def begun(world: World) -> None:
+    """Two daemons publish, one copies onward, and all is copied."""
+    for service in SERVICES:
+        for number in range(4):
+            world.put(service, f"i{number}")
+    world.start("x", TO_STREAM)
+    world.start("x", TO_STREAM)
+    world.start("y", ONWARD)
+    await world.agreed()
+
+
+async def frozen(world: World) -> None:
+    """The writer is stopped, another one writes, and it wakes."""
+    host = world.hosts[0]
+    world.loop.stop_process(host)
+    world.supersede(host)
+    await asyncio.sleep(world.rng.random() * 10.0)
+    world.loop.continue_process(host)
+
+
+async def made_again(world: World) -> None:
+    """The topic is deleted and made again, and is filled slowly: of a half of it nobody makes a removal."""
+    await begun(world)
+    await asyncio.sleep(SLACK)
+    world.broker.late = 1.0
+    world.broker.forget(TOPIC)
+    world._copy = WorkingCopy(PARTITIONS)
+    await asyncio.sleep(60.0)
+    on_time(world)
+    for _ in range(5):
+        world.change()
+
+
+async def late_removals(world: World) -> None:
+    """A removal is on its way while its writer is followed by another one, and what it removes comes back."""
+    await begun(world)
+    await asyncio.sleep(SLACK)
+    for turn in range(4):
+        service = SERVICES[turn]
+        world.stop(service, "i1")
+        world.broker.late = LATE
+        await asyncio.sleep(3.0)
+        writer = next(one for one in world.hosts if one.engine.reconcilers.get("stream") and writes(one))
+        world.broker.late = 0.0
+        world.loop.stop_process(writer)
+        world.supersede(writer)
+        world.put(service, "i1")
+        await asyncio.sleep(LATE)
+        world.loop.continue_process(writer)
+        await asyncio.sleep(5.0)
+
+
+def writes(host: Host) -> bool:
+    """Whether it is the writer of the stream, as far as it knows."""
+    return host.engine.reconcilers["stream"].lead.writes
+
+
+SCENARIOS: dict[str, Scenario] = {one.__name__: one for one in (anything, made_again, late_removals)}
+
+
+def play(scenario: Scenario, seed: int) -> list[str]:
+    """One history; which promises it broke."""
+    loop = Loop()
+    world = World(loop, seed)
+
+    async def live() -> None:
+        always = [loop.spawn(None, work) for work in (world.look(), world.sessions())]
+        await scenario(world)
+        on_time(world)
+        world.broker.back()
+        await asyncio.sleep(LATE)  # what was late has arrived
+        await world.agreed()
+        for task in always:
+            task.cancel()
+        for host in (*world.hosts, *world.killed):
+            loop.continue_process(host)
+            host.task.cancel()
+        await asyncio.wait([host.task for host in (*world.hosts, *world.killed)])
+
+    try:
+        with (
+            world.broker.serving(),
+            mock.patch.object(time, "time", new=loop.time),
+            mock.patch.object(server, "Tenure", Owned),
+        ):
+            loop.run_until_complete(live())
+    except Stuck as stuck:
+        world.broken.append(str(stuck))
+    finally:
+        loop.close()
+    return world.broken
+
+
+# -- mutants
+
+
+class Mutant(NamedTuple):
+    """What is replaced (owner, attribute, by what), and in which scenario that is seen."""
+
+    breaks: str
+    found_by: str
+    replaced: Callable[[], list[tuple[Any, str, Any]]]
+
+
+def _complete_before_whole() -> list[tuple[Any, str, Any]]:
+    real = completeness.Completeness.tell
+
+    async def tell(self: completeness.Completeness, *, idle: bool) -> None:
+        await real(self, idle=True)
+
+    return [(completeness.Completeness, "tell", tell)]
+
+
+def _removal_outside() -> list[tuple[Any, str, Any]]:
+    def takes_away(change: Change) -> bool:
+        return False
+
+    return [(stream_sink, "_takes_away", takes_away)]
+
+
+MUTANTS = {
+    "complete-before-whole": Mutant("a picture is whole before it is", "made_again", _complete_before_whole),
+    "removal-outside": Mutant("a removal is sent outside a transaction", "late_removals", _removal_outside),
+}
+
+
+@contextlib.contextmanager
+def applied(name: str) -> Iterator[None]:
+    """Inside, the mutant lives."""
+    with contextlib.ExitStack() as stack:
+        for owner, attribute, instead in MUTANTS[name].replaced():
+            stack.enter_context(mock.patch.object(owner, attribute, instead))
+        yield
