@@ -20,7 +20,7 @@ from typing import NamedTuple
 from adapters.common.assembly import Ignored, Record, entry
 from adapters.common.changes import LOOK_AGAIN, Outcomes
 from adapters.common.seat import in_force
-from adapters.kubernetes import bodies, identity, packing
+from adapters.kubernetes import bodies, identity, packing, portions
 from adapters.kubernetes.advice import Scaled, advice, scaled_in
 from adapters.kubernetes.attach import Fit, Share, after, fitted, share_of, too_much
 from adapters.kubernetes.client import SERVICES, SLICES, Client
@@ -52,7 +52,6 @@ from mappings.common import slice_entry
 from mappings.kubernetes import objects
 from mappings.kubernetes.objects import Service, Slice
 
-ONE_BY_ONE = 30  # services that are read each by itself: beyond, two lists of everything are less work for the server
 AT_ONCE = 16  # services that are written at the same time: an apiserver queues 50 requests of a user
 
 
@@ -103,12 +102,7 @@ class KubernetesSink:
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
         """See `Sink.held`. Where a Service was pruned nobody finds its slices: our entries in them do not stand."""
         who = await identity.of(self._client)
-        if names is None:
-            found = await self._read_all()
-        elif len(names) > ONE_BY_ONE:
-            found = {name: place for name, place in (await self._read_all()).items() if name in names}
-        else:
-            found = {name: await self._read(name) for name in dict.fromkeys(names)}
+        found = await portions.read(names, self._read, self._read_all)
         services: dict[ServiceName, dict[str, Entry]] = {}
         loose: dict[ServiceName, dict[str, str]] = {}
         for name, place in found.items():

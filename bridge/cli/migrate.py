@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import msgspec
 
 from bridge.admin.client import call
 from bridge.cli.file import socket
-from bridge.cli.output import BY, FILE, OUTPUT, Row, command, gap, group, print_json, print_table, say, span
+from bridge.cli.output import BY, FILE, OUTPUT, Row, command, gap, group, print_answer, print_table, say, span
 from bridge.errors import ConfigError
 from bridge.migration.parity import Report
 from bridge.report.migrations import Exit, worst
@@ -39,9 +40,11 @@ migrate = group(
 def plan(file: Path | None, name: str, output: str) -> int:
     """Shows what each step comes to. At each place: what it rounds to, who reads it, and what is missing."""
     found = call(socket(file), "migrate-plan", name=name)
-    if output == "json":
-        print_json(found)
-        return 1 if any(row["missing"] or row["nowhere"] for row in found) else 0
+    print_answer(output, found, lambda: _print_plan(found))
+    return 1 if any(row["missing"] or row["nowhere"] for row in found) else 0
+
+
+def _print_plan(found: list[Row]) -> None:
     for row in found:
         say(row["move"])
         shown = [
@@ -59,7 +62,6 @@ def plan(file: Path | None, name: str, output: str) -> int:
         for text in (*row["missing"], *row["nowhere"], *row["refused"]):
             say(f"NOT READY: {text}")
         gap()
-    return 1 if any(row["missing"] or row["nowhere"] for row in found) else 0
 
 
 @command(
@@ -80,11 +82,9 @@ def parity(file: Path | None, name: str, probes: tuple[Path, ...], output: str) 
     reports = [_report(path) for path in probes]
     found = call(socket(file), "migrate-plan", name=name, reports=reports)
     rows = [{"move": row["move"], **one} for row in found for one in row["parity"]]
-    if output == "json":
-        print_json(rows)
-    else:
-        shown = [{**row, "subjects": len(row["subjects"]) or ""} for row in rows]
-        print_table(shown, ("move", "severity", "what", "subjects", "text"), "nothing differs")
+    shown = [{**row, "subjects": len(row["subjects"]) or ""} for row in rows]
+    columns = ("move", "severity", "what", "subjects", "text")
+    print_answer(output, rows, lambda: print_table(shown, columns, "nothing differs"))
     return 3 if any(row["severity"] == "block" for row in rows) else 0
 
 
@@ -102,15 +102,16 @@ def _report(path: Path) -> Row:
 def readers(file: Path | None, name: str, output: str) -> int:
     """Shows who reads its services. What each place knows, whom it cannot know of, and the command that tells more."""
     rows = call(socket(file), "migrate-readers", name=name)
-    if output == "json":
-        print_json(rows)
-        return 0
+    print_answer(output, rows, lambda: _print_readers(rows))
+    return 0
+
+
+def _print_readers(rows: list[Row]) -> None:
     shown = [{**row, "seen": span(time.time() - row["at"])} for row in rows]
     columns = ("registry", "service", "reader", "certainty", "seen", "evidence")
     print_table(shown, columns, "no place has these services")
     for text in dict.fromkeys(row["command"] for row in rows if row["command"]):
         say(f"more: {text}")
-    return 0
 
 
 @command("status", "isthmus migrate status pay", EXITS, migrate)
@@ -124,16 +125,13 @@ def status(file: Path | None, name: str | None, watch: bool, output: str) -> int
         rows = call(socket(file), "migrate-status", name=name)
         if watch:
             click.clear()
-        if output == "json":
-            print_json(rows)
-        else:
-            _print(rows)
+        print_answer(output, rows, partial(_print_status, rows))
         if not watch:
             return worst([row["code"] for row in rows])
         time.sleep(2)
 
 
-def _print(rows: list[Row]) -> None:
+def _print_status(rows: list[Row]) -> None:
     shown = [{**row, "step": f"{row['step']} of {row['steps']}" if row.get("step") else ""} for row in rows]
     print_table(
         shown, ("move", "phase", "step", "share", "waits", "why"), "nothing is started, and no service is found"
@@ -160,13 +158,14 @@ def _said(look: Row) -> str:
 
 def _act(file: Path | None, verb: str, name: str, output: str, wait: bool, by: str | None, **said: Any) -> int:
     rows = call(socket(file), "migrate", by=by, verb=verb, name=name, **said)
-    if output == "json":
-        print_json(rows)
-    else:
-        for row in rows:
-            say(f"{row['move']}: {row['text']}", err=row["code"] != Exit.OK)
+    print_answer(output, rows, lambda: _print_done(rows))
     code = worst([row["code"] for row in rows])
     return _waited(file, name, code) if wait and code == 0 else code
+
+
+def _print_done(rows: list[Row]) -> None:
+    for row in rows:
+        say(f"{row['move']}: {row['text']}", err=row["code"] != Exit.OK)
 
 
 def _waited(file: Path | None, name: str, code: int) -> int:

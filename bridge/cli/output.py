@@ -159,6 +159,14 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=str))
 
 
+def print_answer(output: str, answer: Any, people: Callable[[], None]) -> None:
+    """What a daemon answered: whole as JSON where `output` asks for it, else as `people()` prints it."""
+    if output == "json":
+        print_json(answer)
+    else:
+        people()
+
+
 def print_json_line(value: Any) -> None:
     """One of many, on a line of its own: for whoever reads while they come."""
     click.echo(json.dumps(value, default=str))

@@ -82,9 +82,9 @@ class Daemon:
         self.overriding = Overriding(kept, self._acts, self._doses.move_of)
         self.engine = self._engine_of(configuration)
         self.overriding.attach(self.engine)
-        self.following = Following(self.engine, self._doses, kept.folder, self._me().host, self._me().place)
-        self.migrating = Migrating(self.following, Steering(self.engine, self.following, self.journal))
         self.roll = self._roll()
+        self.following = Following(self.engine, self._doses, kept.folder, self.roll)
+        self.migrating = Migrating(self.following, Steering(self.engine, self.following, self.journal))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._shares = 0  # what was shared when that was last kept
         self._socket: admin.Place | None = None  # None: nobody is meant to reach this process by it

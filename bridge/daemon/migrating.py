@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 from msgspec.structs import replace
 
 from bridge.adapter import Note, Notes, Term
 from bridge.config import kinds
 from bridge.daemon.measuring import NOTHING, Asking, Requests
+from bridge.destination.roll import Roll
 from bridge.engine import moves
 from bridge.engine.engine import Engine
 from bridge.errors import ConfigError, Conflict, Superseded, Unavailable
 from bridge.migration import parity
 from bridge.migration.block import Migration, Part
 from bridge.migration.gates import Gate, Result, Timing, verdict
-from bridge.migration.intent import DESTINATION, Intent, Record, Report, decode, encode
+from bridge.migration.intent import DESTINATION, Intent, Record, decode, encode
 from bridge.migration.phases import BEFORE_TRAFFIC, Facts, Looked, Phase, State, Waits, look, started
 from bridge.model import ServiceName
 from bridge.plan.doses import Doses
@@ -38,32 +37,25 @@ from bridge.state.journal import Journal
 log = logging.getLogger("isthmus.daemon")
 
 EVERY = 1.0  # seconds between two looks at the record
-SAY = 10.0  # seconds between two reports of which nothing is new
-STALE = 60.0  # seconds without a report after which a daemon counts as ended
 KEY = "migrations"
 BUSY = "{} others of the migration are on their way first, or two went back within the hour"
-FOLLOWS = "follows/"
 FILE = "migrations.json"
 
 
 class Following:
-    """Follows the record: its shares are the ordering of this process, and the number that is followed is told.
-
-    `me`: what tells this process from the others of the bridge; `host` is for people.
+    """Follows the record: its shares are the ordering of this process. `roll` tells the other daemons of the bridge up
+    to which turn it follows at each place that it writes.
     """
 
-    def __init__(self, engine: Engine, doses: Doses, folder: Path | None, host: str, me: str) -> None:
+    def __init__(self, engine: Engine, doses: Doses, folder: Path | None, roll: Roll) -> None:
         self.doses = doses
-        self.reports: Mapping[str, Report] = {}
         self.reason = ""  # why the record is not read now
         self._engine = engine
         self._path = folder / FILE if folder is not None else None
-        self._host = host
-        self._key = FOLLOWS + hashlib.blake2b(me.encode(), digest_size=12).hexdigest()
+        self._roll = roll
         self._turn = asyncio.Lock()  # what is read is taken over before anything newer is written or read
         self._waiting: set[tuple[str, ServiceName]] = set()  # names whose new share is not written yet
-        self._followed = 0
-        self._told = Report(turn=0, at=0.0, host=host)
+        self._follows: dict[str, int] = {}  # by place that this process writes: the turn that its shares are of
 
     def restore(self) -> None:
         """What was followed before this process began: a share is kept where the record cannot be read."""
@@ -87,12 +79,12 @@ class Following:
     async def look(self) -> None:
         """Reads the record and takes it over; tells how far this process has followed. Raises what the notes do."""
         notes = self._engine.notes
-        if notes is None or not (self._engine.configuration.migrations or self.doses.record.moves):
-            return
-        await self.newest(notes)
-        self.reports = {key: _report(note) for key, note in (await notes.below(FOLLOWS)).items()}
-        await self._tell(notes)
-        self.reason = ""
+        if notes is not None and (self._engine.configuration.migrations or self.doses.record.moves):
+            await self.newest(notes)
+            self._tell(self._written())
+            self.reason = ""
+        else:
+            self._tell({})
 
     async def newest(self, notes: Notes) -> tuple[Record, Note | None]:
         """Reads the record, with its note, and goes by it from now on.
@@ -130,38 +122,36 @@ class Following:
         self.doses.regard(self._engine.configuration.migrations)
         self._poke()
 
-    def _settled(self) -> bool:
-        """Whether the shares of the record are written at every place that this process writes."""
-        for place, name in list(self._waiting):
-            reconciler = self._engine.reconcilers.get(place)
-            if reconciler is None or not reconciler.lead.writes or reconciler.has_written(name):
-                self._waiting.discard((place, name))
-        return not self._waiting
+    def _written(self) -> dict[str, int]:
+        """Each place that this process writes, with the turn that all shares that are written there are of."""
+        writes = {name: one for name, one in self._engine.reconcilers.items() if one.lead.writes}
+        self._waiting = {(at, name) for at, name in self._waiting if at in writes and not writes[at].has_written(name)}
+        late = {place for place, _ in self._waiting}
+        return {at: self._follows.get(at, 0) if at in late else self.doses.record.turn for at in writes}
 
-    async def _tell(self, notes: Notes) -> None:
-        if self._settled():
-            self._followed = self.doses.record.turn
-        places = tuple(sorted(name for name, one in self._engine.reconcilers.items() if one.lead.writes))
-        fresh = Report(turn=self._followed, at=time.time(), host=self._host, places=places)
-        same = (fresh.turn, fresh.places) == (self._told.turn, self._told.places)
-        if not same or fresh.at - self._told.at > SAY:
-            before = await notes.read(self._key)
-            with contextlib.suppress(Conflict):
-                await notes.write(self._key, msgspec.json.encode(fresh), before)
-                self._told = fresh
+    def _tell(self, follows: Mapping[str, int]) -> None:
+        for place in self._follows.keys() - follows.keys():
+            self._roll.leave(_key_of(place))
+        for place, turn in follows.items():
+            self._roll.follow(_key_of(place), turn)
+        self._follows = dict(follows)
 
-    def lacking(self, intent: Intent, now: float) -> str:
+    def lacking(self, intent: Intent) -> str:
         """Who does not follow a step yet, "" if every place and every daemon does."""
-        alive = [one for one in self.reports.values() if now - one.at < STALE]
+        late: set[str] = set()
         for place in intent.places:
-            if not any(place in one.places for one in alive):
+            others = [one for one in self._roll.others if _key_of(place) in one.follows]
+            if place not in self._follows and not others:
                 return f"nobody says that he writes {place}"
-        late = sorted(one.host for one in alive if one.turn < intent.turn and set(one.places) & intent.places.keys())
-        return f"{', '.join(late)} does not follow this step yet" if late else ""
+            late |= {one.process.host for one in self._roll.behind(_key_of(place), intent.turn)}
+            if self._follows.get(place, intent.turn) < intent.turn:
+                late.add("this daemon")
+        return f"{', '.join(sorted(late))} does not follow this step yet" if late else ""
 
 
-def _report(note: Note) -> Report:
-    return msgspec.json.decode(note.content, type=Report)
+def _key_of(place: str) -> str:
+    """What the record is called on the roll, as far as one place is concerned."""
+    return f"{KEY}/{place}"
 
 
 class Seen(NamedTuple):
@@ -228,8 +218,9 @@ class Steering:
     async def _looked(self, record: Record, intent: Intent) -> Intent:
         block = record.blocks[intent.migration]
         now = time.time()
-        intent = replace(intent, gates=await self._asked(block, intent, now))
-        facts = self.facts(record, intent, now)
+        found = moves.spots(self._engine, block, intent.name, intent.service)
+        intent = replace(intent, gates=await self._asked(block, intent, found, now))
+        facts = self._facts(record, intent, found, now)
         looked = look(intent.state, block, facts)
         fresh = self.at(block, intent, looked.state)
         self.last[intent.name] = Seen(fresh, facts, looked, self.requests(intent))
@@ -275,56 +266,43 @@ class Steering:
         gates = {name: gate.anew() for name, gate in intent.gates.items()}
         return replace(intent, state=state, places=places, gates=gates)
 
-    async def _asked(self, block: Migration, intent: Intent, now: float) -> dict[str, Gate]:
+    async def _asked(
+        self, block: Migration, intent: Intent, found: Sequence[moves.Spot], now: float
+    ) -> dict[str, Gate]:
         """The gates after the looks that are due."""
         if block.gates.prometheus is None:
             return dict(intent.gates)
         asking = self._asking.setdefault(intent.migration, Asking())
-        timing = self._timing(block, intent)
+        timing = Timing(intent.state.since, intent.state.settled, moves.settle(found), block.gates.prometheus.scrape)
         await asking.measure(block, intent, timing, now)
         if intent.state.phase not in (Phase.SHIFT, Phase.DRAIN):
             return dict(intent.gates)
         return await asking.looks(block, intent, timing, now)
 
-    def _timing(self, block: Migration, intent: Intent) -> Timing:
-        prometheus = block.gates.prometheus
-        return Timing(
-            intent.state.since,
-            intent.state.settled,
-            self.settle(block, intent),
-            prometheus.scrape if prometheus else 0.0,
-        )
-
-    def settle(self, block: Migration, intent: Intent) -> float:
-        """Seconds until the slowest consumer of a move has followed."""
-        found = moves.spots(self._engine, block, intent.name, intent.service)
-        return max((one.settle for one in found), default=0.0)
-
-    def facts(self, record: Record, intent: Intent, now: float) -> Facts:
-        """What is seen of a move."""
-        engine, block, service = self._engine, record.blocks[intent.migration], intent.service
-        found = moves.spots(engine, block, intent.name, service)
+    def _facts(self, record: Record, intent: Intent, found: Sequence[moves.Spot], now: float) -> Facts:
+        """What is seen of a move, whose places are `found`."""
+        engine, block = self._engine, record.blocks[intent.migration]
         first = intent.state.phase in BEFORE_TRAFFIC
         return Facts(
             now=now,
             trouble=moves.trouble(engine, block, intent),
-            lacking=self.following.lacking(intent, now),
-            serves=moves.serving(engine, block, service, Part.NEW),
-            old_serves=moves.serving(engine, block, service, Part.OLD) >= 0.9 * intent.state.stood,
+            lacking=self.following.lacking(intent),
+            serves=moves.serving(engine, block, intent.service, Part.NEW),
+            old_serves=moves.old_serves(engine, block, intent),
             natives=moves.natives(found),
             refused=tuple(moves.refused(engine, found)) if first else (),
             blocks=tuple(one.text for one in parity.blocks(moves.differences(engine, block, found, now)))
             if first
             else (),
             gates=verdict(block.gates.queries, intent.gates, now, intent.state.without),
-            settle=max((one.settle for one in found), default=0.0),
+            settle=moves.settle(found),
             quiet=self.requests(intent).quiet,
             busy="" if intent.name in record.first(intent.migration, now) else BUSY.format(block.at_once),
         )
 
-    def seen(self, record: Record, intent: Intent) -> Seen:
-        """One move as this process sees it now, whoever moves it."""
-        facts = self.facts(record, intent, time.time())
+    def seen(self, record: Record, intent: Intent, found: Sequence[moves.Spot]) -> Seen:
+        """One move, whose places are `found`, as this process sees it now, whoever moves it."""
+        facts = self._facts(record, intent, found, time.time())
         looked = look(intent.state, record.blocks[intent.migration], facts)
         return Seen(intent, facts, looked, self.requests(intent))
 

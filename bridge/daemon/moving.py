@@ -66,9 +66,11 @@ class Moving:
         rows = []
         for intent in (record.moves[move] for move in sorted(record.moves)):
             if name.migration in ("", intent.migration) and name.service in ("", str(intent.service)):
-                seen = self._steering.seen(record, intent)
                 block = record.blocks[intent.migration]
-                rows.append(report.status_row(self._engine, block, intent, seen.facts, seen.looked) | _requests(seen))
+                found = moves.spots(self._engine, block, intent.name, intent.service)
+                seen = self._steering.seen(record, intent, found)
+                stands = moves.measured(found, self._engine, block)
+                rows.append(report.status_row(block, intent, stands, seen.facts, seen.looked) | _requests(seen))
         for block in self._engine.configuration.migrations:
             for service in moves.services(self._engine, block):
                 move = f"{block.name}/{service}"
@@ -123,7 +125,7 @@ class Moving:
             if why := nothing_to_do(state, verb):
                 rows.append({"move": move, "code": report.Exit.NOTHING, "text": why})
                 continue
-            changed = self._changed(verb, record, intent, block, service, arguments, by)
+            changed = self._changed(verb, intent, block, service, arguments, by)
             if isinstance(changed, str):
                 rows.append({"move": move, "code": report.Exit.FAILED, "text": changed})
                 continue
@@ -155,7 +157,6 @@ class Moving:
     def _changed(
         self,
         verb: str,
-        record: Record,
         intent: Intent | None,
         block: Migration,
         service: ServiceName,
@@ -181,7 +182,7 @@ class Moving:
         fresh = _state(verb, state, block, arguments, by, reason)
         if isinstance(fresh, str):
             return fresh
-        if verb in ("rollback", "back") and not self._steering.facts(record, intent, time.time()).old_serves:
+        if verb in ("rollback", "back") and not moves.old_serves(self._engine, block, intent):
             return "the old side serves less than when the move began: nothing is moved to it; repair it first"
         return self._steering.at(block, intent, fresh)
 

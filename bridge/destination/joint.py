@@ -29,12 +29,12 @@ from bridge.destination.standby import EVERY, LOSSES_EVERY, latest
 from bridge.destination.went import Gone
 from bridge.destination.writer import Member, Writer
 from bridge.errors import ConfigError, Conflict, Denied, Unavailable
+from bridge.formats import format_of
 from bridge.model import ServiceName
 from bridge.retry import BUG, Reaction, forever
 from bridge.state.decisions import Decision, Kind
 from bridge.state.decisions import about as concerning
 from bridge.state.folder import State
-from bridge.state.formats import newer_one
 
 log = logging.getLogger("isthmus.joint")
 
@@ -78,11 +78,6 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     format: int = FORMAT
 
 
-class _Formatted(msgspec.Struct, frozen=True):
-    format: int = 0
-    version: str = ""
-
-
 def start_of(destination: str) -> str:
     """How the keys of all notes about an export begin."""
     return f"export/{destination}/"
@@ -97,11 +92,7 @@ def decode(note: Note | None) -> Agreed | None:
     """None: nobody has decided anything. Raises ValueError (makes no sense), ConfigError (of a newer format)."""
     if note is None:
         return None
-    of = msgspec.json.decode(note.content, type=_Formatted)
-    if of.format > FORMAT:
-        raise ConfigError(
-            f"the note has format {of.format}, and this isthmus knows {FORMAT}; run {newer_one(of.version)}"
-        )
+    format_of("the note of an export", note.content, FORMAT)
     return msgspec.json.decode(note.content, type=Agreed)
 
 

@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from bridge import __version__
 from bridge.adapter import Note, Seat
 from bridge.destination.writer import Member, Writer
-from bridge.errors import ConfigError, Conflict, IsthmusError, Unavailable
+from bridge.errors import Conflict, IsthmusError, Unavailable
+from bridge.formats import format_of
 from bridge.guard.losses import Key, Reused
 from bridge.model import ServiceName
 from bridge.state.decisions import RULES, Decision, Kind
-from bridge.state.formats import Freeze1, Set1, decisions_of_1, newer_one
+from bridge.state.formats import Freeze1, Set1, decisions_of_1
 
 log = logging.getLogger("isthmus.standby")
 
@@ -119,11 +120,6 @@ class Shared(Common, frozen=True, kw_only=True):
         return self.writer if self.writer != NOBODY else None
 
 
-class _Formatted(msgspec.Struct, frozen=True):
-    format: int
-    version: str = ""
-
-
 class _Shared1(msgspec.Struct, frozen=True, kw_only=True):
     """Format 1."""
 
@@ -140,13 +136,8 @@ def decode(note: Note | None) -> Shared | None:
     """None: nothing was left. Raises ValueError where it makes no sense, ConfigError where its format is newer."""
     if note is None:
         return None
-    of = msgspec.json.decode(note.content, type=_Formatted)
-    if of.format > FORMAT:
-        raise ConfigError(
-            f"the note beside the lock has format {of.format}, and this isthmus knows none above {FORMAT}; "
-            f"run {newer_one(of.version)}"
-        )
-    if of.format == 1:
+    of = format_of("the note beside the lock", note.content, FORMAT)
+    if of == 1:
         old = msgspec.json.decode(note.content, type=_Shared1)
         return Shared(
             turn=old.turn,
@@ -157,8 +148,8 @@ def decode(note: Note | None) -> Shared | None:
             settled=old.settled,
             format=1,
         )
-    if of.format < 1:
-        raise ValueError(f"no note has the format {of.format}")
+    if of < 1:
+        raise ValueError(f"no note has the format {of}")
     return msgspec.json.decode(note.content, type=Shared)
 
 

@@ -23,6 +23,7 @@ from bridge.sources.view import View
 
 EXPORTS = frozenset({"xds", "traefik", "nginx"})  # kinds where all that stands is ours
 LONGER = 1.1  # times what consumers are known to need
+STOOD = 0.9  # of what served at the old side at the start: with fewer nothing is moved back to it
 
 
 class Spot(NamedTuple):
@@ -196,6 +197,16 @@ def serving(engine: Engine, block: Migration, service: ServiceName, part: Part) 
         for one in (view.services[service].instances.values() if service in view.services else ())
         if one.serving and of(one) is part
     )
+
+
+def old_serves(engine: Engine, block: Migration, intent: Intent) -> bool:
+    """Whether the old side can take its traffic back: nine tenths of what stood there at the start serve."""
+    return serving(engine, block, intent.service, Part.OLD) >= STOOD * intent.state.stood
+
+
+def settle(found: Sequence[Spot]) -> float:
+    """Seconds until the slowest consumer at any place has followed."""
+    return max((one.settle for one in found), default=0.0)
 
 
 def differences(

@@ -8,7 +8,7 @@ import msgspec
 
 from bridge import __version__
 from bridge.adapter import Note
-from bridge.errors import ConfigError
+from bridge.formats import format_of
 from bridge.migration.block import Migration
 from bridge.migration.gates import Gate
 from bridge.migration.phases import Phase, State
@@ -46,18 +46,6 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def name(self) -> str:
         """What commands call it."""
         return f"{self.migration}/{self.service}"
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a daemon says of itself: up to which turn of the record it follows, and the places that it writes or serves.
-
-    `at` in seconds since the epoch; `host` for people.
-    """
-
-    turn: int
-    at: float
-    host: str
-    places: tuple[str, ...] = ()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,21 +94,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return bare.with_moves({}, {})
 
 
-class _Formatted(msgspec.Struct, frozen=True):
-    format: int
-    version: str = ""
-
-
 def decode(note: Note | None) -> Record:
     """An empty record where there is none. Raises ConfigError where a newer isthmus wrote it, else ValueError."""
     if note is None:
         return Record()
-    of = msgspec.json.decode(note.content, type=_Formatted)
-    if of.format > FORMAT:
-        raise ConfigError(
-            f"the record of migrations has format {of.format}, and this isthmus knows none above {FORMAT}; "
-            f"run {of.version or 'a newer one'}"
-        )
+    format_of("the record of migrations", note.content, FORMAT)
     return msgspec.json.decode(note.content, type=Record)
 
 

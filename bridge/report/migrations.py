@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bridge.engine import moves
 from bridge.engine.engine import Engine
@@ -101,11 +101,9 @@ def _nowhere(step: float, places: Sequence[Row]) -> str:
     )
 
 
-def status_row(engine: Engine, block: Migration, intent: Intent, facts: Facts, looked: Looked) -> Row:
+def status_row(block: Migration, intent: Intent, stands: Mapping[str, float], facts: Facts, looked: Looked) -> Row:
     """Where a move is: its share as it is meant and as it stands at each place, its gates, and for what it waits."""
     state = intent.state
-    found = moves.spots(engine, block, intent.name, intent.service)
-    stands = moves.measured(found, engine, block)
     return {
         "move": intent.name,
         "phase": str(state.phase),

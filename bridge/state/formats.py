@@ -11,6 +11,7 @@ import msgspec
 
 from bridge import __version__
 from bridge.errors import ConfigError
+from bridge.formats import Formatted, refuse_newer
 from bridge.state.decisions import APPROVED, EVERY_LINK, Decision, Item, Kind
 from bridge.state.files import replace, sync_folder
 
@@ -78,17 +79,9 @@ def read_deed(folder: Path) -> Deed | None:
         raise ConfigError(f"{folder}/{DEED}: is not ours: {error}; name another folder in bridge.state") from None
     if deed.format < 1:
         raise ConfigError(f"{folder}/{DEED}: no state folder has the format {deed.format}; put the file right")
-    if deed.format > FORMAT:
-        raise ConfigError(
-            f"{folder}: has format {deed.format}, and this isthmus knows none above {FORMAT}; "
-            f"run {newer_one(deed.version)}, or name another folder in bridge.state"
-        )
+    said = Formatted(deed.format, deed.version)
+    refuse_newer(f"{folder}: has", said, FORMAT, ", or name another folder in bridge.state")
     return deed
-
-
-def newer_one(version: str) -> str:
-    """The program to run where a format is newer than this one knows; `version` wrote it, "": nobody knows."""
-    return f"isthmus {version}, which wrote it, or a newer one" if version else "the newer isthmus that wrote it"
 
 
 def write_deed(folder: Path, bridge: str) -> Deed:

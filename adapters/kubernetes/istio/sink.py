@@ -19,7 +19,7 @@ import msgspec
 
 from adapters.common.changes import LOOK_AGAIN, Outcomes
 from adapters.common.seat import in_force
-from adapters.kubernetes import identity
+from adapters.kubernetes import identity, portions
 from adapters.kubernetes.attach import Share, share_of, too_much
 from adapters.kubernetes.client import Client
 from adapters.kubernetes.following import Kind, following
@@ -39,7 +39,7 @@ from adapters.kubernetes.istio.standing import (
 )
 from adapters.kubernetes.lease import Leases
 from adapters.kubernetes.place import Place
-from adapters.kubernetes.sink import AT_ONCE, ONE_BY_ONE, KubernetesSink, Rules
+from adapters.kubernetes.sink import AT_ONCE, KubernetesSink, Rules
 from adapters.kubernetes.watching import Changed, Everything
 from adapters.kubernetes.working_copy import View
 from adapters.kubernetes.writing import Echoes, Pen
@@ -92,12 +92,9 @@ class IstioSink:
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
         """See `Sink.held`: what bridges wrote; a host that somebody else has is refused when it is written."""
         who = await identity.of(self._client)
-        if names is None or len(names) > ONE_BY_ONE:
-            found = await self._read_all()
-        else:
-            found = {name: await self._read(name) for name in dict.fromkeys(names) if self._is_host(name)}
-        wanted = found if names is None else found.keys() & set(names)
-        return Held(who, {name: shown for name in wanted if (shown := found[name].held())})
+        wanted = None if names is None else [name for name in names if self._is_host(name)]
+        found = await portions.read(wanted, self._read, self._read_all)
+        return Held(who, {name: shown for name, standing in found.items() if (shown := standing.held())})
 
     async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
         """See `Sink.apply`: one write for each ServiceEntry; with several services, what only loses comes last."""
