@@ -367,11 +367,12 @@ class WholeSink(Protocol):
 class Answering(Protocol):
     """An optional side of a sink that answers data planes: of an export (ADR 27)."""
 
-    def missing(self, items: frozenset[str]) -> None:
+    def missing(self, items: frozenset[str], feeds: Callable[[ServiceName], bool]) -> None:
         """Of these sources nothing is known, neither from this process nor from before it; all else is applied.
 
         Called when that changes. While there are any, what is missing here may be missing from the picture alone, and
-        data planes take what they are not told of for gone.
+        data planes take what they are not told of for gone. `feeds(name)`: whether any of these sources may have
+        instances under that name; pure. Of every other name all that there is is here (ADR 38).
         """
         ...
 

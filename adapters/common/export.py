@@ -81,11 +81,9 @@ class ExportSink:
         await self._picture.load()
         return await self._picture.apply(self._bridge, changes, self.canonical)
 
-    def missing(self, items: frozenset[str]) -> None:
+    def missing(self, items: frozenset[str], feeds: Callable[[ServiceName], bool] = lambda name: True) -> None:
         """See `Answering`."""
-        self._picture.missing = items
-        if not items:
-            self._picture.finish()
+        self._picture.wait(items, feeds)
 
     def place(self, own: str, of: Callable[[Instance, Mark | None], str]) -> None:
         """See `Placed`."""
@@ -100,7 +98,8 @@ class ExportSink:
 class ExportRegistry:
     """One configured export; see `bridge.adapter.Export` and `Registry`.
 
-    `left`: what it has written beside the picture, as `Tracer.traces` tells it; called in a thread.
+    `left`: what it has written beside the picture, as `Tracer.traces` tells it; called in a thread. `waiting`: what is
+    said of it while some of what feeds it, `{missing}`, is not known.
     """
 
     def __init__(
@@ -112,8 +111,10 @@ class ExportRegistry:
         picture: Picture,
         server: Server,
         left: Callable[[], Sequence[Trace]] = tuple,
+        waiting: str = "no data plane is answered before {missing} is known",
     ) -> None:
         self._left = left
+        self._waiting = waiting
         self.name = name
         self.traits = traits
         self._identity = f"{kind}:{name}"
@@ -177,7 +178,7 @@ class ExportRegistry:
         found = [*self._server.concerns]
         if not self._picture.complete:
             missing = ", ".join(sorted(self._picture.missing)) or "what feeds it"
-            found.append(Concern("export-waits", f"no data plane is answered before {missing} is known"))
+            found.append(Concern("export-waits", self._waiting.format(missing=missing)))
         if self._picture.fault:
             found.append(Concern("export-unkept", f"what is served cannot be kept: {self._picture.fault}"))
         refusing = [one for one in self._server.clients if one.refused]
@@ -193,7 +194,7 @@ class ExportRegistry:
         count = sum(map(len, self._picture.services.values()))
         notes = [f"serves {count} instances of {len(self._picture.services)} services", *self._server.notes]
         if not self._picture.complete:
-            notes.append("warning: nothing is answered until all that feeds it is known")
+            notes.append(f"warning: {self._waiting.format(missing='all that feeds it')}")
         if self._picture.fault:
             notes.append(f"warning: what is served cannot be kept: {self._picture.fault}")
         return Reach(self._identity, self._kind, may_read=False, may_write=True, notes=tuple(notes))

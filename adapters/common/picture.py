@@ -49,14 +49,17 @@ _DECODER = msgspec.json.Decoder(Record)
 class Picture:
     """The entries of one export, by service and id. `path` None: kept nowhere.
 
-    `complete`: at some time all that feeds it was known, so that what is missing here is not there; `missing`: of which
-    sources nothing is known. `fault`: why it cannot be kept on disk now, "" if it can.
+    `complete`: at some time all that feeds it was known, so that what is missing here is not there; until then only
+    what is `ready` is certain. `missing`: of which sources nothing is known. `fault`: why it cannot be kept on disk
+    now, "" if it can.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.services: dict[ServiceName, dict[str, Entry]] = {}
         self.complete = False
         self.missing: frozenset[str] = frozenset()  # of these sources nothing is known
+        self._feeds: Callable[[ServiceName], bool] = lambda name: True  # whether any of them may feed a name
+        self._waits = 0  # grows with each change of these two
         self.fault = ""
         self.own = ""  # the network of the export
         self.network_of: Callable[[Instance, Mark | None], str] = lambda instance, mark: ""
@@ -79,6 +82,7 @@ class Picture:
             try:
                 self.services, was_complete = await asyncio.to_thread(_read, self._path)
                 self.complete = self.complete or was_complete
+                self._waits += 1
             except (sqlite3.OperationalError, OSError) as error:
                 raise Unavailable(f"{self._path} cannot be read: {error}") from error
             except (sqlite3.DatabaseError, msgspec.DecodeError, _Unknown) as error:
@@ -117,11 +121,19 @@ class Picture:
         self.placed += 1
         self._wake()
 
-    def finish(self) -> None:
-        """All that feeds it is known: from now on, and after a restart, what is missing here is not there."""
-        if not self.complete:
-            self.complete = True
-            self._wake()
+    def wait(self, items: frozenset[str], feeds: Callable[[ServiceName], bool]) -> None:
+        """Of these sources nothing is known; `feeds(name)`: whether any of them may have instances of that service.
+
+        None: from now on, and after a restart, what is missing here is not there.
+        """
+        self.missing, self._feeds = items, feeds
+        self.complete = self.complete or not items
+        self._waits += 1
+        self._wake()
+
+    def ready(self, name: ServiceName) -> bool:
+        """Whether what is here of a service is all that there is of it."""
+        return self.complete or not self._feeds(name)
 
     @property
     def version(self) -> int:
@@ -132,10 +144,14 @@ class Picture:
         """The services that changed after that version; see `Touched.since`."""
         return self._touched.since(version)
 
-    async def newer(self, version: int, complete: bool) -> None:
-        """Returns when the version is above that one, the picture became complete, or its networks changed."""
-        placed = self.placed
-        while self.version <= version and self.complete == complete and self.placed == placed:
+    @property
+    def standing(self) -> tuple[int, int, int]:
+        """Changes with what is served, with what is certain of it, and with its networks."""
+        return self.version, self._waits, self.placed
+
+    async def newer(self, before: tuple[int, int, int]) -> None:
+        """Returns when its `standing` is another one."""
+        while self.standing == before:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(future)
             await future

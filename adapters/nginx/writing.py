@@ -120,11 +120,11 @@ class Writing:
     async def serve(self) -> None:
         """Never returns. Raises Unavailable where the folder cannot be written, or a command fails."""
         while True:
-            version, complete = self._picture.version, self._picture.complete
-            if complete:
+            standing = self._picture.standing
+            if self._picture.complete:
                 await self._bring(self._wanted())
                 await asyncio.sleep(self._every)
-            await self._picture.newer(version, complete)
+            await self._picture.newer(standing)
 
     def _wanted(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}

@@ -57,7 +57,8 @@ class Xds(ExportRegistry):
     """One configured export; see `bridge.adapter.Export` and `Bootstraps`."""
 
     def __init__(self, name: str, config: Config, picture: Picture, form: Form, traits: Traits, server: Ads) -> None:
-        super().__init__(name, mapping.NAME, traits, form, picture, server)
+        waiting = "before {missing} is known, nobody is told of a name that it may feed, nor of all there are"
+        super().__init__(name, mapping.NAME, traits, form, picture, server, waiting=waiting)
         self._config = config
         self._ads = server
 

@@ -16,6 +16,7 @@ from bridge.model import Instance, ServiceName
 from mappings import xds
 from mappings import xds_resources as mapping
 from mappings.common.naming import Naming
+from mappings.xds import EGRESS
 from mappings.xds_resources import Resource
 
 BEGINNINGS = 16  # responses to clients that begin, which others get as well
@@ -130,6 +131,7 @@ class Served:
         self.proofs = proofs
         self._version = -1
         self._known: dict[ServiceName, frozenset[str]] = {}  # the names that each service has for data planes
+        self._services: dict[str, ServiceName] = {}  # the service of each of those names
         self.looked_up: set[str] = set()  # names with host names: clients of gRPC are told no address of them
         self._views: dict[View, Parts] = {}
         self._plain = Kind()  # the clusters for clients that look no host name up
@@ -142,6 +144,18 @@ class Served:
     def names(self, service: ServiceName) -> frozenset[str]:
         """What data planes call a service; none while it has no instance here."""
         return self._known.get(service, frozenset())
+
+    @property
+    def ready(self) -> Callable[[str], bool] | None:
+        """Whether all that there is of a name is here; None: it is of every name.
+
+        Of what is about all services at once, a listener or routes for applications, it is of none before.
+        """
+        return None if self.picture.complete else self._is_ready
+
+    def _is_ready(self, name: str) -> bool:
+        service = self._services.get(name) or self._names.service(name)
+        return service is not None and name != EGRESS and self.picture.ready(service)
 
     def view(self, view: View, *, looks_up: bool = True) -> Mapping[str, Kind]:
         """The resources of clients that are there; many share one. Raises Rejected where there are too many views.
@@ -210,12 +224,14 @@ class Served:
         """One service anew; whether names came or went."""
         found = xds.by_name(self._names, name, instances.values())
         for known, some in found.items():
+            self._services[known] = name
             self._put_cluster(known, some)
             self.kinds[mapping.ENDPOINTS].put(self._assignment(known, some))
             if known not in self.kinds[mapping.LISTENER].there:  # it says the name alone
                 self.kinds[mapping.LISTENER].put(mapping.listener(known))
         before = self._known.get(name, frozenset())
         for gone in before - found.keys():
+            self._services.pop(gone, None)
             for type in (mapping.LISTENER, mapping.ENDPOINTS, mapping.CLUSTER):
                 self.kinds[type].drop(gone)
             if self.proofs is not None:

@@ -168,13 +168,13 @@ class Ads:
         """Wakes every client when something is served anew."""
         picture = self._served.picture
         while True:
-            version, complete = picture.version, picture.complete
+            standing = picture.standing
             self._served.refresh()
             for one in self._connected:
                 one.more.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._served.pace.due):
-                    await picture.newer(version, complete)
+                    await picture.newer(standing)
 
     async def _prove(self) -> None:
         """Asks instances whose health checks are left out, as often as an Envoy would."""
@@ -253,10 +253,10 @@ class Ads:
         return Near(region if self._priority else "", zone if self._priority == "zone" else "")
 
     async def _write(self, context: Any, one: Connected) -> None:
-        """Nothing before the picture is complete: a client keeps what it has while nobody says anything."""
+        """Nothing that is not known whole: a client keeps what it has while nobody says anything."""
         while not one.is_ended:
             one.more.clear()
-            while self._served.picture.complete and (response := one.stream.next()) is not None:
+            while (response := one.stream.next(self._served.ready)) is not None:
                 await context.write(response)
                 if one.is_ended:
                     return

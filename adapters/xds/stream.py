@@ -24,6 +24,8 @@ REASON = 500  # characters of a refusal that are kept
 # Where a response is all that there is of a type, what it leaves out is gone.
 _WHOLE = frozenset({CLUSTER, LISTENER})
 
+Ready = Callable[[str], bool]  # whether all that there is of a name is known
+
 
 class Asking(NamedTuple):
     """A request, of either variant."""
@@ -209,9 +211,18 @@ class Topic:
     def _is_refused(self, name: str, version: str) -> bool:
         return self.refused.get(name, ("", ""))[0] == version and name in self.refused
 
-    def says(self, *, removals: Callable[[], bool]) -> tuple[Batch, list[str]]:
-        """What is to be said next, and what is gone; `removals()`: the latter may be said now."""
+    def waits(self, ready: Ready) -> bool:
+        """Whether all of it has to wait, since a response without a name would say that the name is gone."""
+        return self.wildcard or (not self.delta and self.type in _WHOLE and not all(map(ready, self.names)))
+
+    def says(self, *, removals: Callable[[], bool], ready: Ready | None) -> tuple[Batch, list[str]]:
+        """What is to be said next, and what is gone; `removals()`: the latter may be said now.
+
+        `ready(name)`: all that there is of a name is known, else it waits; None: it is of every name.
+        """
         self.look()
+        if ready is not None:
+            self._spill()
         if self._halves:
             names: Iterable[str] = self._halves.pop()
             self.again.update(names)
@@ -224,7 +235,13 @@ class Topic:
         if not self.delta and self.type in _WHOLE:
             found, gone = self._whole(names, removals=removals())
             return batch(tuple(found)), gone
-        return self._changed(names, removals)
+        return self._changed(names if ready is None else self._known(names, ready), removals)
+
+    def _known(self, names: Iterable[str], ready: Ready) -> list[str]:
+        """Those of which all is known; the others stay due."""
+        found = [name for name in names if ready(name)]
+        self.due.update(dict.fromkeys(names))
+        return found
 
     def _changed(self, names: Iterable[str], removals: Callable[[], bool]) -> tuple[Batch, list[str]]:
         found: list[Resource] = []
@@ -301,16 +318,18 @@ class Stream:
                     return True
         return False
 
-    def next(self) -> bytes | None:
-        """The next response, encoded; None: there is nothing to say now."""
+    def next(self, ready: Ready | None = None) -> bytes | None:
+        """The next response, encoded; None: there is nothing to say now. `ready`: of which names all is known."""
         for type in TYPES:
             topic = self.topics[type]
             if not topic.asked or topic.sent is not None or self._waits(type):
                 continue
+            if ready is not None and topic.waits(ready):
+                continue
             topic.look()
             if not topic.is_due:
                 continue
-            found, gone = topic.says(removals=partial(self._removes, type))
+            found, gone = topic.says(removals=partial(self._removes, type), ready=ready)
             if found.found or gone or (topic.wildcard and not topic.greeted):
                 return self._say(topic, found, gone)
         return None

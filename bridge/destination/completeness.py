@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from bridge.adapter import Answering, Sink, Term, Whole, WholeSink
 from bridge.destination.destination import Destination
 from bridge.destination.writer import Lead
 from bridge.link import Link, Policy
+from bridge.model import ServiceName, Traits
+from bridge.plan.route import may_lead
 from bridge.sources.store import Store
 from bridge.sources.view import View
+
+
+class Gap(NamedTuple):
+    """A registry of which something may yet come over a link, and what is said of it."""
+
+    link: Link
+    registry: str
+    said: str
 
 
 class Completeness:
@@ -17,7 +28,7 @@ class Completeness:
 
     def __init__(self, sink: Sink, destination: Destination, store: Store, lead: Lead) -> None:
         self._sink = sink if isinstance(sink, WholeSink) else None
-        self._pictures = sink.traits.pictures
+        self._traits = sink.traits
         self._destination = destination
         self._store = store
         self._lead = lead
@@ -25,7 +36,7 @@ class Completeness:
         self._term: Term | None = None  # in which the sink was last called
         self._again = False
         self._answering = sink if isinstance(sink, Answering) else None
-        self._missing: frozenset[str] | None = None
+        self._gaps: list[Gap] | None = None  # as the sink was told
 
     async def tell(self, *, idle: bool) -> None:
         """Passes on what is whole, where that changed: a loss at once, a gain when all work is done.
@@ -33,10 +44,7 @@ class Completeness:
         Raises what the sink raises; the next call passes it on again.
         """
         if self._answering is not None and idle and self._lead.writes:
-            missing = frozenset(self._unknown())
-            if missing != self._missing:
-                self._answering.missing(missing)
-                self._missing = missing
+            self._tell_gaps(list(self._unknown()))
         if self._sink is None:
             return
         term = self._lead.term
@@ -57,6 +65,16 @@ class Completeness:
         """
         self._again = True
 
+    def rerouted(self) -> None:
+        """The file changed: what it adds may feed a name from now on, and what it takes away is not applied yet."""
+        if self._gaps is not None:
+            self._tell_gaps([*self._gaps, *(gap for gap in self._unknown() if gap not in self._gaps)])
+
+    def _tell_gaps(self, gaps: list[Gap]) -> None:
+        if self._answering is not None and gaps != self._gaps:
+            self._answering.missing(frozenset(gap.said for gap in gaps), feeds(gaps, self._traits))
+            self._gaps = gaps
+
     def _whole(self) -> list[Whole]:
         return [
             self._as_told(view, link)
@@ -67,21 +85,30 @@ class Completeness:
         ]
 
     def _as_told(self, view: View, link: Link) -> Whole:
-        picture = link.picture if self._pictures else ""
+        picture = link.picture if self._traits.pictures else ""
         return Whole(view.registry, view.scope, view.identity, view.incarnation, view.lists, picture)
 
-    def _unknown(self) -> Iterator[str]:
+    def _unknown(self) -> Iterator[Gap]:
         """The items of `from` of which nothing is known, neither from this process nor from before it; what is frozen.
 
-        A link that is frozen has not brought what it will, so that what is missing may be missing from it alone.
+        A link that is frozen has not brought what it will, so that what is missing may be missing from it alone. One
+        that observes brings nothing.
         """
         for link in self._destination.links:
-            if link.policy is not Policy.OBSERVE and self._destination.is_frozen(link.name):
-                yield f"the link {link.name}, which is frozen,"
-        for item in {item for link in self._destination.links for item in link.items}:
-            views = [view for view in self._store.views(item.registry) if item.scope in ("", view.scope)]
-            if not views or not all(view.known for view in views):
-                yield str(item)
+            if link.policy is Policy.OBSERVE:
+                continue
+            if self._destination.is_frozen(link.name):
+                said = f"the link {link.name}, which is frozen,"
+                yield from (Gap(link, registry, said) for registry in sorted(link.registries))
+            for item in link.items:
+                views = [view for view in self._store.views(item.registry) if item.means(view.scope)]
+                if not views or not all(view.known for view in views):
+                    yield Gap(link, item.registry, str(item))
+
+
+def feeds(gaps: Sequence[Gap], traits: Traits) -> Callable[[ServiceName], bool]:
+    """Whether anything that is not known may be led to a name at a destination with these traits."""
+    return lambda name: any(may_lead(gap.link, gap.registry, name, traits) for gap in gaps)
 
 
 def _is_whole(view: View) -> bool:

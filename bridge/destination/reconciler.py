@@ -106,6 +106,7 @@ class Reconciler:
     def route(self, links: Sequence[Link], networks: Networks = ONE) -> None:
         """New links: what stays is not touched; what they take away is of cause `config`, and held."""
         self.destination.route(links, networks)
+        self._completeness.rerouted()
         self._version = 0
         self.poke()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from string import Formatter
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -100,6 +102,43 @@ def target_of(link: Link, registry: str, name: ServiceName, traits: Traits) -> t
     if traits.pictures:
         namespace = f"{link.picture}/{namespace}" if namespace else link.picture
     return ServiceName(rename(link, registry, name), namespace), rule
+
+
+def may_lead(link: Link, registry: str, name: ServiceName, traits: Traits) -> bool:
+    """Whether a link could lead a service of a registry, of which nothing is known, to a name at such a target.
+
+    True where that cannot be told, so that False is certain.
+    """
+    found = _renamed(link.rename, registry).fullmatch(name.name)
+    if found is None:
+        return False
+    said = found.groupdict()
+    if "name" not in said or "namespace" in said:
+        return True
+    at_source = said["name"]
+    if traits.namespaces and not traits.pictures:
+        return link.services.rule(ServiceName(at_source, name.namespace))[0]
+    # Of any namespace: a glob with a colon excludes some of them, and may include one.
+    if ":" in at_source:
+        return True
+    include, exclude = link.services.include, link.services.exclude
+    if any(":" not in pattern and glob(pattern, at_source) for pattern in exclude):
+        return False
+    return any(glob(pattern.rpartition(":")[2], at_source) for pattern in include)
+
+
+@lru_cache(maxsize=4096)
+def _renamed(template: str, registry: str) -> re.Pattern[str]:
+    """What the names look like that a template makes of the services of a registry."""
+    parts, seen = [], set[str]()
+    for literal, field, _, _ in Formatter().parse(template):
+        parts.append(re.escape(literal))
+        if field == "registry":
+            parts.append(re.escape(registry))
+        elif field is not None:
+            parts.append(f"(?P={field})" if field in seen else f"(?P<{field}>.*)")
+            seen.add(field)
+    return re.compile("".join(parts), re.DOTALL)
 
 
 def desired(

@@ -32,6 +32,14 @@ class Naming:
         """The name of a service at one of its ports, which is named by its name or else its number."""
         return self._template.format(name=service.name, namespace=service.namespace, port=port.name or port.number)
 
+    def service(self, name: str) -> ServiceName | None:
+        """The one service that has a name; None where several could, or none can."""
+        if self._fields != {"name"} or self._template.count("{name}") != 1:
+            return None
+        before, after = (part.format() for part in self._template.split("{name}"))
+        inside = name[len(before) : len(name) - len(after)]
+        return ServiceName(inside) if inside and name == before + inside + after else None
+
 
 def faults(template: str, key: str) -> Iterator[Fault]:
     """What is wrong with a template under that key."""

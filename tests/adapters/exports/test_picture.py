@@ -47,7 +47,7 @@ async def test_what_was_served_is_served_after_a_restart(tmp_path: Path) -> None
     first = Picture(tmp_path / "x" / "mesh.sqlite")
     await first.load()
     await serve(first, 1, 2)
-    first.finish()
+    first.wait(frozenset(), lambda name: False)
     await kept(first)
     again = Picture(tmp_path / "x" / "mesh.sqlite")
     await again.load()

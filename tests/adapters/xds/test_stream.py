@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -38,6 +38,7 @@ class Client:
         self.stream = Stream(kinds, lambda: 0.0, delta=delta)
         self.delta = delta
         self.names: dict[str, list[str]] = {}
+        self.ready: Callable[[str], bool] | None = None
 
     def ask(self, type: str, *names: str, gone: Sequence[str] = (), known: Mapping[str, str] | None = None) -> None:
         self.names[type] = list(names)
@@ -45,7 +46,7 @@ class Client:
 
     def told(self) -> Told | None:
         """The next response, not yet answered."""
-        body = self.stream.next()
+        body = self.stream.next(self.ready)
         if body is None:
             return None
         if self.delta:
@@ -363,3 +364,33 @@ def test_a_name_that_is_asked_for_twice_is_told_once() -> None:
     client = Client(kinds, delta=True)
     client.ask(ENDPOINTS, "pay", "nobody", "pay", "nobody")
     assert client.all() == [(ENDPOINTS, ["nobody", "pay"], [])]
+
+
+def test_only_names_of_which_all_is_known_are_told_while_others_are_not() -> None:
+    made = served("pay", "web", egress=True)
+    known = {"pay", "nobody"}
+    world, delta, proxy = Client(made, delta=False), Client(made, delta=True), Client(made, delta=True)
+    for client in (world, delta, proxy):
+        client.ready = known.__contains__
+    for client in (world, delta):
+        client.ask(ENDPOINTS, "pay", "web", "nobody")
+        assert client.all() == [(ENDPOINTS, ["nobody", "pay"], [])]
+    world.ask(LISTENER, "pay")
+    world.ask(CLUSTER, "pay", "web")  # a response without one of them would say that it is gone
+    assert world.all() == [(LISTENER, ["pay"], [])]
+    delta.ask(CLUSTER, "pay", "web", "nobody", "more")
+    assert delta.all() == [(CLUSTER, ["pay"], ["nobody"]), (ENDPOINTS, ["pay"], [])]
+    proxy.ask(CLUSTER)
+    proxy.ask(ENDPOINTS, "web")
+    proxy.ask(LISTENER)
+    proxy.ask(ROUTES, EGRESS)
+    assert proxy.told() is None
+    known.add("web")
+    assert world.all() == [(CLUSTER, ["pay", "web"], []), (ENDPOINTS, ["web"], [])]
+    assert delta.all() == [(CLUSTER, ["web"], []), (ENDPOINTS, ["web"], [])]
+    assert proxy.all() == [(ENDPOINTS, ["web"], [])]
+    for client in (world, delta, proxy):
+        client.ready = None
+    assert [type for type, _, _ in proxy.all()] == [CLUSTER, ENDPOINTS, LISTENER, ROUTES]
+    assert delta.all() == [(CLUSTER, [], ["more"])]
+    assert world.all() == []

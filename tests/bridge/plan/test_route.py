@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bridge.adapter import Cause
 from bridge.link import Addresses, Services, Unhealthy
 from bridge.model import Health, Instance, Mark, Port, Service, ServiceName, Traits
-from bridge.plan.route import Desired, Supply, desired, target_of
+from bridge.plan.route import Desired, Supply, desired, may_lead, target_of
 from bridge.sources.networks import Places
 from tests.kit.builders import PAY, instance, link
 
@@ -155,3 +157,42 @@ def test_an_address_that_no_other_host_can_dial_is_parked_on_request() -> None:
     assert (refusal.parked, refusal.cause) == (True, Cause.CONFIG)
     assert refusal.reason == "addresses: routable, and 127.0.0.1 is the loopback of whoever dials it"
     assert goal(supply(local)).wanted["i1"].instance.address == "127.0.0.1"
+
+
+PARTS = st.sampled_from(["pay", "pay-api", "p", "", "a:b", "é", "x\ny"])
+GLOBS = st.sampled_from(["*", "pay*", "pay", "*api", "eu:pay*", "*:pay", "p*:*", "e?:*"])
+RENAMES = st.sampled_from(["{name}", "x-{name}", "{namespace}-{name}", "{registry}.{name}", "{name}-{name}", "one"])
+
+
+@given(
+    name=st.builds(ServiceName, PARTS.filter(bool), st.sampled_from(["", "eu", "e1"])),
+    include=st.lists(GLOBS, min_size=1, max_size=2),
+    exclude=st.lists(GLOBS, max_size=2),
+    rename=RENAMES,
+    traits=st.sampled_from([BARE, FULL, replace(FULL, pictures=True)]),
+)
+def test_no_name_is_ruled_out_that_a_service_could_be_led_to(
+    name: ServiceName, include: list[str], exclude: list[str], rename: str, traits: Traits
+) -> None:
+    one = link(services=Services(include=tuple(include), exclude=tuple(exclude)), rename=rename)
+    target, _ = target_of(one, "source", name, traits)
+    assert target is None or may_lead(one, "source", target, traits)
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "rename", "traits", "name"),
+    [
+        ("pay*", (), "{name}", BARE, "web"),
+        ("*", ("pay*",), "{name}", BARE, "pay-api"),
+        ("pay", (), "vm-{name}", BARE, "pay"),
+        ("pay", (), "vm-{name}", BARE, "vm-web"),
+        ("*", (), "{registry}-{name}", BARE, "other-pay"),
+        ("eu:pay", (), "{name}", BARE, "web"),
+        ("us:pay", (), "{name}", FULL, "eu/pay"),
+    ],
+)
+def test_a_name_that_a_link_cannot_lead_to_is_ruled_out(
+    include: str, exclude: tuple[str, ...], rename: str, traits: Traits, name: str
+) -> None:
+    one = link(services=Services(include=(include,), exclude=exclude), rename=rename)
+    assert not may_lead(one, "source", ServiceName.parse(name), traits)
