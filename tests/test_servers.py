@@ -215,12 +215,12 @@ asyncio.run(own())
 """
 
 
-def test_two_processes_are_never_given_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_are_never_given_the_same_port() -> None:
     """Both see the same short list of ports, and both want most of it."""
-    monkeypatch.setattr(ports, "PORTS", range(14900, 14920))
-    mine = ports.reserve(12)
+    few = range(14900, 14920)
+    mine = ports.reserve(12, few)
     try:
-        code = "from tests.servers import ports; ports.PORTS = range(14900, 14920); print(*ports.reserve(20))"
+        code = f"from tests.servers import ports; print(*ports.reserve(20, {few}))"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         theirs = {int(word) for word in other.stdout.split()}
         assert theirs

@@ -72,6 +72,7 @@ class Http:
     `classify(status, body)` may name the error of a status where a server says more by its text than by the number;
     None: the table's. Never retries by itself but by asking the next URL, and that only where nothing was sent twice:
     `again` says that it may be. `secret`, `certificate`: what ours are called where they are not taken.
+    `largest`: bytes of one answer; `longest`: of one line of a stream.
     """
 
     def __init__(
@@ -84,8 +85,12 @@ class Http:
         in_flight: int = IN_FLIGHT,
         secret: str = "",
         certificate: str = "",
+        largest: int = LARGEST,
+        longest: int = LONGEST,
     ) -> None:
         self.secret = secret
+        self._largest = largest
+        self._longest = longest
         self.urls = tuple(url.rstrip("/") for url in urls)
         self._first = 0
         self._contexts = Contexts(tls, certificate)
@@ -140,7 +145,7 @@ class Http:
                     asyncio.timeout(timeout),
                     await self._request(method, url, path, query, body, headers, silence) as response,
                 ):
-                    answer = Answer(response.status, _lower(response), await _whole(response, url), url)
+                    answer = Answer(response.status, _lower(response), await self._whole(response, url), url)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 is_silent = isinstance(error, aiohttp.ServerTimeoutError)
                 failure = self._broken(url, error, silence if silence is not None and is_silent else timeout)
@@ -182,14 +187,14 @@ class Http:
                         request = await self._request(method, url, path, query, None, headers, silence)
                         response = await stack.enter_async_context(request)
                         if not 200 <= response.status < 300:
-                            answer = Answer(response.status, _lower(response), await _whole(response, url), url)
+                            answer = Answer(response.status, _lower(response), await self._whole(response, url), url)
                             raise self._error(method, path, answer)
                 except (aiohttp.ClientError, TimeoutError, OSError) as error:
                     failure = self._broken(url, error, min(silence, begins))
                     continue
                 self._prefer(url)
                 broken = partial(self._broken, url, seconds=silence)
-                yield Stream(response.status, _lower(response), url, _lines(response, url, broken))
+                yield Stream(response.status, _lower(response), url, _lines(response, url, broken, self._longest))
                 return
         raise failure or Unavailable("no URL is configured")
 
@@ -257,23 +262,22 @@ class Http:
             reason += self._shown()
         return Unavailable(reason, _retry_after(answer.headers)) if kind is Unavailable else kind(reason)
 
-
-async def _whole(response: aiohttp.ClientResponse, url: str) -> bytes:
-    """The whole body; raises Unavailable beyond `LARGEST`: a server that says so much is no registry in good health."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > LARGEST:
-            raise Unavailable(f"{url} answered with more than {LARGEST >> 20} MiB, and was cut off")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    async def _whole(self, response: aiohttp.ClientResponse, url: str) -> bytes:
+        """The whole body; raises Unavailable where it is larger than that of any registry in good health."""
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > self._largest:
+                raise Unavailable(f"{url} answered with more than {self._largest >> 20} MiB, and was cut off")
+            chunks.append(chunk)
+        return b"".join(chunks)
 
 
 async def _lines(
-    response: aiohttp.ClientResponse, url: str, broken: Callable[[Exception], IsthmusError]
+    response: aiohttp.ClientResponse, url: str, broken: Callable[[Exception], IsthmusError], longest: int
 ) -> AsyncIterator[bytes]:
-    """Lines up to `LONGEST`: aiohttp's reader refuses those beyond its buffer. Raises Unavailable, Denied."""
+    """Lines of up to `longest` bytes: aiohttp's reader refuses those beyond its buffer. Raises Unavailable, Denied."""
     rest: list[bytes] = []
     size = 0
     try:
@@ -284,8 +288,8 @@ async def _lines(
             for line in others:
                 yield b"".join(rest)
                 rest, size = [line], len(line)
-            if size > LONGEST:
-                raise Unavailable(f"{url} sent a line of more than {LONGEST >> 20} MiB, and was cut off")
+            if size > longest:
+                raise Unavailable(f"{url} sent a line of more than {longest >> 20} MiB, and was cut off")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise broken(error) from error
     if any(rest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import msgspec
@@ -14,9 +15,9 @@ from bridge.override import Override
 from bridge.units import ALSO
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the whole file, with every built-in kind of registry, for editors."""
-    shapes = {kind: adapter(kind).Config for kind in KINDS}
+def schema(kinds: Iterable[str] = KINDS) -> dict[str, Any]:
+    """The JSON Schema of the whole file, with these kinds of registry, for editors; by default every built-in one."""
+    shapes = {kind: adapter(kind).Config for kind in kinds}
     (bridge, link, network, override, migration, *configs), parts = msgspec.json.schema_components(
         (Bridge, Link, Network, Override, Migration, *shapes.values()), ref_template="#/$defs/{name}"
     )

@@ -36,7 +36,7 @@ from bridge.daemon.permitted import Permitted
 from bridge.daemon.reload import Reload
 from bridge.daemon.shipping import Shipping
 from bridge.daemon.systemd import Notifier
-from bridge.daemon.trouble import Troubles
+from bridge.daemon.trouble import STILL, Troubles
 from bridge.destination import adding
 from bridge.destination.destination import Destination
 from bridge.destination.joint import Joint
@@ -62,16 +62,25 @@ log = logging.getLogger("isthmus.daemon")
 
 ONCE_PATIENCE = 15.0  # seconds without an answer after which `--once` gives a registry up
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104, addresses that nobody can dial
-TICK = 1.0
+TICK = 1.0  # seconds between two status lines for the supervisor, each with its watchdog
 THREADS = 64  # a hung disk holds up a few of them, and names are looked up in the others
 LISTEN = 60.0  # seconds until the first look at who writes, where `resync` is not less
 
 
 class Daemon:
-    """One running bridge. `path` is the file it was started with."""
+    """One running bridge. `path` is the file it was started with. `tick`, `still`: seconds, see `TICK` and `STILL`."""
 
-    def __init__(self, path: Path, configuration: Configuration, kept: state.State) -> None:
+    def __init__(
+        self,
+        path: Path,
+        configuration: Configuration,
+        kept: state.State,
+        *,
+        tick: float = TICK,
+        still: float = STILL,
+    ) -> None:
         self.path = path
+        self._tick = tick
         self.state = kept
         self.started = time.time()
         self.journal = Journal(kept.folder / "journal" if kept.folder else None, limits=_limits(configuration))
@@ -94,7 +103,7 @@ class Daemon:
         self.shipping = Shipping(self.engine, kept.folder, self.journal, self._audit.observed)
         self.metrics.unshipped = self.shipping.unshipped
         self.troubles = Troubles(
-            path, self.engine, kept, self.journal, self.reload, self._tasks, self._is_reached, self.shipping
+            path, self.engine, kept, self.journal, self.reload, self._tasks, self._is_reached, self.shipping, still
         )
         self.attention = Attention(self._findings, kept.folder)
         self.metrics.attention = self.attention.counts
@@ -259,7 +268,7 @@ class Daemon:
     async def _tick_loop(self) -> None:
         """Once a second: the supervisor's status line, and its watchdog, which is fed while all loops run."""
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._tick)
             self.commands.deciding.apply()
             self.journal.limit(_limits(self.configuration))
             self.overriding.apply()

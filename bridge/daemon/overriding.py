@@ -49,14 +49,22 @@ RANKS = {Kind.DRAIN: Rank.DRAIN, Kind.OVERRIDE: Rank.COMMAND}
 class Overriding:
     """The overrides by command of one daemon. `orderings`: where its engine gets them.
 
-    `move_of(destination, name)`: the migration's move that says the share there, "" where none does.
+    `move_of(destination, name)`: the migration's move that says the share there, "" where none does. `most`: how many
+    there may be.
     """
 
-    def __init__(self, kept: State, acts: Acts, move_of: Callable[[str, ServiceName], str] = lambda *_: "") -> None:
+    def __init__(
+        self,
+        kept: State,
+        acts: Acts,
+        move_of: Callable[[str, ServiceName], str] = lambda *_: "",
+        most: int = MOST,
+    ) -> None:
         self.orderings = {rank: Overrides() for rank in RANKS.values()}
         self._kept = kept
         self._acts = acts
         self._move_of = move_of
+        self._most = most
         self._taken: dict[str, Decision] = {}  # what the orderings say, by name
 
     def attach(self, engine: Engine) -> None:
@@ -193,8 +201,8 @@ class Overriding:
     def _refusal(self, said: Override) -> str:
         """Why an override may not be in force."""
         now = list(self._in_force().values())
-        if len(now) > MOST:
-            return f"there are {MOST} overrides by command: unset some, or write them into the file"
+        if len(now) > self._most:
+            return f"there are {self._most} overrides by command: unset some, or write them into the file"
         for to in self._engine.reconcilers:
             if said.at not in ("", to):
                 continue

@@ -18,7 +18,10 @@ STILL = 60.0  # seconds after which a loop that writes to the disk counts as stu
 
 
 class Troubles:
-    """Looks at the parts of a daemon. `tasks`: its own loops by name; `served`: whether commands reach it."""
+    """Looks at the parts of a daemon. `tasks`: its own loops by name; `served`: whether commands reach it.
+
+    `still`: see `STILL`.
+    """
 
     def __init__(
         self,
@@ -30,7 +33,9 @@ class Troubles:
         tasks: Mapping[str, asyncio.Task[None]],
         served: Callable[[], bool],
         shipping: Shipping,
+        still: float = STILL,
     ) -> None:
+        self._still = still
         self._path = path
         self._engine = engine
         self._kept = kept
@@ -96,7 +101,7 @@ class Troubles:
         }
         for name, turned in turns.items():
             still = time.monotonic() - turned
-            if still > STILL:
+            if still > self._still:
                 found.setdefault(name, f"it has stood still for {still:.0f} s")
         return found
 

@@ -18,7 +18,7 @@ from bridge.destination.completeness import Completeness
 from bridge.destination.confirm import Confirmer
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events
-from bridge.destination.renewals import Renewals
+from bridge.destination.renewals import EVERY, Renewals
 from bridge.destination.writer import Lead, Peers, Role
 from bridge.errors import Expired, Superseded, Unavailable
 from bridge.guard.holds import Item
@@ -43,7 +43,8 @@ class Reconciler:
     `seat`: where the one writer's lock is; None: there is none, and whoever runs writes.
     `spend(items)` records for good that approvals of these are used, False: it cannot be recorded.
     `second_opinion(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over.
-    `loops`: the tasks of a run, by name; none of them ends while `run` runs.
+    `loops`: the tasks of a run, by name; none of them ends while `run` runs. `renewed`: seconds between two looks at
+    who renews the entries there.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Reconciler:
         resync: float = 600.0,
         batch: int = BATCH,
         peers: Peers | None = None,
+        renewed: float = EVERY,
     ) -> None:
         self.destination = destination
         self.sink = sink
@@ -101,7 +103,7 @@ class Reconciler:
             writes=lambda: self.lead.writes,
         )
         self._completeness = Completeness(sink, destination, store, self.lead)
-        self.renewals = Renewals(sink)
+        self.renewals = Renewals(sink, renewed)
 
     def route(self, links: Sequence[Link], networks: Networks = ONE) -> None:
         """New links: what stays is not touched; what they take away is of cause `config`, and held."""

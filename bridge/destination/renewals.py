@@ -11,9 +11,10 @@ EVERY = 1.0  # seconds between two looks at who writes
 
 
 class Renewals:
-    """Tells a sink that asks for it (`Renewer`), and does nothing for any other."""
+    """Tells a sink that asks for it (`Renewer`), and does nothing for any other. `every`: see `EVERY`."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, every: float = EVERY) -> None:
+        self._every = every
         self._sink = sink if isinstance(sink, Renewer) else None
 
     def begun(self) -> None:
@@ -24,7 +25,7 @@ class Renewals:
     async def run(self, lead: Lead) -> None:
         """Never returns."""
         while self._sink is not None:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(self._every)
             if not lead.writes and lead.another_writes:
                 self._sink.renew(ours=False)
         await asyncio.Event().wait()

@@ -36,6 +36,7 @@ class Store:
         clock: Callable[[], float],
         scrub: Callable[[Instance], Instance] = lambda instance: instance,
         recorder: Recorder | None = None,
+        gone_kept: int = GONE_KEPT,
     ) -> None:
         self.version = 0
         self.forgotten = 0  # up to that version, some services that are gone are no longer reported
@@ -48,7 +49,8 @@ class Store:
         self._clock = clock
         self._views: dict[str, dict[str, View]] = {}
         self._touched: dict[tuple[str, ServiceName], Seen] = {}  # in order of version
-        self._room = 2 * GONE_KEPT
+        self._gone_kept = gone_kept
+        self._room = 2 * gone_kept
         self._waiting: list[asyncio.Future[None]] = []
 
     def now(self) -> float:
@@ -131,9 +133,9 @@ class Store:
             for registry, name in self._touched
             if not any(name in view.services for view in self.views(registry))
         ]
-        for key in gone[:-GONE_KEPT]:
+        for key in gone[: -self._gone_kept]:
             self.forgotten = max(self.forgotten, self._touched.pop(key).change)
-        self._room = 2 * (len(self._touched) + GONE_KEPT)
+        self._room = 2 * (len(self._touched) + self._gone_kept)
 
     def wake(self) -> None:
         """Wakes every consumer that waits."""

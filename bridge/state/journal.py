@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from bridge.model import Instance, ServiceName
 from bridge.sources.scrub import disclosed
 from bridge.state.record import START, WRITER, Loss, Record, Said
-from bridge.state.segments import Appended, Appender, Limits, losses, reaches, segments, tail
+from bridge.state.segments import SEGMENT, Appended, Appender, Limits, losses, reaches, segments, tail
 from bridge.state.writing import Writing
 
 EVERY = 0.2  # seconds between writes
@@ -32,17 +32,27 @@ REMOVALS = 10  # remembered for the status
 
 
 class Journal:
-    """The daemon's journal, in a folder; None: only the last removals are remembered."""
+    """The daemon's journal, in a folder; None: only the last removals are remembered.
+
+    `segment`: bytes in one of its files. `room`: records that wait for the disk at most.
+    """
 
     def __init__(
-        self, folder: Path | None, clock: Callable[[], float] = time.time, limits: Limits | None = None
+        self,
+        folder: Path | None,
+        clock: Callable[[], float] = time.time,
+        limits: Limits | None = None,
+        segment: int = SEGMENT,
+        room: int = ROOM,
     ) -> None:
         self.dropped = 0  # records that found no room
         self._begun: dict[str, int] = {}
         self.writing = Writing(lambda: bool(self._waiting), self._write, clock, every=EVERY, retry=RETRY)
         self._folder = folder
-        self._appender = Appender(folder, limits or Limits(ROOM_ON_DISK)) if folder is not None else None
+        kept = limits or Limits(ROOM_ON_DISK)
+        self._appender = Appender(folder, kept, segment) if folder is not None else None
         self._clock = clock
+        self._room = room
         self._waiting: deque[Record] = deque()
         self._removals: deque[Record] = deque(maxlen=REMOVALS)
         self._encoder = msgspec.json.Encoder()
@@ -69,7 +79,7 @@ class Journal:
         **said: Unpack[Said],
     ) -> None:
         """Notes what happened just now; never waits, and never fails. `said`: other fields of a `Record`."""
-        if len(self._waiting) >= ROOM:
+        if len(self._waiting) >= self._room:
             self.dropped += 1
             return
         record = Record(

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from bridge.model import Service, ServiceName
 from bridge.sources.view import Recorder, View
 from bridge.state.known_lines import FORMAT, About, KnownScope, Line, as_it_is, blocks, framed, read
-from bridge.state.log_file import LogFile
+from bridge.state.log_file import SMALL, LogFile
 from bridge.state.writing import Writing
 
 EVERY = 1.0  # seconds between two writes
@@ -58,11 +58,12 @@ class Known(Recorder):
     the disk refuses is tried again from memory.
     """
 
-    def __init__(self, folder: Path | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path | None, clock: Callable[[], float] = time.time, small: int = SMALL) -> None:
         self.writing = Writing(lambda: folder is not None, self._write, clock, every=EVERY, retry=RETRY)
         self.damaged: list[str] = []  # what `load` had to leave out, a text for each file
         self._folder = folder
         self._clock = clock
+        self._small = small
         self._scopes: dict[str, dict[str, Scope]] = {}
         self._files: dict[str, LogFile] = {}
 
@@ -112,7 +113,7 @@ class Known(Recorder):
             scopes, good = read(registry, content)
             if good < len(content):
                 self.damaged.append(f"{path.name}: {len(content) - good} of {len(content)} bytes are damaged")
-            self._files[registry] = LogFile(path, good)
+            self._files[registry] = LogFile(path, good, self._small)
             for known in scopes.values():
                 about = About(known.identity, known.incarnation, known.revision, known.at, known.part)
                 self._scopes.setdefault(registry, {})[known.scope] = Scope(known.services, about)
@@ -125,7 +126,8 @@ class Known(Recorder):
         now = self._clock()
         for registry, scopes in list(self._scopes.items()):
             self.writing.turn()
-            file = self._files.setdefault(registry, LogFile(self._folder / f"{registry}.log", 0))
+            path = self._folder / f"{registry}.log"
+            file = self._files.setdefault(registry, LogFile(path, 0, self._small))
             if file.wants_base:
                 await file.rebase(_base(dict(scopes), now))
             else:

@@ -12,14 +12,18 @@ from typing import BinaryIO
 from bridge.state.files import private, sync_folder
 
 CHUNK = 1024 * 1024  # bytes handed to the thread at once
-SMALL = 256 * 1024  # bytes: below this nothing is worth a new base
+SMALL = 256 * 1024  # bytes
 
 
 class LogFile:
-    """The file at `path`, of which the first `good` bytes are whole lines. Its base is what was written anew last."""
+    """The file at `path`, of which the first `good` bytes are whole lines. Its base is what was written anew last.
 
-    def __init__(self, path: Path, good: int) -> None:
+    `small`: bytes; below them nothing is worth a new base.
+    """
+
+    def __init__(self, path: Path, good: int, small: int = SMALL) -> None:
         self._path = path
+        self._small = small
         self._size = good  # what follows is damaged, and cut by the next write
         self._base = good // 2  # where the base of an older process ended is not known
         self._sound = good > 0
@@ -27,7 +31,7 @@ class LogFile:
     @property
     def wants_base(self) -> bool:
         """More was appended than twice the base, or what is on the disk cannot be trusted."""
-        return not self._sound or self._size > max(3 * self._base, SMALL)
+        return not self._sound or self._size > max(3 * self._base, self._small)
 
     async def append(self, content: Iterator[bytes]) -> None:
         """Adds lines behind the last good one; raises OSError, after which a new base is due."""

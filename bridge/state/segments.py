@@ -50,22 +50,23 @@ class Limits(NamedTuple):
     room: int
     keep: float | None = None
 
-    @property
-    def files(self) -> int:
-        """How many full files may be there beside the one that is written."""
-        return max(1, self.room // SEGMENT - 1)
+    def files(self, segment: int) -> int:
+        """How many full files of so many bytes may be there beside the one that is written."""
+        return max(1, self.room // segment - 1)
 
 
 class Appender:
     """Appends lines and numbers them, beside other processes that do the same. Waits for the disk and for them.
 
-    `limits` None: it removes nothing. `reaches`: the time of the first line that is there, where others were removed.
+    `limits` None: it removes nothing. `segment`: bytes in a file, then comes the next. `reaches`: the time of the first
+    line that is there, where others were removed.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None, segment: int = SEGMENT) -> None:
         self.limits = limits
         self.reaches: float | None = None
         self._folder = folder
+        self._segment = segment
         self._after: tuple[Path, int] | None = None  # the file and its size after what was appended here last
         self._last = 0
 
@@ -108,7 +109,7 @@ class Appender:
         if self._after != (found[-1], size):
             torn = _is_torn(found[-1])
             self._last = max(self._last, last_number(found))
-        if size < SEGMENT:
+        if size < self._segment:
             return found[-1], torn
         self._drop(found)
         return self._next(), False
@@ -117,8 +118,9 @@ class Appender:
         """Removes the oldest of the full files."""
         if self.limits is not None:
             oldest = time.time() - (self.limits.keep if self.limits.keep is not None else float("inf"))
+            files = self.limits.files(self._segment)
             for number, path in enumerate(found):
-                if len(found) - number > self.limits.files or path.stat().st_mtime < oldest:
+                if len(found) - number > files or path.stat().st_mtime < oldest:
                     path.unlink()
         self.reaches = reaches(self._folder)
 
@@ -149,10 +151,19 @@ def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"))
 
 
-def note(folder: Path, kind: str, *, link: str = "", destination: str = "", by: str = "", reason: str = "") -> None:
+def note(
+    folder: Path,
+    kind: str,
+    *,
+    link: str = "",
+    destination: str = "",
+    by: str = "",
+    reason: str = "",
+    segment: int = SEGMENT,
+) -> None:
     """Adds one line beside a running daemon, or without one; raises Unavailable where the disk refuses."""
     made = Record(at=time.time(), kind=kind, link=link, destination=destination, by=by, reason=reason)
-    appended = Appender(folder).append([msgspec.json.encode(made)])
+    appended = Appender(folder, segment=segment).append([msgspec.json.encode(made)])
     if appended.error is not None:
         raise Unavailable(f"the journal cannot be written: {why(appended.error)}")
 

@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 # Below the kernel's ephemeral ports (net.ipv4.ip_local_port_range): nobody is given one of these by chance, and a
@@ -20,10 +20,10 @@ _locks = (Path(tempfile.gettempdir()) / f"isthmus-ports-{os.getuid()}").open("ab
 _ours: set[int] = set()
 
 
-def reserve(count: int) -> list[int]:
+def reserve(count: int, among: Sequence[int] = PORTS) -> list[int]:
     """Ports on which nobody listens and which no other test process is given before `release`."""
     reserved: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
+    for port in random.sample(among, len(among)):
         if len(reserved) == count:
             break
         if port not in _ours and _locked(port):

@@ -13,7 +13,6 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from adapters.common import http
 from adapters.common.credentials import Tls, from_file
 from adapters.common.http import Http
 from adapters.common.urls import is_url
@@ -323,11 +322,7 @@ def test_a_url_says_its_scheme_and_its_host(text: str, good: bool) -> None:
     assert is_url(text) is good
 
 
-async def test_an_answer_or_a_line_beyond_its_limit_is_cut_off(
-    serve: Serve, clients: Callable[..., Http], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(http, "LARGEST", 2 << 20)
-    monkeypatch.setattr(http, "LONGEST", 1 << 20)
+async def test_an_answer_or_a_line_beyond_its_limit_is_cut_off(serve: Serve, clients: Callable[..., Http]) -> None:
     sent = 0
 
     async def send(request: web.Request) -> web.StreamResponse:
@@ -340,7 +335,7 @@ async def test_an_answer_or_a_line_beyond_its_limit_is_cut_off(
         await response.write(b"\n")
         return response
 
-    client = clients(await serve(send))
+    client = clients(await serve(send), largest=2 << 20, longest=1 << 20)
     assert len((await client.call("GET", "/", query={"chunks": "3"})).body) == (3 << 19) + 1
     with pytest.raises(Unavailable, match="answered with more than 2 MiB"):
         await client.call("GET", "/", query={"chunks": "1000"})

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from bridge.config import load as config
-from bridge.daemon import daemon, trouble
+from bridge.daemon import daemon
 from bridge.state import folder as state
 from tests.kit.disks import hung
 from tests.kit.natives import Folder
@@ -44,7 +44,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Running]:
+async def running(folder: Path, **times: float) -> AsyncIterator[Running]:
     Folder(folder / "inventory").set("pay-api", i1="192.0.2.1")
     (folder / "cluster").mkdir(exist_ok=True)
     (port,) = ports.reserve(1)
@@ -57,7 +57,7 @@ async def running(folder: Path) -> AsyncIterator[Running]:
     file.write_text(yaml.safe_dump(blocks))
     configuration = config.load(file)
     with state.opened(folder / "state", "b1") as kept:
-        made = daemon.Daemon(file, configuration, kept)
+        made = daemon.Daemon(file, configuration, kept, **times)
         task = asyncio.create_task(made.run())
         try:
             await until(lambda: list((folder / "cluster").glob("*.yaml")), "it copies")
@@ -75,7 +75,6 @@ def supervisor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket
         heard.bind(str(folder / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "1000000")
-        monkeypatch.setattr(daemon, "TICK", 0.02)
         yield heard
 
 
@@ -92,7 +91,7 @@ def told(heard: socket.socket) -> list[str]:
 async def test_a_loop_that_has_ended_is_named_and_starves_the_watchdog(
     folder: Path, supervisor: socket.socket, name: str
 ) -> None:
-    async with running(folder) as made:
+    async with running(folder, tick=0.02) as made:
         await until(lambda: "WATCHDOG=1" in told(supervisor), "the watchdog is fed")
         assert await made.health() == (200, {"alive": True, "broken": {}})
         made.loop(name).cancel()  # as an adapter does that awaits what somebody else has cancelled
@@ -109,9 +108,8 @@ async def test_a_loop_that_has_ended_is_named_and_starves_the_watchdog(
         assert not await steady(fed, 0.3)
 
 
-async def test_a_journal_that_stands_still_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trouble, "STILL", 5.0)
-    async with running(folder) as made:
+async def test_a_journal_that_stands_still_is_named(folder: Path) -> None:
+    async with running(folder, still=5.0) as made:
         await until(lambda: list((folder / "state" / "journal").glob("*.jsonl")), "the journal is begun")
         (segment,) = (folder / "state" / "journal").glob("*.jsonl")
         segment.unlink()

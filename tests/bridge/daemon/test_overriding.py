@@ -16,9 +16,8 @@ from adapters.memory.server import Store
 from bridge.admin.protocol import Peer
 from bridge.config import load as config
 from bridge.config.document import Document
-from bridge.daemon import overriding
 from bridge.daemon.audit import Acts
-from bridge.daemon.overriding import Overriding
+from bridge.daemon.overriding import MOST, Overriding
 from bridge.engine.engine import Engine
 from bridge.guard.limits import Limit
 from bridge.model import Health, Instance, ServiceName
@@ -75,11 +74,11 @@ class Bridge:
         await until(lambda: all(one.idle for one in self.engine.reconcilers.values()))
 
 
-@pytest.fixture
-async def bridge() -> AsyncIterator[Bridge]:
+@contextlib.asynccontextmanager
+async def bridged(most: int = MOST) -> AsyncIterator[Bridge]:
     configuration = config.parse(Path("isthmus.yaml"), Document("isthmus.yaml", FILE), {}, ephemeral=True)
     state = State(None)
-    said = Overriding(state, Acts(Journal(None)))
+    said = Overriding(state, Acts(Journal(None)), most=most)
     async with Engine(configuration, events=Record(), orderings=said.orderings) as engine:
         said.attach(engine)
         made = Bridge(engine, state, said)
@@ -88,6 +87,12 @@ async def bridge() -> AsyncIterator[Bridge]:
         made.store("pods").register(PAY, instance("p9"))
         await until(lambda: (len(made.at("mesh")), len(made.at("edge"))) == (4, 3))
         await made.idle()
+        yield made
+
+
+@pytest.fixture
+async def bridge() -> AsyncIterator[Bridge]:
+    async with bridged() as made:
         yield made
 
 
@@ -233,17 +238,15 @@ async def test_what_is_of_nothing_or_says_nothing_is_refused(bridge: Bridge) -> 
     assert not bridge.said.rows()
 
 
-async def test_what_would_not_fit_is_refused_when_it_is_asked_for(
-    bridge: Bridge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(overriding, "MOST", 2)
-    await bridge.set("pay@vms/i0", weight=2.0)
-    await bridge.set("pay@vms/i1", weight=2.0)
-    with pytest.raises(ValueError, match="2 overrides by command"):
-        await bridge.set("pay@vms/i2", weight=2.0)
-    with pytest.raises(ValueError, match="bytes that hosts can share"):
-        await bridge.set("pay@vms/i0", metadata={"k": "x" * 60_000})
-    assert len(bridge.said.rows()) == 2 and "k" not in bridge.at("mesh")["i0"].metadata
+async def test_what_would_not_fit_is_refused_when_it_is_asked_for() -> None:
+    async with bridged(most=2) as bridge:
+        await bridge.set("pay@vms/i0", weight=2.0)
+        await bridge.set("pay@vms/i1", weight=2.0)
+        with pytest.raises(ValueError, match="2 overrides by command"):
+            await bridge.set("pay@vms/i2", weight=2.0)
+        with pytest.raises(ValueError, match="bytes that hosts can share"):
+            await bridge.set("pay@vms/i0", metadata={"k": "x" * 60_000})
+        assert len(bridge.said.rows()) == 2 and "k" not in bridge.at("mesh")["i0"].metadata
 
 
 async def test_explain_says_who_said_what_is_written(bridge: Bridge) -> None:

@@ -8,13 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-import pytest
-
 from adapters.memory import Config, Memory
 from adapters.memory.server import Store as Server
 from adapters.memory.sink import MemorySink
 from bridge.adapter import Renewal, Term
-from bridge.destination import renewals
 from bridge.destination.destination import Destination
 from bridge.destination.reconciler import Reconciler
 from bridge.destination.writer import Role, Writer
@@ -54,8 +51,7 @@ class Known:
         await asyncio.Event().wait()
 
 
-async def test_the_last_writer_renews_until_another_process_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewals, "EVERY", 0.01)
+async def test_the_last_writer_renews_until_another_process_writes() -> None:
     lender, peers = Server("lender"), Known(None)
     registry = Memory("target", Server("target"), config=Config(seat=False))
     sink = Renewed(registry.store, registry.traits, "bridge", locks=False, natives=True)
@@ -82,6 +78,7 @@ async def test_the_last_writer_renews_until_another_process_writes(monkeypatch: 
         second_opinion=cast(Any, lambda *_: asyncio.sleep(3600)),
         relist=cast(Any, lambda *_: None),
         peers=cast(Any, peers),
+        renewed=0.01,
     )
     running = asyncio.create_task(reconciler.run())
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from bridge.adapter import Listing, Observed, Synced
 from bridge.model import Health, Instance, Mark, Service, ServiceName
+from bridge.sources.claims import KEPT
 from bridge.sources.networks import Networks
 from bridge.sources.store import Store
 from bridge.sources.view import View
@@ -216,13 +217,12 @@ def test_a_registry_that_left_the_file_claims_nothing() -> None:
     assert len(world.store.claims) == 0
 
 
-def test_shared_pairs_take_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.sources.claims.KEPT", 2)
+def test_shared_pairs_take_bounded_room() -> None:
     world = World()
     for step in [known("one", A), listed("one"), known("two", B, NEW), listed("two")]:
         step(world)
     claims = world.store.claims
-    for number in range(100):
-        claims.share([("n", f"192.0.2.{number}", 1)])
-    assert len(claims.shared) < 10
+    for number in range(10 * KEPT):
+        claims.share([("n", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)])
+    assert len(claims.shared) < 5 * KEPT
     assert ("default", "192.0.2.1", 8080) in claims.shared, "two services are known there now"

@@ -9,7 +9,6 @@ from adapters.memory.server import Store as Server
 from bridge.adapter import Entry, Held, Listing, Observed, Returns, Synced
 from bridge.destination.destination import Destination
 from bridge.model import Mark, Service, ServiceName
-from bridge.sources import store as module
 from bridge.sources.store import Store
 from bridge.sources.view import View
 from tests.bridge.core import Record
@@ -19,10 +18,9 @@ ONE = instance("i1")
 
 
 @pytest.fixture
-def view(monkeypatch: pytest.MonkeyPatch) -> View:
+def view() -> View:
     """One that has listed the service `pay`, in a store that remembers ten services that are gone."""
-    monkeypatch.setattr(module, "GONE_KEPT", 10)
-    view = Store(lambda: 0.0).view("source", "")
+    view = Store(lambda: 0.0, gone_kept=10).view("source", "")
     view.begin(Listing("source-1"))
     view.observe(Observed(Service(PAY, {ONE.id: ONE})))
     view.sync(Synced())

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
-import pytest
 
-from bridge.state import follow, segments
-from bridge.state.follow import Follower
+from bridge.state import segments
+from bridge.state.follow import CHUNK, Follower
 from bridge.state.record import Record
-from bridge.state.segments import Appender
+from bridge.state.segments import SEGMENT, TAIL, Appender
 
 
-def write(folder: Path, *reasons: str) -> None:
+def write(folder: Path, *reasons: str, segment: int = SEGMENT) -> None:
     folder.mkdir(exist_ok=True)
     lines = [msgspec.json.encode(Record(at=1.0, kind="add", reason=reason)) for reason in reasons]
-    assert Appender(folder).append(lines).error is None
+    assert Appender(folder, segment=segment).append(lines).error is None
 
 
 def read(follower: Follower) -> list[str]:
@@ -26,14 +25,13 @@ def read(follower: Follower) -> list[str]:
     return found
 
 
-def test_every_line_is_taken_once_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "SEGMENT", 200)
+def test_every_line_is_taken_once_over_all_files(tmp_path: Path) -> None:
     follower = Follower(tmp_path / "journal", 0)
     assert follower.take().records == []
     write(tmp_path / "journal", "a", "b")
     assert read(follower) == ["a", "b"]
     for reason in "cdefgh":
-        write(tmp_path / "journal", reason * 30)
+        write(tmp_path / "journal", reason * 30, segment=200)
     assert len(segments.segments(tmp_path / "journal")) > 1
     assert read(follower) == [reason * 30 for reason in "cdefgh"]
     assert read(Follower(tmp_path / "journal", 6)) == ["g" * 30, "h" * 30]
@@ -54,22 +52,18 @@ def test_half_a_line_is_taken_when_it_is_whole(tmp_path: Path) -> None:
     assert read(follower) == ["b"]
 
 
-def test_a_line_that_is_longer_than_what_is_read_at_once_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follow, "CHUNK", 64)
-    monkeypatch.setattr(segments, "TAIL", 64)
-    for reason in ("a", "b" * 500, "c"):
+def test_a_line_that_is_longer_than_what_is_read_at_once_is_taken(tmp_path: Path) -> None:
+    long = "b" * (2 * max(CHUNK, TAIL))
+    for reason in ("a", long, "c"):
         write(tmp_path / "journal", reason)  # a new process each time: it counts on from the last line
     follower = Follower(tmp_path / "journal", 0)
-    assert read(follower) == ["a", "b" * 500, "c"]
+    assert read(follower) == ["a", long, "c"]
     assert follower.after == 3
 
 
-def test_what_was_dropped_before_it_was_taken_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "SEGMENT", 50)
+def test_what_was_dropped_before_it_was_taken_is_named(tmp_path: Path) -> None:
     for reason in "abcd":
-        write(tmp_path / "journal", reason * 30)
+        write(tmp_path / "journal", reason * 30, segment=50)
     follower = Follower(tmp_path / "journal", 1)
     for path in segments.segments(tmp_path / "journal")[:3]:
         path.unlink()

@@ -11,8 +11,6 @@ import pytest
 
 from bridge.errors import Unavailable
 from bridge.model import Instance, Port, ServiceName
-from bridge.state import journal as module
-from bridge.state import segments as files
 from bridge.state.journal import Journal
 from bridge.state.record import Loss
 from bridge.state.segments import Limits, last_number, note, read, segments
@@ -121,11 +119,8 @@ async def test_a_journal_torn_at_any_byte_loses_that_line_alone(tmp_path: Path) 
         assert [record.kind for record in read(tmp_path)] == [*["start", "config", "stop"][:whole], "freeze"]
 
 
-async def test_full_files_are_followed_by_the_next_and_the_oldest_go(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "SEGMENT", 500)
-    journal = Journal(tmp_path, limits=Limits(1500))
+async def test_full_files_are_followed_by_the_next_and_the_oldest_go(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, limits=Limits(1500), segment=500)
     for _ in range(100):
         journal.append("add", service="pay", after=ONE)
         await journal.writing.flush()
@@ -136,12 +131,9 @@ async def test_full_files_are_followed_by_the_next_and_the_oldest_go(
     assert journal.lacks == 0.0
 
 
-async def test_what_had_to_go_before_its_time_is_known_also_after_a_restart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "SEGMENT", 500)
+async def test_what_had_to_go_before_its_time_is_known_also_after_a_restart(tmp_path: Path) -> None:
     clock = Clock(1000.0)
-    journal = Journal(tmp_path, clock, Limits(1500, keep=86_400.0))
+    journal = Journal(tmp_path, clock, Limits(1500, keep=86_400.0), segment=500)
     for _ in range(50):
         journal.append("add", service="pay", after=ONE)
         clock.now += 60.0
@@ -157,11 +149,8 @@ async def test_what_had_to_go_before_its_time_is_known_also_after_a_restart(
     assert journal.lacks == 0.0
 
 
-async def test_what_is_older_than_it_is_to_be_goes_with_the_next_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "SEGMENT", 500)
-    journal = Journal(tmp_path, limits=Limits(10_000, keep=86_400.0))
+async def test_what_is_older_than_it_is_to_be_goes_with_the_next_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, limits=Limits(10_000, keep=86_400.0), segment=500)
     while len(segments(tmp_path)) < 4:
         journal.append("add", service="pay", after=ONE)
         await journal.writing.flush()
@@ -173,11 +162,11 @@ async def test_what_is_older_than_it_is_to_be_goes_with_the_next_file(
     assert segments(tmp_path)[:3] == rest
 
 
-def test_a_command_that_adds_a_line_removes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "SEGMENT", 100)
+def test_a_command_that_adds_a_line_removes_none(tmp_path: Path) -> None:
     for _ in range(30):
-        files.note(tmp_path, "purge", reason="x" * 50)
+        note(tmp_path, "purge", reason="x" * 50, segment=100)
     assert [record.seq for record in read(tmp_path)] == [*range(1, 31)]
+    assert len(segments(tmp_path)) > 3
 
 
 async def test_a_full_disk_loses_no_record_while_there_is_room_and_doubles_none(tmp_path: Path) -> None:
@@ -205,13 +194,10 @@ async def test_a_full_disk_loses_no_record_while_there_is_room_and_doubles_none(
         assert journal.dropped == 0
 
 
-async def test_what_finds_no_room_is_counted_and_the_gap_is_noted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "ROOM", 10)
+async def test_what_finds_no_room_is_counted_and_the_gap_is_noted(tmp_path: Path) -> None:
     with tiny(tmp_path / "disk") as disk:
         clock = Clock(1000.0)
-        journal = Journal(disk, clock)
+        journal = Journal(disk, clock, room=10)
         journal.append("start")
         await journal.writing.flush()
         remount(disk, "ro")

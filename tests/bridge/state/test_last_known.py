@@ -14,9 +14,10 @@ from bridge.adapter import Listing, Observed, Synced
 from bridge.model import Health, Instance, Mark, Port, Service, ServiceName
 from bridge.sources.store import Store
 from bridge.sources.view import View
-from bridge.state import known_lines, log_file
+from bridge.state import known_lines
 from bridge.state import last_known as module
 from bridge.state.last_known import Known
+from bridge.state.log_file import SMALL
 from tests.kit.disks import fill, hung, remount, tiny
 
 
@@ -41,9 +42,9 @@ def service(name: str, *keys: str, weight: float = 1.0, marked: bool = False) ->
 class Bench:
     """A store whose views are kept in a folder."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, small: int = SMALL) -> None:
         self.clock = Clock()
-        self.known = Known(folder, self.clock)
+        self.known = Known(folder, self.clock, small)
         self.store = Store(self.clock, recorder=self.known)
         self.view = self.opened("core")
 
@@ -111,17 +112,14 @@ async def test_a_restart_goes_on_with_the_file_that_it_found(tmp_path: Path) -> 
     assert await second.again(tmp_path) == {ServiceName("pay"): service("pay", "a", "b")}
 
 
-async def test_a_scope_that_is_dark_is_carried_into_the_next_base(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_scope_that_is_dark_is_carried_into_the_next_base(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.opened("core", "dark").observe(Observed(service("web", "w")))
     bench.see(service("pay", "a"))
     await bench.known.writing.flush()
-    monkeypatch.setattr(log_file, "SMALL", 0)
     after = Bench.__new__(Bench)
     after.clock = Clock()
-    after.known = Known(tmp_path, after.clock)
+    after.known = Known(tmp_path, after.clock, small=0)
     after.known.load(["core"])
     after.store = Store(after.clock, recorder=after.known)
     after.view = after.opened("core")
@@ -178,11 +176,8 @@ async def test_a_damaged_byte_ends_the_file_there_and_the_next_write_heals_it(tm
         assert not healed.damaged, place
 
 
-async def test_the_file_stays_small_however_often_one_instance_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(log_file, "SMALL", 4096)
-    bench = Bench(tmp_path)
+async def test_the_file_stays_small_however_often_one_instance_changes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, small=4096)
     bench.see(*(service(f"s{number}", "a", "b") for number in range(20)))
     for turn in range(300):
         bench.see(service("s0", "a", "b", weight=float(turn)))
