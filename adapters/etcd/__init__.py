@@ -23,6 +23,7 @@ from adapters.etcd.readers import Counters
 from adapters.etcd.seat import EtcdNotes, EtcdSeat
 from adapters.etcd.sink import EtcdSink
 from adapters.etcd.source import EtcdSource
+from adapters.etcd.times import TIMES, Times
 from adapters.etcd.txn import BYTES, CHANGES
 from bridge.adapter import Credential, Notes, Raw, Reach, Reader, Right, Seat, Source, Trace
 from bridge.errors import ConfigError, Denied, Fault, Undecodable
@@ -60,10 +61,11 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
 class Etcd:
     """One configured cluster and layout; see `bridge.adapter.Registry`."""
 
-    def __init__(self, name: str, client: Client, space: Space, counters: Counters) -> None:
+    def __init__(self, name: str, client: Client, space: Space, counters: Counters, times: Times = TIMES) -> None:
         self.name = name
+        self._times = times
         self.traits = space.layout.TRAITS
-        self.source = EtcdSource(client, space)
+        self.source = EtcdSource(client, space, times)
         self._client = client
         self._space = space
         self._counters = counters
@@ -88,10 +90,11 @@ class Etcd:
         """The lock and the note below `/isthmus/`; while the own lock is held, the leases of entries are renewed."""
         lent = "" if destination == self.name else destination
         lock, note = self._space.own.lock(bridge, lent).encode(), self._space.own.note(bridge, lent).encode()
+        ttl = self._times.lock
         if lent:
-            return EtcdSeat(self._client, lock, note, _now)
-        own = EtcdSeat(self._client, lock, note, _now, self.sink(bridge).renewing)
-        return MovedSeat(own, EtcdSeat(self._client, lock, self._space.own.old_note(bridge).encode(), _now))
+            return EtcdSeat(self._client, lock, note, _now, ttl)
+        own = EtcdSeat(self._client, lock, note, _now, ttl, self.sink(bridge).renewing)
+        return MovedSeat(own, EtcdSeat(self._client, lock, self._space.own.old_note(bridge).encode(), _now, ttl))
 
     def notes(self, bridge: str) -> Notes:
         """See `bridge.adapter.Keeper`."""
@@ -212,7 +215,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def create(name: str, config: Config, state: Path | None) -> Etcd:
+def create(name: str, config: Config, state: Path | None, times: Times = TIMES) -> Etcd:
     """The registry of one block of the configuration; keeps nothing in `state`. Raises ConfigError."""
     faults = list(_faults(config))
     if faults:
@@ -221,8 +224,8 @@ def create(name: str, config: Config, state: Path | None) -> Etcd:
     prefix = _prefix(config)
     protocol = layout.PROTOCOL if config.protocol is None else config.protocol
     credentials = Credentials(config.user, secret(config.password, config.password_file)) if config.user else None
-    client = Client(config.endpoints, config.tls, credentials)
-    return Etcd(name, client, Space(layout, prefix, protocol), Counters(config.endpoints, config.tls))
+    client = Client(config.endpoints, config.tls, credentials, times)
+    return Etcd(name, client, Space(layout, prefix, protocol), Counters(config.endpoints, config.tls), times)
 
 
 def _prefix(config: Config) -> str:

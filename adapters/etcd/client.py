@@ -16,18 +16,16 @@ from adapters.common.credentials import Pems, Tls, ended
 from adapters.common.disk import Question
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.keys import Range
+from adapters.etcd.times import TIMES, Times
 from bridge.adapter import Credential
 from bridge.errors import Denied, Expired, IsthmusError, Rejected, Unavailable
 
 UNARY_TIME = 5.0  # seconds for one request
 PAGE_TIME = 15.0  # seconds for one page of a list
 PAGE = 5_000  # keys: etcd counts the whole range anew for each page; what a larger one took stays with the process
+# Bytes: gRPC's own limit of 4 MiB is one batch of a busy watch; this one is the deletion of some three million keys.
+LARGEST = 256 << 20
 OPTIONS: tuple[tuple[str, int], ...] = (
-    # gRPC's own limit of 4 MiB is one batch of a busy watch; this one is the deletion of some three million keys.
-    ("grpc.max_receive_message_length", 256 << 20),
-    ("grpc.keepalive_time_ms", 10_000),
-    # keepalive_timeout_ms does not find a frozen server in grpcio 1.85, this does.
-    ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -190,11 +188,19 @@ class Client:
     """Several endpoints of one cluster: one is used as long as it works, then the next one is.
 
     Opens a connection when it is first used. Raises the errors of `bridge.errors` and never waits to try again.
+    `largest`: bytes of one message.
     """
 
     def __init__(
-        self, endpoints: Sequence[str], tls: Tls | None = None, credentials: Credentials | None = None
+        self,
+        endpoints: Sequence[str],
+        tls: Tls | None = None,
+        credentials: Credentials | None = None,
+        times: Times = TIMES,
+        largest: int = LARGEST,
     ) -> None:
+        self._times = times
+        self._largest = largest
         self.user = credentials.user if credentials else None
         self._endpoints = [_Endpoint.of(url) for url in endpoints]
         self._tls = tls or Tls()
@@ -307,7 +313,7 @@ class Client:
     @contextlib.asynccontextmanager
     async def fresh(self) -> AsyncIterator[Client]:
         """The same cluster over a connection that nobody has used, for a second opinion."""
-        other = Client([])
+        other = Client([], times=self._times, largest=self._largest)
         other.user, other._endpoints, other._tls = self.user, self._endpoints, self._tls
         other._password, other._token, other._current = self._password, self._token, self._current
         try:
@@ -350,7 +356,13 @@ class Client:
         return self._link
 
     def _channel(self, endpoint: _Endpoint) -> grpc.aio.Channel:
-        options: list[tuple[str, str | int]] = list(OPTIONS)
+        options: list[tuple[str, str | int]] = [
+            *OPTIONS,
+            ("grpc.max_receive_message_length", self._largest),
+            ("grpc.keepalive_time_ms", round(self._times.ping * 1000)),
+            # keepalive_timeout_ms does not find a frozen server in grpcio 1.85, this does.
+            ("grpc.http2.ping_timeout_ms", round(self._times.pong * 1000)),
+        ]
         if not endpoint.secure:
             return grpc.aio.insecure_channel(endpoint.target, options)
         if self._tls.server_name:

@@ -21,7 +21,6 @@ from adapters.etcd.keys import Range
 from adapters.etcd.watching import Batch, Watching
 from bridge.errors import IsthmusError, Unavailable
 
-LOCK_TTL = 10  # seconds: how long a standby waits for a writer that died
 REVOKE_TIME = 2.0  # seconds: where it fails, the lease ends by itself
 PAUSE = 0.2  # seconds between attempts to reach any endpoint at all
 
@@ -48,21 +47,26 @@ class EtcdTerm(LeasedTerm[Fence]):
 
 
 @contextlib.asynccontextmanager
-async def locked(client: Client, key: bytes, shard: str, now: Callable[[], datetime]) -> AsyncIterator[EtcdTerm]:
-    """Waits for the lock, or for that of one shard, and keeps it; given back at the end, so that a standby goes on."""
-    taken = await (_acquire_shard(client, key, shard, now) if shard else _acquire(client, key, now))
-    term = EtcdTerm(taken.fence, taken.since, LOCK_TTL, taken_over=taken.over)
+async def locked(
+    client: Client, key: bytes, shard: str, now: Callable[[], datetime], ttl: int
+) -> AsyncIterator[EtcdTerm]:
+    """Waits for the lock, or for that of one shard, and keeps it; given back at the end, so that a standby goes on.
+
+    `ttl`: seconds until the lock of a writer that died is free.
+    """
+    taken = await (_acquire_shard(client, key, shard, now, ttl) if shard else _acquire(client, key, now, ttl))
+    term = EtcdTerm(taken.fence, taken.since, ttl, taken_over=taken.over)
 
     async def keep() -> None:
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(taken.since + LOCK_TTL) as limit:
+                async with asyncio.timeout_at(taken.since + ttl) as limit:
 
                     def renewed(ends: float) -> None:
                         limit.reschedule(ends)
-                        term.renewed(ends - LOCK_TTL)
+                        term.renewed(ends - ttl)
 
-                    await kept_alive(client, taken.lease, LOCK_TTL / 3, renewed)
+                    await kept_alive(client, taken.lease, ttl / 3, renewed)
         finally:
             term.lost.set()
 
@@ -102,7 +106,7 @@ async def kept_alive(client: Client, lease: int, patience: float, renewed: Calla
         await asyncio.sleep(PAUSE)
 
 
-async def _acquire(client: Client, key: bytes, now: Callable[[], datetime]) -> Taken:
+async def _acquire(client: Client, key: bytes, now: Callable[[], datetime], ttl: int) -> Taken:
     """The lock of the whole; raises Unavailable where shards are marked beside it."""
     mark, over = _mark(key), False
     while True:
@@ -111,12 +115,12 @@ async def _acquire(client: Client, key: bytes, now: Callable[[], datetime]) -> T
             raise Unavailable(f"shards are marked beside the lock ({mark.decode()}): its daemons write one shard each")
         if held:
             await _gone(client, key, header)
-        elif taken := await _take(client, key, [key, mark], now):
+        elif taken := await _take(client, key, [key, mark], now, ttl):
             return taken._replace(over=over)
         over = True
 
 
-async def _acquire_shard(client: Client, whole: bytes, shard: str, now: Callable[[], datetime]) -> Taken:
+async def _acquire_shard(client: Client, whole: bytes, shard: str, now: Callable[[], datetime], ttl: int) -> Taken:
     """The lock of one shard, once the mark stands beside the lock of the whole, and nobody holds that any more."""
     mark, over = _mark(whole), False
     key = mark + b"/" + quote(shard, safe="").encode()
@@ -129,7 +133,7 @@ async def _acquire_shard(client: Client, whole: bytes, shard: str, now: Callable
             if held:
                 over = True
                 await _gone(client, each, header)
-        if taken := await _take(client, key, [key, whole], now):
+        if taken := await _take(client, key, [key, whole], now, ttl):
             return taken._replace(over=over)
         over = True
 
@@ -141,10 +145,12 @@ async def _look(client: Client, key: bytes, mark: bytes) -> tuple[bool, bool, pb
     return held, marked, answer.header
 
 
-async def _take(client: Client, key: bytes, absent: Sequence[bytes], now: Callable[[], datetime]) -> Taken | None:
+async def _take(
+    client: Client, key: bytes, absent: Sequence[bytes], now: Callable[[], datetime], ttl: int
+) -> Taken | None:
     """Creates the lock's key under a new lease, unless one of those keys is there."""
     since = asyncio.get_running_loop().time()
-    lease = (await client.call(GRANT, pb.LeaseGrantRequest(ttl=LOCK_TTL))).id
+    lease = (await client.call(GRANT, pb.LeaseGrantRequest(ttl=ttl))).id
     free = [pb.Compare(target=pb.Compare.CREATE, key=each, create_revision=0) for each in absent]
     put = pb.PutRequest(key=key, value=holder(now()), lease=lease)
     try:

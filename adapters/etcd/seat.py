@@ -58,7 +58,10 @@ class EtcdNotes:
 
 
 class EtcdSeat:
-    """The keys of one seat. `inside`: what runs for as long as the lock of the whole or of a shard is held."""
+    """The keys of one seat. `ttl`: seconds of the lock's lease.
+
+    `inside`: what runs for as long as the lock of the whole or of a shard is held.
+    """
 
     def __init__(
         self,
@@ -66,18 +69,20 @@ class EtcdSeat:
         lock: bytes,
         note: bytes,
         now: Callable[[], datetime],
+        ttl: int,
         inside: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._client = client
         self._lock = lock
         self._note = note
         self._now = now
+        self._ttl = ttl
         self._inside = inside
 
     @contextlib.asynccontextmanager
     async def writer(self, shard: str = "") -> AsyncIterator[EtcdTerm]:
         """See `Seat.writer`."""
-        async with locked(self._client, self._lock, shard, self._now) as term, self._inside():
+        async with locked(self._client, self._lock, shard, self._now, self._ttl) as term, self._inside():
             yield term
 
     async def recall(self) -> Note | None:

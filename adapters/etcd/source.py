@@ -18,20 +18,19 @@ from adapters.etcd import ledger, permissions
 from adapters.etcd.client import READ, Client, reading
 from adapters.etcd.keys import Range, Space
 from adapters.etcd.ledger import Word
+from adapters.etcd.times import TIMES, Times
 from adapters.etcd.watching import Batch, Watching
 from adapters.etcd.working_copy import Copy, Looked
 from bridge.adapter import Behind, Listing, Observed, Synced
 from bridge.errors import Denied, Expired, Unavailable
 from bridge.model import Service, ServiceName
 
-AUDIT_TIME = 60.0  # seconds from one audit to the next: how long a watch may lie (safety fault 18)
 AUDIT_PAGE = 5_000  # keys: small, for the watch goes on meanwhile
 SLICE = 1_000  # entries decoded at once, about 5 ms
 PASSING_TIME = 60.0  # seconds in which a watch must pass a revision that the store has
 GRACE_TIME = 5.0  # seconds for what etcd before 3.5.8 claims to have sent and has not
 LOOK = 60  # keys in one look: two ranges each, and a transaction has 128 operations at most
 BACKLOG = 64  # responses that are read ahead of their consumer
-PROBE_TIME = 5.0  # seconds between two questions how far the store is, and how far the watch
 
 
 class Areas(NamedTuple):
@@ -62,14 +61,11 @@ class EtcdSource:
 
     scope = ""
 
-    def __init__(
-        self, client: Client, space: Space, audit_time: float = AUDIT_TIME, probe_time: float = PROBE_TIME
-    ) -> None:
+    def __init__(self, client: Client, space: Space, times: Times = TIMES) -> None:
         self.ignored = Ignored()  # by key
         self._client = client
         self._space = space
-        self._audit_time = audit_time
-        self._probe_time = probe_time
+        self._times = times
         self._left: _Place | None = None  # where the last watch was when its stream broke
         self._watching: Watching | None = None  # while a watch runs
         self._whole = Areas(space.entries, (space.ledger,))
@@ -157,7 +153,7 @@ class EtcdSource:
                 self.ignored.put(
                     start, f"the user {self._client.user} may not read up to {to}: grant a role of it read"
                 )
-        return _Place(copy, header, self._areas, asyncio.get_running_loop().time() + self._audit_time)
+        return _Place(copy, header, self._areas, asyncio.get_running_loop().time() + self._times.audit)
 
     async def _readable(self) -> Areas:
         """What our user may read of it now."""
@@ -245,7 +241,7 @@ class EtcdSource:
         """Asks how far the store is, and etcd how far the watch is: one that only waits looks like a quiet one."""
         clock = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(self._probe_time)
+            await asyncio.sleep(self._times.probe)
             at = clock()
             with contextlib.suppress(Unavailable, Denied):  # what is wrong with the store the watch says
                 answer = await self._client.call(READ, reading([Range(self._areas.words[0].start, b"")]))
@@ -260,7 +256,7 @@ class EtcdSource:
             if place.areas.partial and await self._readable() != place.areas:
                 raise Expired(f"the user {self._client.user} may read other keys than before")
             await self._compare(place, watching)
-            place.audit_at = clock() + self._audit_time
+            place.audit_at = clock() + self._times.audit
 
     async def _compare(self, place: _Place, watching: Watching) -> None:
         audit = place.copy.audit()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from adapters.eureka.client import Client
 from adapters.eureka.life import Lives
 from adapters.eureka.sink import EurekaSink
 from adapters.eureka.source import EurekaSource
+from adapters.eureka.times import TIMES, Times
 from adapters.eureka.watching import Watching
 from adapters.eureka.working_copy import WorkingCopy, record_of
 from bridge.adapter import Credential, Raw, Reach, Right, Seat, Source
@@ -57,14 +58,24 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
 class Eureka:
     """One configured Eureka; see `bridge.adapter.Registry`."""
 
-    def __init__(self, name: str, config: Config, client: Client, lives: Lives) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        client: Client,
+        lives: Lives,
+        times: Times = TIMES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
+        self._times = times
+        self._clock = clock
         self.traits = mapping.TRAITS
         self._config = config
         self._client = client
         self._identity = f"eureka:{config.identity or urlsplit(config.urls[0]).netloc}"
         self._rng = random.Random()
-        self.source = EurekaSource(client, self._identity, lives, config.address, config.poll, self._rng)
+        self.source = EurekaSource(client, self._identity, lives, config.address, config.poll, self._rng, clock)
         self._sinks: dict[str, EurekaSink] = {}
 
     async def __aenter__(self) -> Self:
@@ -82,7 +93,9 @@ class Eureka:
     def sink(self, bridge: str) -> EurekaSink:
         """The destination side for that bridge."""
         if bridge not in self._sinks:
-            self._sinks[bridge] = EurekaSink(self._client, self._identity, bridge, self._drifting, self._config.address)
+            self._sinks[bridge] = EurekaSink(
+                self._client, self._identity, bridge, self._drifting, self._config.address, self._times.renewal
+            )
         return self._sinks[bridge]
 
     def seat(self, bridge: str, destination: str) -> Seat | None:
@@ -129,7 +142,7 @@ class Eureka:
 
     def _drifting(self, copy: WorkingCopy) -> Watching:
         """A watch of the sink's own, which knows no earlier life: whatever is there now is what is held."""
-        return Watching(self._client, copy, Lives(None), self._config.poll, self._rng)
+        return Watching(self._client, copy, Lives(None), self._config.poll, self._rng, self._clock)
 
 
 def _kept_silent(page: Page, all: Applications) -> list[str]:
@@ -145,7 +158,13 @@ def _kept_silent(page: Page, all: Applications) -> list[str]:
     ]
 
 
-def create(name: str, config: Config, state: Path | None) -> Eureka:
+def create(
+    name: str,
+    config: Config,
+    state: Path | None,
+    times: Times = TIMES,
+    clock: Callable[[], float] = time.monotonic,
+) -> Eureka:
     """The registry of one block of the file; `state` keeps which life of it is known. Raises ConfigError."""
     faults = list(_faults(config))
     if faults:
@@ -154,7 +173,7 @@ def create(name: str, config: Config, state: Path | None) -> Eureka:
         (config.username, secret(config.password, config.password_file)) if config.username is not None else None
     )
     path = None if state is None else state / f"eureka.{name}.json"
-    return Eureka(name, config, Client(config.urls, config.tls, credentials), Lives(path))
+    return Eureka(name, config, Client(config.urls, config.tls, credentials, times), Lives(path), times, clock)
 
 
 def _faults(config: Config) -> Iterator[Fault]:

@@ -10,12 +10,11 @@ from adapters.common.credentials import Tls
 from adapters.common.http import Http
 from adapters.eureka import answers
 from adapters.eureka.answers import Applications, Known, Page
+from adapters.eureka.times import TIMES, Times
 from bridge.adapter import Credential
 from bridge.errors import IsthmusError, Unavailable
 from bridge.model import ServiceName
 
-LIST_TIME = 60.0  # seconds for all instances: 10,000 of them are 10 MB
-SILENCE = 10.0  # seconds in which some of it must come: what frozen servers answer would not, ever
 IN_FLIGHT = 32  # requests at once, beyond which a server is not faster
 GONE, CLOSED = (404,), (403,)
 
@@ -24,8 +23,13 @@ class Client:
     """The peers of one Eureka. `urls` end with `/eureka`; what is asked of no particular one goes to any in turn."""
 
     def __init__(
-        self, urls: Sequence[str], tls: Tls | None, credentials: tuple[str, Callable[[], str]] | None = None
+        self,
+        urls: Sequence[str],
+        tls: Tls | None,
+        credentials: tuple[str, Callable[[], str]] | None = None,
+        times: Times = TIMES,
     ) -> None:
+        self._times = times
         secret = f"the password of {credentials[0]}" if credentials is not None else ""
         self._is_anonymous = credentials is None
         self._http = Http(urls, tls=tls, headers=_headers(credentials), in_flight=IN_FLIGHT, secret=secret)
@@ -50,7 +54,9 @@ class Client:
         One that has just started, empty, may be closed for some minutes: it answers 403 to everybody.
         """
         accept = CLOSED if self._is_anonymous else ()
-        answer = await self._http.call("GET", "/apps", only=url, timeout=LIST_TIME, silence=SILENCE, accept=accept)
+        answer = await self._http.call(
+            "GET", "/apps", only=url, timeout=self._times.list, silence=self._times.silence, accept=accept
+        )
         if answer.status in CLOSED:
             raise Unavailable(f"{answer.url} is closed (403): it has just started, or wants a user and a password")
         return answers.applications(answer.body)
@@ -61,8 +67,8 @@ class Client:
             "GET",
             "/apps/delta",
             only=url,
-            timeout=LIST_TIME,
-            silence=SILENCE,
+            timeout=self._times.list,
+            silence=self._times.silence,
             headers=_COMPACT if compact else None,
         )
         return answers.applications(answer.body)

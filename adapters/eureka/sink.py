@@ -18,6 +18,7 @@ from adapters.common.together import together
 from adapters.eureka.answers import Key, Known
 from adapters.eureka.client import Client
 from adapters.eureka.heartbeats import Heartbeats
+from adapters.eureka.times import TIMES
 from adapters.eureka.watching import Watching
 from adapters.eureka.working_copy import WorkingCopy, record_of
 from bridge.adapter import Change, Entry, Held, Outcome, Renewal, Term
@@ -55,7 +56,10 @@ class Write(NamedTuple):
 
 
 class EurekaSink:
-    """One Eureka, written by the bridge with one id. `wall` gives seconds since the epoch."""
+    """One Eureka, written by the bridge with one id.
+
+    `renewal`: seconds between two heartbeats of an entry. `wall` gives seconds since the epoch.
+    """
 
     traits = mapping.TRAITS
 
@@ -66,6 +70,7 @@ class EurekaSink:
         bridge: str,
         drifting: Callable[[WorkingCopy], Watching],
         by: str,
+        renewal: float = TIMES.renewal,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
@@ -79,7 +84,7 @@ class EurekaSink:
         self._ours: dict[Key, ServiceName] = {}
         self._suspect: dict[Key, ServiceName] = {}  # what no heartbeat finds, though a list may
         self._missing = asyncio.Event()
-        self._heartbeats = Heartbeats(mapping.RENEWAL, lambda key: client.renew(*key), self._is_missing)
+        self._heartbeats = Heartbeats(renewal, lambda key: client.renew(*key), self._is_missing)
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
         """See `Sink.canonical`."""

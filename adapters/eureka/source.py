@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from adapters.common.together import together
 from adapters.eureka.client import Client
@@ -24,7 +25,17 @@ class EurekaSource:
 
     scope = ""
 
-    def __init__(self, client: Client, identity: str, lives: Lives, by: str, poll: float, rng: random.Random) -> None:
+    def __init__(
+        self,
+        client: Client,
+        identity: str,
+        lives: Lives,
+        by: str,
+        poll: float,
+        rng: random.Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._client = client
         self._identity = identity
         self._lives = lives
@@ -46,7 +57,7 @@ class EurekaSource:
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`; what earlier watches left is told anew, as far as a peer confirms it."""
         copy = self._copy = self._copy.clone()
-        watching = Watching(self._client, copy, self._lives, self._poll, self._rng)
+        watching = Watching(self._client, copy, self._lives, self._poll, self._rng, self._clock)
         try:
             await watching.begin()
             yield Listing(self._identity, self._lives.life, returns=RETURNS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from collections.abc import Callable
 
 from adapters.common.together import together
 from adapters.eureka.answers import Applications, Key
@@ -23,10 +25,19 @@ ASKED_AT_ONCE = 8
 class Watching:
     """One watch, of one peer after the other. `copy` outlives it, and is told anew by each.
 
-    `poll`: seconds from one answer to the next question.
+    `poll`: seconds from one answer to the next question. `clock` gives monotonic seconds.
     """
 
-    def __init__(self, client: Client, copy: WorkingCopy, lives: Lives, poll: float, rng: random.Random) -> None:
+    def __init__(
+        self,
+        client: Client,
+        copy: WorkingCopy,
+        lives: Lives,
+        poll: float,
+        rng: random.Random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self.url = client.url
         self._client = client
         self._copy = copy
@@ -44,7 +55,7 @@ class Watching:
 
         Raises Unavailable or Denied where no peer answers.
         """
-        self._audited = asyncio.get_running_loop().time()
+        self._audited = self._clock()
         failure: IsthmusError | None = None
         new: tuple[str, Applications, int, int | None] | None = None
         for url in self._in_turn():
@@ -73,7 +84,7 @@ class Watching:
         return touched | await self._audit() | await self._miss()
 
     async def _next(self) -> set[ServiceName]:
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         delta = await self._delta(self.url)
         if delta is not None:
             if delta.number < self._number:
@@ -128,7 +139,7 @@ class Watching:
     def _take(
         self, url: str, all: Applications, number: int, uptime: int | None, *, same_life: bool
     ) -> set[ServiceName]:
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         self._lives.saw(url, number, uptime)
         self.url, self._number = url, number
         self._told = self._listed = now
@@ -139,7 +150,7 @@ class Watching:
 
         A cache keeps an answer that was made while a change came in, and neither that nor its hash knows the change.
         """
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         if not self._deltas or now - self._audited < AUDIT_EVERY:
             return set()
         self._audited, url = now, self.url
@@ -153,7 +164,7 @@ class Watching:
 
     async def _miss(self) -> set[ServiceName]:
         """What has been missed long enough is gone, unless a peer has it."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         due = self._copy.overdue(now)
         there = await together(due, self._somebody_has, ASKED_AT_ONCE)
         touched = self._copy.settle(now)

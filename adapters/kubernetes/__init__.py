@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
@@ -57,8 +58,18 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
 class Kubernetes:
     """One configured cluster; see `bridge.adapter.Registry`."""
 
-    def __init__(self, name: str, config: Config, client: Client, rng: random.Random, kept: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        client: Client,
+        rng: random.Random,
+        kept: Path | None = None,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
+        self._clocks = (wall, clock)
         self._kept = kept
         self.traits = msgspec.structs.replace(layout.TRAITS, is_cluster=config.address == "pod")
         self._client = client
@@ -90,7 +101,7 @@ class Kubernetes:
         """The destination side for that bridge; one."""
         if bridge not in self._sinks:
             self._sinks[bridge] = KubernetesSink(
-                self._client, self._view, self._leases, self.traits, self._rules, bridge, self._kept
+                self._client, self._view, self._leases, self.traits, self._rules, bridge, self._kept, *self._clocks
             )
         return self._sinks[bridge]
 
@@ -124,8 +135,17 @@ class Kubernetes:
 class Istio(Kubernetes):
     """One mesh, by the cluster that istiod reads: a destination alone."""
 
-    def __init__(self, name: str, config: Config, client: Client, rng: random.Random, kept: Path | None = None) -> None:
-        super().__init__(name, config, client, rng, kept)
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        client: Client,
+        rng: random.Random,
+        kept: Path | None = None,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(name, config, client, rng, kept, wall, clock)
         self._names = Naming(config.host)
         self._config = config
         self._written: dict[str, IstioSink] = {}
@@ -163,7 +183,13 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def create(name: str, config: Config, state: Path | None) -> Kubernetes:
+def create(
+    name: str,
+    config: Config,
+    state: Path | None,
+    wall: Callable[[], float] = time.time,
+    clock: Callable[[], float] = time.monotonic,
+) -> Kubernetes:
     """The registry of one block of the file; `state` keeps what has just left attached Services. Raises ConfigError.
 
     The kubeconfig is read when it is used: whatever is wrong with it is Denied, and mended without a restart.
@@ -173,7 +199,7 @@ def create(name: str, config: Config, state: Path | None) -> Kubernetes:
         raise ConfigError(*faults)
     made = Istio if config.layout == mesh.NAME else Kubernetes
     kept = state / f"kubernetes.{name}.json" if state is not None and config.attach else None
-    return made(name, config, Client(Keeper(config.kubeconfig, config.context)), random.Random(), kept)
+    return made(name, config, Client(Keeper(config.kubeconfig, config.context)), random.Random(), kept, wall, clock)
 
 
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?").fullmatch

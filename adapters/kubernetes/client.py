@@ -138,10 +138,11 @@ def explained(error: Denied, path: str) -> Denied:
 
 
 class Client:
-    """Requests to one cluster, whose credentials may change between any two of them."""
+    """Requests to one cluster, whose credentials may change between any two of them. `begins`: see `BEGINS`."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, begins: float = BEGINS) -> None:
         self._keeper = keeper
+        self._begins = begins
         self._http: tuple[Access, Http] | None = None
         self._earlier: list[Http] = []
 
@@ -215,7 +216,7 @@ class Client:
                 query={**query, "watch": "1"},
                 headers=self._headers(access, {}),
                 silence=silence,
-                begins=BEGINS,
+                begins=self._begins,
             ) as stream:
                 yield stream
         except Unauthorized:

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
@@ -76,8 +76,11 @@ class KubernetesSink:
         rules: Rules,
         bridge: str,
         kept: Path | None = None,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`kept`: the file of what left, see `Left`."""
+        """`kept`: the file of what left, see `Left`. `wall` gives seconds since the epoch, `clock` monotonic ones."""
+        self._clock = clock
         self.traits = traits
         self._client = client
         self._view = view
@@ -86,7 +89,7 @@ class KubernetesSink:
         self._bridge = bridge
         self._places: dict[ServiceName, Place] = {}
         self._fits: dict[ServiceName, Fit] = {}
-        self._left = Left(time.time, kept)
+        self._left = Left(wall, kept)
         self._followed = False  # whether a watch tells what others change of these
         self._turns: defaultdict[ServiceName, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._echoes = Echoes()
@@ -223,7 +226,7 @@ class KubernetesSink:
         if share is None:
             self._fits.pop(name, None)
             return None, 0
-        fit = self._fits[name] = fitted(self._fits.get(name), share.pods, asyncio.get_running_loop().time())
+        fit = self._fits[name] = fitted(self._fits.get(name), share.pods, self._clock())
         return share, min(share.pods, fit.pods)
 
     async def _write(self, pen: Pen, place: Place, decision: Decision) -> None:

@@ -23,6 +23,7 @@ from adapters.zookeeper.seat import ZooKeeperNotes, ZooKeeperSeat
 from adapters.zookeeper.session_file import CarriedSession
 from adapters.zookeeper.sink import ZooKeeperSink
 from adapters.zookeeper.source import ZooKeeperSource
+from adapters.zookeeper.times import TIMES, Times
 from adapters.zookeeper.traces import traces
 from adapters.zookeeper.tree import Tree, root_of
 from adapters.zookeeper.txn import BYTES
@@ -45,13 +46,14 @@ class ZooKeeper:
     Reading and writing have a session each: a long list delays no write, and only the writer's is carried over.
     """
 
-    def __init__(self, name: str, config: Config, state: Path | None) -> None:
+    def __init__(self, name: str, config: Config, state: Path | None, times: Times = TIMES) -> None:
         self.name = name
         self._config = config
-        self._client = Client(config)
+        self._times = times
+        self._client = Client(config, times=times)
         self._tree = Tree(self._client, config)
         self.traits = self._tree.mapping.TRAITS
-        self.source = ZooKeeperSource(self._client, self._tree)
+        self.source = ZooKeeperSource(self._client, self._tree, times)
         self._carried = CarriedSession(state / f"{name}.session") if state is not None else None
         self._admin = AdminServers(config.admin, config.ensemble().chroot)
         self._writing: dict[str, Client] = {}  # by bridge
@@ -94,7 +96,7 @@ class ZooKeeper:
 
     def _client_of(self, bridge: str) -> Client:
         if bridge not in self._writing:
-            self._writing[bridge] = Client(self._config, self._carried)
+            self._writing[bridge] = Client(self._config, self._carried, times=self._times)
         return self._writing[bridge]
 
     def credentials(self) -> list[Credential]:
@@ -220,7 +222,7 @@ def place(config: Config) -> tuple[frozenset[str], str]:
     return frozenset(hosts), f"{chroot}{root_of(config)}/"
 
 
-def create(name: str, config: Config, state: Path | None) -> ZooKeeper:
+def create(name: str, config: Config, state: Path | None, times: Times = TIMES) -> ZooKeeper:
     """The registry of one block of the configuration; a writer's session is kept in `state`. Raises ConfigError."""
     faults = list(config.tls.faults()) if config.tls is not None else []
     if config.auth is not None:
@@ -230,4 +232,4 @@ def create(name: str, config: Config, state: Path | None) -> ZooKeeper:
             faults.append(Fault(str(error), ("auth", "password_file")))
     if faults:
         raise ConfigError(*faults)
-    return ZooKeeper(name, config, state)
+    return ZooKeeper(name, config, state, times)

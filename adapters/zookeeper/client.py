@@ -18,12 +18,11 @@ from adapters.zookeeper import wire
 from adapters.zookeeper.config import Config
 from adapters.zookeeper.connection import ANSWER_LIMIT, Connection
 from adapters.zookeeper.replies import Answer, Disconnected, lists_of, values_of
+from adapters.zookeeper.times import TIMES, Times
 from adapters.zookeeper.window import Window
 from adapters.zookeeper.wire import Acl
 from bridge.adapter import Credential
 from bridge.errors import Denied, Expired, IsthmusError, Unavailable
-
-PATIENCE = 10.0  # seconds without a connection
 
 
 class Carried(Protocol):
@@ -63,7 +62,9 @@ class Client:
         config: Config,
         carried: Carried | None = None,
         answer_limit: int = ANSWER_LIMIT,
+        times: Times = TIMES,
     ) -> None:
+        self._times = times
         hosts, self.chroot = config.ensemble()
         self.hosts = ",".join(hosts)
         self.session = 0
@@ -85,7 +86,7 @@ class Client:
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._awake = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._window = Window(self.hosts, self.chroot, self.post, self._give_up)
+        self._window = Window(self.hosts, self.chroot, self.post, self._give_up, times.answer)
         self._closing: set[asyncio.Task[None]] = set()
 
     # The session.
@@ -101,7 +102,7 @@ class Client:
         return time.monotonic() - self._connection.word if self._connection is not None else float("inf")
 
     async def connected(self) -> None:
-        """Waits for a connection; raises Unavailable after `PATIENCE`, or Denied."""
+        """Waits for a connection; raises Unavailable after `Times.connection`, or Denied."""
         if self._up:
             return
         connection = self._connection
@@ -113,7 +114,7 @@ class Client:
         if self._connection is None:
             await self._begin()
         try:
-            async with asyncio.timeout_at(self._since + PATIENCE):
+            async with asyncio.timeout_at(self._since + self._times.connection):
                 while not self._up:
                     if self._refused:
                         raise Denied(f"{self.hosts}: {self._refused}")

@@ -15,20 +15,23 @@ from adapters.zookeeper import identity
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.dubbo_metadata import REPORTS, Reporting, Reports
 from adapters.zookeeper.replies import Disconnected
+from adapters.zookeeper.times import TIMES, Times
 from adapters.zookeeper.tree import Folder, Pair, Tree
 from bridge.adapter import Behind, Listing, Observed, Synced
 from bridge.errors import Expired, Unavailable
 from bridge.model import Service, ServiceName
 
-PROOF_TIME = 5.0  # seconds without a word of the server after which it is asked for one
-LOOK_AGAIN = 30.0  # seconds between two looks at what we might not read
 FREE_LISTS, LIST_EVERY = 3, 10.0  # a connection that flaps may cause so many lists, then one in so many seconds
 
 
 class Feed:
-    """What the watch tells until it is asked for: the paths that changed, and whether anything may be missing."""
+    """What the watch tells until it is asked for: the paths that changed, and whether anything may be missing.
 
-    def __init__(self) -> None:
+    `proof`: seconds without a word of the server after which it is to be asked for one.
+    """
+
+    def __init__(self, proof: float) -> None:
+        self._proof = proof
         self.paths: set[str] = set()
         self.broken = False
         self.ended = ""
@@ -36,11 +39,11 @@ class Feed:
         self._notified = asyncio.Event()
 
     async def wait(self) -> set[str]:
-        """The paths that changed since; none after `PROOF_TIME`. Raises Expired, and Disconnected after a gap."""
+        """The paths that changed since; none after `proof` seconds. Raises Expired, and Disconnected after a gap."""
         if not (self.paths or self.broken or self.ended):
             self.since = None
             try:
-                async with asyncio.timeout(PROOF_TIME):
+                async with asyncio.timeout(self._proof):
                     await self._notified.wait()
             except TimeoutError:
                 return set()
@@ -77,7 +80,8 @@ class ZooKeeperSource:
 
     scope = ""
 
-    def __init__(self, client: Client, tree: Tree) -> None:
+    def __init__(self, client: Client, tree: Tree, times: Times = TIMES) -> None:
+        self._times = times
         self.ignored = Ignored()  # by key
         self._client = client
         self._tree = tree
@@ -102,7 +106,7 @@ class ZooKeeperSource:
         self._shut.clear()
         self._hidden.clear()
         await self._client.connected()
-        feed = self._feed = Feed()
+        feed = self._feed = Feed(self._times.proof)
         stop = self._client.listen(feed)
         known: dict[ServiceName, Observed] = {}
         reports = self._reports()
@@ -178,7 +182,7 @@ class ZooKeeperSource:
         while True:
             paths = await feed.wait()
             again: dict[str, tuple[ServiceName, str]] = {}
-            if time.monotonic() - looked > LOOK_AGAIN and (self._shut or self._hidden):
+            if time.monotonic() - looked > self._times.look_again and (self._shut or self._hidden):
                 looked, again = time.monotonic(), self._hidden.copy()
                 async with aclosing(self._shut_before(known, reports)) as opened:
                     async for observed in opened:

@@ -12,7 +12,6 @@ from adapters.zookeeper.replies import Answer, error_of
 from bridge.errors import IsthmusError
 
 WINDOW = 64  # requests in flight: kazoo died of 64k (Platform.sh, 2016-08-18)
-ANSWER_TIME = 8.0  # seconds without any answer while one is owed
 
 Post = Callable[..., None]
 
@@ -43,14 +42,15 @@ class Window:
     """Requests and their answers.
 
     `post` has a function called in the event loop, from any thread. `give_up(reason)` is called when a server that owes
-    answers has given none for `ANSWER_TIME`.
+    answers has given none for `patience` seconds.
     """
 
-    def __init__(self, hosts: str, chroot: str, post: Post, give_up: Callable[[str], None]) -> None:
+    def __init__(self, hosts: str, chroot: str, post: Post, give_up: Callable[[str], None], patience: float) -> None:
         self.post = post
         self._hosts = hosts
         self._chroot = chroot
         self._give_up = give_up
+        self._patience = patience
         self._flying: dict[_Asked, None] = {}
         self._queue: deque[tuple[Connection, _Asked]] = deque()
         self._progress = 0.0  # when the last answer came
@@ -66,7 +66,7 @@ class Window:
         self._send(connection, asked)
         if self._timer is None:
             self._progress = loop.time()
-            self._timer = loop.call_later(ANSWER_TIME / 8, self._look)
+            self._timer = loop.call_later(self._patience / 8, self._look)
         return asked.future
 
     def answered(self, asked: _Asked, answer: Answer | None, error: Exception | None) -> None:
@@ -106,7 +106,7 @@ class Window:
         self._timer = None
         if not self._flying:
             return
-        if loop.time() - self._progress < ANSWER_TIME:
-            self._timer = loop.call_later(ANSWER_TIME / 8, self._look)
+        if loop.time() - self._progress < self._patience:
+            self._timer = loop.call_later(self._patience / 8, self._look)
         else:
-            self._give_up(f"{self._hosts}: no answer for {ANSWER_TIME:.0f} s")
+            self._give_up(f"{self._hosts}: no answer for {self._patience:.0f} s")

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import trustme
 
-from adapters.kubernetes import client as module
 from adapters.kubernetes.access import Keeper
 from adapters.kubernetes.client import SLICES as RESOURCE
 from adapters.kubernetes.client import Client, Page
@@ -90,13 +89,10 @@ async def test_silence_without_bookmarks_is_an_error(kubernetes: Kubernetes) -> 
         assert not emptied(watch)
 
 
-async def test_a_frozen_apiserver_is_found_and_takes_nothing_away(
-    kubernetes: Kubernetes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_frozen_apiserver_is_found_and_takes_nothing_away(kubernetes: Kubernetes) -> None:
     """In mid-watch by its silence, and at the begin of a watch long before that."""
-    monkeypatch.setattr(module, "BEGINS", 2.0)
     cluster = await standing(kubernetes, 3)
-    async with opened(cluster, silence=3600) as patient, opened(cluster, silence=2) as source:
+    async with opened(cluster, silence=3600, begins=2) as patient, opened(cluster, silence=2) as source:
         async with watching(source) as watch:
             await watch.until(lambda: watch.synced)
             with kubernetes.frozen():

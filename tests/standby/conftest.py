@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from kazoo.exceptions import NoNodeError
 
-from adapters.etcd.lock import LOCK_TTL
+from adapters.etcd.times import TIMES
 from adapters.kubernetes import lease as lease_lock
 from tests.conftest import StartEtcd
 from tests.kit.natives import Etcd, Folder, Kazoo
@@ -115,7 +115,7 @@ async def etcd_target(etcd_server: StartEtcd) -> AsyncIterator[Target]:
             return bytes(found[0].value) if found else None
 
         block = {"kind": "etcd", "endpoints": [f"http://{server.address}"], "layout": "kratos"}
-        yield Target(block, float(LOCK_TTL), entries, note, old_note)
+        yield Target(block, float(TIMES.lock), entries, note, old_note)
 
 
 @pytest.fixture

@@ -13,9 +13,12 @@ from typing import Any
 from adapters import etcd as adapter
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import GRANT, RANGE, REVOKE, TXN, Client
-from adapters.etcd.keys import Range
+from adapters.etcd.keys import Range, Space
+from adapters.etcd.readers import Counters
+from adapters.etcd.times import TIMES, Times
 from bridge.adapter import Change, Entry, Listing, Observed, Outcome, Synced
 from bridge.model import Instance, Mark, Port, ServiceName
+from mappings import kratos
 from tests.kit.seated import Seated
 from tests.kit.waiting import until
 from tests.servers.etcd import Etcd
@@ -69,9 +72,15 @@ def entry(outcome: Outcome) -> Entry:
     return Entry(outcome.change.after, outcome.change.mark, outcome.version)
 
 
-def registry(server: Etcd, **config: Any) -> adapter.Etcd:
+def registry(server: Etcd, times: Times = TIMES, **config: Any) -> adapter.Etcd:
     settings = {"endpoints": [server.url], "layout": "kratos"} | config
-    return adapter.create("lab", adapter.Config(**settings), None)
+    return adapter.create("lab", adapter.Config(**settings), None, times)
+
+
+def narrow(server: Etcd) -> adapter.Etcd:
+    """A registry whose client takes no message beyond 64 KiB."""
+    client, space = Client([server.url], largest=64 << 10), Space(kratos, kratos.PREFIX, kratos.PROTOCOL)
+    return adapter.Etcd("lab", client, space, Counters([server.url], None))
 
 
 def sink_of(registry: adapter.Etcd, bridge: str = "b1") -> Seated:

@@ -10,8 +10,8 @@ from contextlib import aclosing
 import pytest
 import pytest_asyncio
 
-from adapters.etcd import lock as lock_module
 from adapters.etcd.keys import is_ours
+from adapters.etcd.times import TIMES, Times
 from bridge.errors import Superseded
 from bridge.model import ServiceName
 from tests.adapters.etcd.lab import (
@@ -62,7 +62,7 @@ async def test_two_writers_of_one_bridge_id_are_never_at_work_at_once(etcd: Etcd
 async def test_a_standby_takes_over_at_once_when_the_writer_leaves(etcd: Etcd) -> None:
     async with registry(etcd) as first, registry(etcd) as second:
         standing_by = Seated(second, "b1")
-        async with asyncio.timeout(lock_module.LOCK_TTL / 2):
+        async with asyncio.timeout(TIMES.lock / 2):
             async with Seated(first, "b1").writer():
                 waiting = asyncio.create_task(standing_by.writer().__aenter__())
                 await asyncio.sleep(0)
@@ -115,9 +115,8 @@ async def test_a_writer_paused_beyond_its_lease_writes_nothing_when_it_wakes(etc
                 assert await natives.get("/") == before
 
 
-async def test_a_term_ends_with_the_locks_lease(etcd: Etcd, natives: Natives, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock_module, "LOCK_TTL", 3)
-    async with registry(etcd) as opened:
+async def test_a_term_ends_with_the_locks_lease(etcd: Etcd, natives: Natives) -> None:
+    async with registry(etcd, Times(lock=3)) as opened:
         sink = Seated(opened, "b1")
         async with sink.writer() as term:
             leases = (await admin(etcd, "lease/leases"))["leases"]
@@ -130,12 +129,9 @@ async def test_a_term_ends_with_the_locks_lease(etcd: Etcd, natives: Natives, mo
 
 
 @pytest.mark.parametrize("damage", ["freeze", "kill"])
-async def test_a_term_ends_when_the_lease_may_have_ended_for_all_we_know(
-    etcd_server: StartEtcd, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lock_module, "LOCK_TTL", 3)
+async def test_a_term_ends_when_the_lease_may_have_ended_for_all_we_know(etcd_server: StartEtcd, damage: str) -> None:
     server = await etcd_server()
-    async with registry(server) as opened, Seated(opened, "b1").writer() as term:
+    async with registry(server, Times(lock=3)) as opened, Seated(opened, "b1").writer() as term:
         begun = asyncio.get_running_loop().time()
         if damage == "freeze":
             server.freeze()
@@ -149,12 +145,12 @@ async def test_a_term_ends_when_the_lease_may_have_ended_for_all_we_know(
 
 @pytest.mark.parametrize("damage", ["freeze", "kill"])
 async def test_the_lock_outlives_the_loss_of_the_member_that_it_is_kept_alive_through(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, damage: str
+    tmp_path_factory: pytest.TempPathFactory, damage: str
 ) -> None:
-    monkeypatch.setattr(lock_module, "LOCK_TTL", 4)
+    times = Times(lock=4)
     async with cluster(tmp_path_factory.mktemp("cluster")) as members:
         urls = [member.url for member in members]
-        async with registry(members[0], endpoints=urls) as opened:
+        async with registry(members[0], times, endpoints=urls) as opened:
             sink = Seated(opened, "b1")
             async with sink.writer() as term:
                 await sink.apply([create("i1")])
@@ -164,7 +160,7 @@ async def test_the_lock_outlives_the_loss_of_the_member_that_it_is_kept_alive_th
                     await members[0].kill()
                 loop = asyncio.get_running_loop()
                 begun = loop.time()
-                while loop.time() < begun + lock_module.LOCK_TTL + 1:
+                while loop.time() < begun + times.lock + 1:
                     assert not term.lost.is_set()
                     await asyncio.sleep(0.1)
                 assert errors(await sink.apply([create("i2")])) == [None]

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from adapters.etcd import client as client_module
 from bridge.adapter import Change, Entry
 from bridge.errors import Conflict, Rejected
 from bridge.model import Instance, ServiceName
@@ -20,6 +19,7 @@ from tests.adapters.etcd.lab import (
     instance,
     key,
     mark,
+    narrow,
     record,
     registry,
     remove,
@@ -189,13 +189,10 @@ async def test_large_batches_are_split_and_every_change_has_its_outcome(natives:
     assert held == await sink.held()
 
 
-async def test_services_larger_than_a_message_may_be_are_read_in_pages(
-    etcd: Etcd, natives: Natives, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_services_larger_than_a_message_may_be_are_read_in_pages(etcd: Etcd, natives: Natives) -> None:
     for n in range(20):
         await natives.put(*[(key(f"i{n}-{m}"), record(f"i{n}-{m}")) for m in range(100)])
-    monkeypatch.setattr(client_module, "OPTIONS", (("grpc.max_receive_message_length", 64 << 10),))
-    async with registry(etcd) as opened:
+    async with narrow(etcd) as opened:
         sink = Seated(opened, "b1")
         assert len((await sink.held([USER, ServiceName("none")])).services[USER]) == 2000
         assert len((await opened.source.read(USER)).service.instances) == 2000

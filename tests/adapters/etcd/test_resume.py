@@ -15,6 +15,7 @@ import pytest
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import TXN
 from adapters.etcd.source import EtcdSource
+from adapters.etcd.times import TIMES, Times
 from bridge.adapter import Listing, Observed, Synced
 from bridge.errors import Unavailable
 from bridge.model import ServiceName
@@ -179,9 +180,9 @@ async def told(words: AsyncIterator[Listing | Observed | Synced], until: Service
     return services
 
 
-def neighbour(source: EtcdSource, **settings: float) -> EtcdSource:
+def neighbour(source: EtcdSource, times: Times = TIMES) -> EtcdSource:
     """Another one, over the same connection."""
-    return EtcdSource(source._client, source._space, **settings)
+    return EtcdSource(source._client, source._space, times)
 
 
 async def test_another_member_goes_on_without_a_list(tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ async def test_whoever_ends_a_watch_has_everything_listed_anew(etcd: Etcd) -> No
 
 async def test_streams_that_keep_breaking_put_no_audit_off(etcd: Etcd) -> None:
     async with scene(etcd) as made:
-        source = neighbour(made.source, audit_time=2.0)
+        source = neighbour(made.source, Times(audit=2.0))
         async with watching(source) as watcher:
             lists = await made.lists()
             await made.broken(watcher)

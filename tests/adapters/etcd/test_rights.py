@@ -10,6 +10,7 @@ import pytest
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.keys import Range
 from adapters.etcd.permissions import gaps, readable
+from adapters.etcd.times import Times
 from bridge.adapter import Listing
 from bridge.model import ServiceName
 from tests.adapters.etcd.lab import Watcher, admin, b64, below, registry
@@ -63,8 +64,7 @@ async def test_a_part_of_the_prefix_is_read_and_the_rest_is_named(etcd_server: S
         for service, id in (("pay", "p1"), ("pay", "p2"), ("ship", "s1")):
             await natives.register(service, id, "192.0.2.1", await natives.lease())
     await secure(server, ("READ", "/microservices/pay/"), LEDGER)
-    async with registry(server, user="isthmus", password="secret") as opened:
-        opened.source._audit_time = 0.5
+    async with registry(server, Times(audit=0.5), user="isthmus", password="secret") as opened:
         async with Watcher(opened.source.watch()) as watcher:
             assert isinstance(watcher.said[0], Listing) and watcher.said[0].partial
             assert set(watcher.addresses(ServiceName("pay"))) == {"p1", "p2"}

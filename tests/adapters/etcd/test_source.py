@@ -9,9 +9,9 @@ from contextlib import aclosing
 import pytest
 import pytest_asyncio
 
-from adapters.etcd import client as client_module
 from adapters.etcd.keys import Range
 from adapters.etcd.source import BACKLOG, EtcdSource
+from adapters.etcd.times import Times
 from bridge.adapter import Entry, Listing, Observed, Outcome, Synced
 from bridge.errors import Denied, Expired, Unavailable
 from bridge.model import Mark, ServiceName
@@ -26,6 +26,7 @@ from tests.adapters.etcd.lab import (
     key,
     kind,
     mark,
+    narrow,
     record,
     registry,
     remove,
@@ -190,7 +191,8 @@ async def test_a_delete_of_very_many_keys_is_one_message(etcd: Etcd, natives: Na
     for group in range(200):  # 5 MB of keys alone: etcd would split at 1.5 MiB
         await natives.put(*[(key(f"{name}{n}", f"s{group}"), record("i")) for n in range(100)], lease=lease)
     async with registry(etcd) as opened:
-        source = EtcdSource(opened._client, opened._space, probe_time=3600.0)  # an answer to a probe is a message, too
+        # An answer to a probe is a message, too.
+        source = EtcdSource(opened._client, opened._space, Times(probe=3600.0))
         before = await etcd.sent("Watch")
 
         async def begun() -> float:
@@ -207,7 +209,7 @@ async def test_a_delete_of_very_many_keys_is_one_message(etcd: Etcd, natives: Na
 
 async def test_a_watch_that_is_behind_says_how_far(etcd: Etcd, natives: Natives) -> None:
     async with registry(etcd) as opened:
-        source = EtcdSource(opened._client, opened._space, probe_time=0.05)
+        source = EtcdSource(opened._client, opened._space, Times(probe=0.05))
         assert source.behind is None
         async with aclosing(source.watch()) as watch:  # type: ignore[type-var]
             while not isinstance(await anext(watch), Synced):
@@ -260,14 +262,11 @@ async def test_pages_are_of_one_revision_while_writes_go_on(natives: Natives) ->
         await asyncio.gather(writing, return_exceptions=True)
 
 
-async def test_a_page_larger_than_a_message_may_be_is_asked_for_in_smaller_ones(
-    natives: Natives, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_module, "OPTIONS", (("grpc.max_receive_message_length", 64 << 10),))
+async def test_a_page_larger_than_a_message_may_be_is_asked_for_in_smaller_ones(etcd: Etcd, natives: Natives) -> None:
     for n in range(20):
         await natives.put(*[(key(f"i{n}-{m}"), "x" * 2000) for m in range(50)])
-    async with natives.client.fresh() as client:
-        pages = client.pages([Range.below(b"/microservices/")])
+    async with narrow(etcd) as opened:
+        pages = opened._client.pages([Range.below(b"/microservices/")])
         assert len([kv async for _, page in pages for kv in page.kvs]) == 1000
 
 
@@ -321,7 +320,7 @@ def agree(watcher: Watcher, name: ServiceName, entries: dict[str, Entry]) -> boo
 
 async def test_an_audit_finds_nothing_wrong_with_a_watch_that_tells_the_truth(etcd: Etcd, natives: Natives) -> None:
     async with registry(etcd) as opened:
-        source = EtcdSource(opened._client, opened._space, audit_time=0.01)
+        source = EtcdSource(opened._client, opened._space, Times(audit=0.01))
         async with Watcher(source.watch()) as watcher:
             lease = await natives.lease()
             for n in range(300):
@@ -334,15 +333,10 @@ async def test_an_audit_finds_nothing_wrong_with_a_watch_that_tells_the_truth(et
 
 
 @pytest.mark.parametrize("damage", ["kill", "freeze"])
-async def test_a_server_that_dies_or_freezes_ends_the_watch(
-    etcd_server: StartEtcd, damage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_dies_or_freezes_ends_the_watch(etcd_server: StartEtcd, damage: str) -> None:
     """With the pings of every day it takes 15 s to find a frozen one: here they are quicker, and etcd allows it."""
-    quick = {"grpc.keepalive_time_ms": 2_000, "grpc.http2.ping_timeout_ms": 1_000}
-    options = tuple((name, quick.get(name, value)) for name, value in client_module.OPTIONS)
-    monkeypatch.setattr(client_module, "OPTIONS", options)
     server = await etcd_server(flags=["--grpc-keepalive-min-time=1s"])
-    async with registry(server) as opened, Watcher(opened.source.watch()) as watcher:
+    async with registry(server, Times(ping=2.0, pong=1.0)) as opened, Watcher(opened.source.watch()) as watcher:
         if damage == "kill":
             await server.kill()
         else:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from adapters.eureka import Config, Eureka, create, heartbeats
 from adapters.eureka.sink import EurekaSink
+from adapters.eureka.times import TIMES, Times
 from bridge.adapter import Change, Entry
 from bridge.errors import Conflict, Rejected, Superseded
 from bridge.model import Health, Instance, ServiceName
@@ -25,7 +26,7 @@ from tests.kit.eureka import Native
 from tests.kit.waiting import until
 from tests.servers import eureka as servers
 
-FAST = 1.0  # seconds from one heartbeat to the next
+FAST = Times(renewal=1.0)
 CART = ServiceName("cart")
 
 
@@ -43,8 +44,10 @@ class Term:
 
 
 @asynccontextmanager
-async def opened(server: servers.Eureka, poll: float = 0.05) -> AsyncIterator[tuple[Eureka, EurekaSink]]:
-    async with create("new", Config(urls=[server.url], poll=poll), None) as registry:
+async def opened(
+    server: servers.Eureka, poll: float = 0.05, times: Times = TIMES
+) -> AsyncIterator[tuple[Eureka, EurekaSink]]:
+    async with create("new", Config(urls=[server.url], poll=poll), None, times) as registry:
         yield registry, registry.sink(BRIDGE)
 
 
@@ -167,11 +170,8 @@ async def _renewed(server: servers.Eureka, id: str) -> int:
     return int(found["leaseInfo"]["lastRenewalTimestamp"])
 
 
-async def test_who_wrote_last_renews_until_another_process_writes(
-    eureka: servers.Eureka, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mapping, "RENEWAL", FAST)
-    async with opened(eureka) as (_, first), opened(eureka) as (_, second):
+async def test_who_wrote_last_renews_until_another_process_writes(eureka: servers.Eureka) -> None:
+    async with opened(eureka, times=FAST) as (_, first), opened(eureka, times=FAST) as (_, second):
         first.renew(ours=True)
         await write(first, *(creation(PAY, copy(number)) for number in range(1, 9)))
         ids = [copy(number).id for number in range(1, 9)]
@@ -195,11 +195,8 @@ async def test_who_wrote_last_renews_until_another_process_writes(
         await asyncio.gather(*map(rises, ids))
 
 
-async def test_what_a_heartbeat_does_not_find_is_told_as_drift(
-    eureka: servers.Eureka, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mapping, "RENEWAL", FAST)
-    async with opened(eureka, poll=60.0) as (_, sink):
+async def test_what_a_heartbeat_does_not_find_is_told_as_drift(eureka: servers.Eureka) -> None:
+    async with opened(eureka, poll=60.0, times=FAST) as (_, sink):
         sink.renew(ours=True)
         (entry,) = await write(sink, creation(PAY, copy(1)))
         async with aclosing(cast(Any, sink.drift())) as drift:
@@ -210,24 +207,21 @@ async def test_what_a_heartbeat_does_not_find_is_told_as_drift(
         await write(sink, creation(PAY, copy(1)))
 
 
-async def test_heartbeats_that_reach_nobody_are_late_until_the_server_is_back(
-    eureka_server: StartEureka, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mapping, "RENEWAL", FAST)
+async def test_heartbeats_that_reach_nobody_are_late_until_the_server_is_back(eureka_server: StartEureka) -> None:
     server = await eureka_server()
-    async with opened(server) as (_, sink):
+    async with opened(server, times=FAST) as (_, sink):
         sink.renew(ours=True)
         await write(sink, creation(PAY, copy(1)))
 
         def late() -> float:
             return sink.renewal.late if sink.renewal is not None else -1.0
 
-        assert late() < FAST
+        assert late() < FAST.renewal
         await server.kill()
-        await until(lambda: late() > 3 * FAST, "three intervals have passed")
+        await until(lambda: late() > 3 * FAST.renewal, "three intervals have passed")
         assert sink.renewal is not None and sink.renewal.entries == 1
         await server.start()
-        await until(lambda: late() < FAST, "the server answers again")
+        await until(lambda: late() < FAST.renewal, "the server answers again")
         assert not (await sink.held([PAY])).services.get(PAY)
         await write(sink, creation(PAY, copy(1)))
 

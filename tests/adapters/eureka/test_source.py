@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from adapters.eureka import Config, client, create, working_copy
-from adapters.eureka import watching as module
+from adapters.eureka import Config, create, working_copy
 from adapters.eureka.source import RETURNS
+from adapters.eureka.times import Times
+from adapters.eureka.watching import AUDIT_EVERY, FULL_EVERY, RETENTION
+from adapters.eureka.working_copy import MISSED
 from bridge.adapter import Listing
 from bridge.errors import Unavailable
 from bridge.model import Health, ServiceName
 from tests.conformance.lab import Watching, watching
 from tests.conftest import StartEureka, provided
+from tests.kit.clocks import Ahead
 from tests.kit.eureka import Native
 from tests.kit.waiting import until
 from tests.servers import eureka as servers
@@ -96,17 +99,14 @@ async def _has(server: servers.Eureka, *ids: str) -> bool:
     return {id for _, id in await Native(server).all()} >= set(ids)
 
 
-async def test_peers_that_fail_and_forget_take_nothing_away(
-    pair: list[servers.Eureka], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_peers_that_fail_and_forget_take_nothing_away(pair: list[servers.Eureka]) -> None:
     """A peer dies, the other one is asked; it is back with what is UP alone, and then the other one dies."""
-    monkeypatch.setattr(working_copy, "MISSED", 2.0)
-    one, other = pair
+    (one, other), clock = pair, Ahead()
     await Native(one).register("pay", "up")
     await Native(one).register("pay", "drained", status="OUT_OF_SERVICE")
     await Native(one).register("pay", "down", status="DOWN")
     await until(lambda: _has(other, "up", "drained", "down"), "the peers agree")
-    async with create("old", config(one, other), None) as registry, watching(registry.source) as watch:
+    async with create("old", config(one, other), None, clock=clock) as registry, watching(registry.source) as watch:
         await watch.until(lambda: watch.service(PAY).instances.keys() == {"up", "drained", "down"})
         await one.kill()
         await Native(other).register("pay", "new")
@@ -121,6 +121,7 @@ async def test_peers_that_fail_and_forget_take_nothing_away(
         # Both are asked before what one of them lacks is gone.
         registry.source._client._http.urls = (other.url, one.url)
         for _ in range(2):
+            clock.by += MISSED
             await Native(other).cancel("pay", "new")
             await watch.until(lambda: "new" not in watch.service(PAY).instances)
             await Native(other).register("pay", "new")
@@ -132,33 +133,27 @@ async def test_peers_that_fail_and_forget_take_nothing_away(
         assert len([word for word in watch.said if isinstance(word, Listing)]) == 1
 
 
-async def test_a_peer_that_lacks_what_the_other_has_is_asked_with_it(
-    pair: list[servers.Eureka], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(working_copy, "MISSED", 1.0)
-    one, other = pair
+async def test_a_peer_that_lacks_what_the_other_has_is_asked_with_it(pair: list[servers.Eureka]) -> None:
+    (one, other), clock = pair, Ahead()
     await Native(one).register("pay", "here")
     await Native(one).register("pay", "gone")
     await until(lambda: _has(other, "here", "gone"), "the peers agree")
-    async with create("old", config(one, other), None) as registry, watching(registry.source) as watch:
+    async with create("old", config(one, other), None, clock=clock) as registry, watching(registry.source) as watch:
         await watch.until(lambda: len(watch.service(PAY).instances) == 2)
         # What is said to replicate is kept by the server that is asked alone: so the peers come to differ.
         await _alone(one, "/apps/PAY/here")
-        monkeypatch.setattr(module, "FULL_EVERY", 0.0)
+        clock.by += FULL_EVERY
         await Native(other).cancel("pay", "gone")
         await watch.until(lambda: watch.service(PAY).instances.keys() <= {"here"})
         assert watch.error is None
 
 
-async def test_a_peer_that_says_otherwise_who_is_not_up_is_not_believed_at_once(
-    pair: list[servers.Eureka], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(working_copy, "MISSED", 3600.0)
-    one, other = pair
+async def test_a_peer_that_says_otherwise_who_is_not_up_is_not_believed_at_once(pair: list[servers.Eureka]) -> None:
+    (one, other), clock = pair, Ahead()
     await Native(one).register("pay", "a")
     await Native(one).register("pay", "b")
     await until(lambda: _has(other, "a", "b"), "the peers agree")
-    async with create("old", config(one, other), None) as registry, watching(registry.source) as watch:
+    async with create("old", config(one, other), None, clock=clock) as registry, watching(registry.source) as watch:
         await watch.until(lambda: len(watch.service(PAY).instances) == 2)
         # What is said to replicate is kept by the server that is asked alone: so the peers come to differ.
         await _alone(other, "/apps/PAY/a/status?value=OUT_OF_SERVICE", "PUT")
@@ -168,7 +163,7 @@ async def test_a_peer_that_says_otherwise_who_is_not_up_is_not_believed_at_once(
         assert {id: each.health for id, each in watch.service(PAY).instances.items()} == dict.fromkeys(
             ("a", "b", "new"), Health.HEALTHY
         )
-        monkeypatch.setattr(working_copy, "MISSED", 0.0)
+        clock.by += MISSED
         await watch.until(lambda: watch.service(PAY).instances["a"].health is Health.DRAINING)
         assert watch.error is None
 
@@ -192,14 +187,11 @@ async def test_a_server_that_went_back_ends_the_watch(eureka: servers.Eureka) ->
             assert listing(watch).incarnation.startswith("up since ")
 
 
-async def test_a_frozen_server_is_found_and_takes_nothing_away(
-    eureka: servers.Eureka, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_frozen_server_is_found_and_takes_nothing_away(eureka: servers.Eureka) -> None:
     """It takes connections and answers none; a list may take a minute, if some of it comes."""
-    monkeypatch.setattr(client, "SILENCE", 2.0)
-    monkeypatch.setattr(client, "LIST_TIME", 3600.0)
+    times = Times(list=3600.0, silence=2.0)
     await Native(eureka).register("pay", "i1")
-    async with create("old", config(eureka), None) as registry:
+    async with create("old", config(eureka), None, times) as registry:
         async with watching(registry.source) as watch:
             await watch.until(lambda: watch.synced)
             with eureka.frozen():
@@ -212,15 +204,14 @@ async def test_a_frozen_server_is_found_and_takes_nothing_away(
         assert listing(after) == listing(watch)
 
 
-async def test_fault_31_a_swap_that_the_delta_forgot_and_its_hash_hides_is_found(
-    eureka_server: StartEureka, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_fault_31_a_swap_that_the_delta_forgot_and_its_hash_hides_is_found(eureka_server: StartEureka) -> None:
     """One ends and another one begins, and there are as many with each status as before."""
     forgetful = {"retentionTimeInMSInDeltaQueue": "1", "deltaRetentionTimerIntervalInMs": "10"}
     server = await eureka_server(settings={f"eureka.server.{key}": text for key, text in forgetful.items()})
+    clock = Ahead()
     for id in ("stays", "goes"):
         await Native(server).register("pay", id)
-    async with create("old", config(server), None) as registry:
+    async with create("old", config(server), None, clock=clock) as registry:
         copy = working_copy.WorkingCopy("ip")
         watch = registry._drifting(copy)
 
@@ -236,24 +227,25 @@ async def test_fault_31_a_swap_that_the_delta_forgot_and_its_hash_hides_is_found
         await until(forgotten)
         assert not await watch.step()
         assert there() == {"stays", "goes"}
-        monkeypatch.setattr(module, "FULL_EVERY", 0.0)
-        monkeypatch.setattr(working_copy, "MISSED", 0.0)
+        clock.by += FULL_EVERY
+        assert PAY in await watch.step()
+        assert there() == {"stays", "goes", "comes"}
+        clock.by += MISSED
         assert PAY in await watch.step()
         assert there() == {"stays", "comes"}
 
 
-async def test_fault_33_a_delta_that_may_lack_something_is_followed_by_a_whole_list(
-    eureka: servers.Eureka, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_fault_33_a_delta_that_may_lack_something_is_followed_by_a_whole_list(eureka: servers.Eureka) -> None:
     """As after more silence than servers keep their changes for: what the delta lacks is found."""
+    clock = Ahead()
     await Native(eureka).register("pay", "i1")
-    async with create("old", config(eureka), None) as registry, watching(registry.source) as watch:
+    async with create("old", config(eureka), None, clock=clock) as registry, watching(registry.source) as watch:
         await watch.until(lambda: watch.synced)
         registry.source._copy._statuses["UP"] += 1  # one is counted that is not there
         await Native(eureka).register("pay", "i2")
         await watch.until(lambda: watch.service(PAY).instances.keys() == {"i1", "i2"})
         assert registry.source._copy._statuses["UP"] == 2
-        monkeypatch.setattr(module, "RETENTION", 0.0)
+        clock.by += RETENTION
         await Native(eureka).register("pay", "i3")
         await watch.until(lambda: "i3" in watch.service(PAY).instances)
 
@@ -274,7 +266,7 @@ async def test_check_says_what_self_preservation_keeps(eureka_server: StartEurek
 
 @pytest.mark.parametrize("defaults", [True])
 async def test_a_default_server_shows_what_was_written_though_its_lists_lag(
-    eureka_server: StartEureka, monkeypatch: pytest.MonkeyPatch, defaults: bool
+    eureka_server: StartEureka, defaults: bool
 ) -> None:
     """Lists come from a cache of 30 s; what we wrote is looked up past it, and so is what comes to light elsewhere."""
     from tests.adapters.eureka.test_sink import copy, write
@@ -286,12 +278,13 @@ async def test_a_default_server_shows_what_was_written_though_its_lists_lag(
     server = await eureka_server(defaults=defaults, settings=lag)
     for id in ("stays", "goes"):
         await Native(server).register("stock", id)
-    async with create("old", config(server), None) as registry, watching(registry.source) as watch:
+    clock = Ahead()
+    async with create("old", config(server), None, clock=clock) as registry, watching(registry.source) as watch:
         await watch.until(lambda: watch.synced)
         await Native(server).cancel("stock", "goes")
         await Native(server).register("stock", "comes")
         assert watch.service(ServiceName("stock")).instances.keys() == {"stays", "goes"}
-        monkeypatch.setattr(module, "AUDIT_EVERY", 0.0)
+        clock.by += AUDIT_EVERY
         await watch.until(lambda: watch.service(ServiceName("stock")).instances.keys() == {"stays", "comes"})
         assert watch.error is None
     async with create("new", config(server), None) as registry:

@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters.kubernetes import Config
 from adapters.kubernetes.access import Keeper
-from adapters.kubernetes.client import Client
+from adapters.kubernetes.client import BEGINS, Client
 from adapters.kubernetes.source import KubernetesSource
 from adapters.kubernetes.working_copy import View
 from tests.conformance.labs.kubernetes import SLICES, Cluster, service, slice_of
@@ -31,11 +31,17 @@ async def fresh(server: Kubernetes) -> Cluster:
 
 @asynccontextmanager
 async def opened(
-    cluster: Cluster, kubeconfig: Path | None = None, *, watch_time: float = 300.0, silence: float = 90.0, **said: Any
+    cluster: Cluster,
+    kubeconfig: Path | None = None,
+    *,
+    watch_time: float = 300.0,
+    silence: float = 90.0,
+    begins: float = BEGINS,
+    **said: Any,
 ) -> AsyncIterator[KubernetesSource]:
     """A source of the cluster's namespace; `said`: keys of the registry's block."""
     config = Config(kubeconfig=str(kubeconfig or cluster.server.kubeconfig), namespace=cluster.namespace, **said)
-    client = Client(Keeper(config.kubeconfig, None))
+    client = Client(Keeper(config.kubeconfig, None), begins)
     view = View(config.namespace, config.selector is not None, config.address, config.pod_metadata)
     try:
         yield KubernetesSource(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -41,12 +42,12 @@ class Cluster:
         given = {"kubeconfig": str(self.server.kubeconfig), "namespaces": [self.namespace], "namespace": self.namespace}
         return Config(**{**given, **more})
 
-    def registry(self, **more: Any) -> Registry:
-        return create("lab", self.config(**more), None)
+    def registry(self, *, clock: Callable[[], float] = time.monotonic, **more: Any) -> Registry:
+        return create("lab", self.config(**more), None, clock=clock)
 
-    def keeping(self, state: Path, **more: Any) -> Registry:
+    def keeping(self, state: Path, *, wall: Callable[[], float] = time.time, **more: Any) -> Registry:
         """The same with a state folder."""
-        return create("lab", self.config(**more), state)
+        return create("lab", self.config(**more), state, wall=wall)
 
     def path(self, group: str, plural: str, name: str = "") -> str:
         return f"/{group}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from bridge.model import Health, Instance, Mark, Port, ServiceName
 from mappings.kubernetes.objects import Meta
 from tests.adapters.kubernetes.lab import BRIDGE, MERGE, PAY, SLICES, Cluster, cluster, create_of, instance, writing
 from tests.conftest import StartKubernetes
+from tests.kit.clocks import Ahead
 from tests.kit.seated import Seated
 from tests.kit.waiting import until
 from tests.servers.kubernetes import Kubernetes
@@ -300,20 +302,18 @@ async def pods(there: Cluster, *numbers: int) -> None:
     await there.server.call("POST", there.path(SLICES, "endpointslices"), body)
 
 
-async def test_the_attached_share_bounds_what_is_added_and_takes_nothing_away(
-    there: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_attached_share_bounds_what_is_added_and_takes_nothing_away(there: Cluster) -> None:
+    clock = Ahead()
     await there.put_service("pay", selector={"app": "pay"}, ports=[{"name": "web", "port": 80, "targetPort": 9000}])
     await pods(there, 1, 2)
-    async with writing(there.registry(attach=True)) as sink:
+    async with writing(there.registry(attach=True, clock=clock)) as sink:
         outcomes = await sink.apply([create_of(instance(number)) for number in (1, 2, 3)])
         assert [type(one.error) for one in outcomes] == [type(None), type(None), Rejected]
         assert "2 serving pods" in str(outcomes[2].error)
         await pods(there, 3, 4)
-        monkeypatch.setattr(attach, "STEADY", 3600.0)
         (outcome,) = await sink.apply([create_of(instance(3))])
         assert isinstance(outcome.error, Rejected)  # twice the pods, for a moment only
-        monkeypatch.setattr(attach, "STEADY", 0.0)
+        clock.by += attach.STEADY
         await put(sink, create_of(instance(3)))
         for name in ("pay-1", "pay-3"):
             await there.delete_slice(name)
@@ -326,16 +326,15 @@ async def test_the_attached_share_bounds_what_is_added_and_takes_nothing_away(
         assert (await sink.held()).services[PAY].keys() == {"i1", "i2", "i3"}
 
 
-async def test_an_address_that_its_own_slices_have_just_left_waits(
-    there: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_an_address_that_its_own_slices_have_just_left_waits(there: Cluster, tmp_path: Path) -> None:
+    wall = Ahead(time.time)
     await there.put_service("pay", selector={"app": "pay"}, ports=[{"name": "web", "port": 80, "targetPort": 9000}])
     await pods(there, 1, 2)
     async with writing(there.keeping(tmp_path, attach=True, max_attached_share=1.0)) as sink:
         (pod, _) = (await sink.held()).services[PAY].values()
         itself = replace(instance(7), address=pod.instance.address)
     await there.delete_slice("pay-1")  # while none runs
-    async with writing(there.keeping(tmp_path, attach=True, max_attached_share=1.0)) as sink:
+    async with writing(there.keeping(tmp_path, wall=wall, attach=True, max_attached_share=1.0)) as sink:
         await sink.held([PAY])  # as the watch has it read
         (outcome,) = await sink.apply([create_of(itself)])
         assert isinstance(outcome.error, Rejected) and outcome.error.again
@@ -343,7 +342,7 @@ async def test_an_address_that_its_own_slices_have_just_left_waits(
         (ill,) = await put(sink, create_of(replace(itself, health=Health.UNHEALTHY)))
         await put(sink, replaced(ill, itself))  # it has passed a check since
         await put(sink, replaced(Entry(itself, ill.mark, (await sink.held()).services[PAY]["i7"].version), None))
-        monkeypatch.setattr(left, "WAIT", 0.0)
+        wall.by += left.WAIT
         await put(sink, create_of(itself))
 
 

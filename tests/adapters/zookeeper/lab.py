@@ -9,14 +9,15 @@ from urllib.parse import quote_plus, unquote
 
 from adapters import zookeeper as adapter
 from adapters.zookeeper import Config
+from adapters.zookeeper.times import TIMES, Times
 from bridge.model import Instance, ServiceName
 from tests.kit import stock
 
 
-def registry_of(state: Path | None = None, **config: Any) -> adapter.ZooKeeper:
+def registry_of(state: Path | None = None, times: Times = TIMES, **config: Any) -> adapter.ZooKeeper:
     """A registry of Curator's layout, unless told otherwise; the caller enters it, or only leaves it."""
     settings: dict[str, Any] = {"layout": "curator", "protocol": "grpc"} | config
-    return adapter.create("lab", Config(**settings), state)
+    return adapter.create("lab", Config(**settings), state, times)
 
 
 def curator(service: ServiceName, instance: Instance) -> str:

@@ -17,10 +17,10 @@ from kazoo.security import make_acl, make_digest_acl, make_digest_acl_credential
 
 from adapters import zookeeper as adapter
 from adapters.zookeeper import acl, wire
-from adapters.zookeeper import source as source_module
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.config import Config, Digest
 from adapters.zookeeper.source import ZooKeeperSource
+from adapters.zookeeper.times import Times
 from adapters.zookeeper.tree import Tree
 from bridge.adapter import Observed
 from bridge.errors import ConfigError, Denied, Unavailable
@@ -219,14 +219,13 @@ async def test_a_node_that_may_not_be_read_is_unreadable_and_its_siblings_flow(
 
 
 async def test_a_folder_that_may_not_be_listed_is_one_service_that_cannot_be_read(
-    native: Kazoo, open_registry: Open, hidden: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+    native: Kazoo, open_registry: Open, hidden: Callable[[str], Awaitable[None]]
 ) -> None:
-    monkeypatch.setattr(source_module, "LOOK_AGAIN", 0.0)
     for name in (PAY, CART):
         record = curator(name, instance(1)).encode()
         await native.do(native.zk.create, f"/services/{name}/i1", record, makepath=True)
     await hidden("/services/pay")
-    registry = open_registry()
+    registry = open_registry(times=Times(look_again=0.0))
     source = await source_of(registry)
     async with watching(source) as watch:
         await watch.until(lambda: watch.synced)

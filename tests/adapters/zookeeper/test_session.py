@@ -17,8 +17,7 @@ from pathlib import Path
 import pytest
 
 from adapters.zookeeper import client as clients
-from adapters.zookeeper import source as sources
-from adapters.zookeeper import window as windows
+from adapters.zookeeper.times import Times
 from bridge.adapter import Synced
 from bridge.errors import Expired, Superseded, Unavailable
 from tests.adapters.zookeeper.conftest import Open
@@ -166,15 +165,12 @@ async def end_session(native: Kazoo, client: clients.Client) -> None:
     await native.expire(connection.session, connection.password)
 
 
-async def test_a_frozen_server_is_an_error_and_not_a_silence(
-    zookeeper_server: StartZooKeeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_frozen_server_is_an_error_and_not_a_silence(zookeeper_server: StartZooKeeper) -> None:
     """Faults 3 and 4. Long before the session would end, which is when kazoo notices."""
-    monkeypatch.setattr(windows, "ANSWER_TIME", 1.0)
-    monkeypatch.setattr(clients, "PATIENCE", 1.0)
-    monkeypatch.setattr(sources, "PROOF_TIME", 0.5)
     server = await zookeeper_server(settings={"maxSessionTimeout": "120000"})
-    async with Kazoo(server.address) as native, registry_of(hosts=[server.address], session_timeout=120) as registry:
+    times = Times(connection=1.0, answer=1.0, proof=0.5)
+    opened = registry_of(times=times, hosts=[server.address], session_timeout=120)
+    async with Kazoo(server.address) as native, opened as registry:
         await native.register("/services/pay/i1", curator(PAY, instance(1)))
         async with watching(await source_of(registry)) as watch:
             await watch.until(lambda: watch.synced)
@@ -196,13 +192,10 @@ async def synced(registry: object) -> bool:
     return True
 
 
-async def test_a_store_that_was_emptied_is_reached_and_known_by_its_position(
-    zookeeper_server: StartZooKeeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_store_that_was_emptied_is_reached_and_known_by_its_position(zookeeper_server: StartZooKeeper) -> None:
     """A client that says which transaction it has seen is refused by a store that has not: a new session says none."""
-    monkeypatch.setattr(clients, "PATIENCE", 1.0)
     server = await zookeeper_server()
-    async with registry_of(hosts=[server.address], session_timeout=2) as registry:
+    async with registry_of(times=Times(connection=1.0), hosts=[server.address], session_timeout=2) as registry:
         async with Kazoo(server.address) as native:
             for number in range(1, 40):
                 await native.register(f"/services/pay/i{number}", curator(PAY, instance(number)))

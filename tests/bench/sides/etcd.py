@@ -12,7 +12,7 @@ import msgspec
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import GRANT, RANGE, TXN, WATCH, Method
 from adapters.etcd.keys import Range
-from adapters.etcd.lock import LOCK_TTL as LOCK_TTL
+from adapters.etcd.times import TIMES as TIMES.lock
 from tests.bench import records
 from tests.bench.records import Native
 from tests.bench.sides import Record
