@@ -78,6 +78,30 @@ def test_benchmarks_and_kit_import_no_tests(folder: str) -> None:
     assert others == []
 
 
+def test_no_test_patches_a_constant() -> None:
+    """What a test needs shorter or smaller is an argument. A mutant is a fault put in on purpose, wherever it is."""
+    patched = [
+        f"{where}:{line}: {name}"
+        for where, tree in modules(TESTS)
+        if where != "simulation/mutants.py"
+        for node in ast.walk(tree)
+        for line, name in constants_set(node)
+    ]
+    assert patched == []
+
+
+def constants_set(node: ast.AST) -> Iterator[tuple[int, str]]:
+    """The constants of something else that a statement or a call gives another value, each with its line."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("setattr", "object"):
+        texts = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        yield from ((node.lineno, text) for text in texts[:1] if text.rpartition(".")[2].isupper())
+    elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        yield from (
+            (node.lineno, each.attr) for each in targets if isinstance(each, ast.Attribute) and each.attr.isupper()
+        )
+
+
 def test_no_benchmark_is_collected_as_a_test() -> None:
     assert list((TESTS / "bench").rglob("test_*.py")) == []
 
