@@ -19,6 +19,7 @@ from tests.servers import (
     kubernetes,
     nginx,
     prometheus,
+    spin,
     traefik,
     zookeeper,
 )
@@ -41,6 +42,7 @@ SERVERS: dict[str, Callable[[], Path]] = {
     "Traefik 3.7": traefik.program,
     "nginx 1.22": nginx.program,
     "kcat 1.7, a client": kcat.program,
+    "Spin 6.5, a model checker": spin.program,
     **{f"{each.package}, the client": each.python for each in apart.APART},
 }
 
