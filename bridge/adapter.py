@@ -280,6 +280,64 @@ class Keeper(Protocol):
         ...
 
 
+class Lever(msgspec.Struct, frozen=True):
+    """What stands beside natives' records and takes some of them out of service, or could (ADR 39).
+
+    `place`: where in the store, for its registry and for people. `content` None: nothing stands there. `version`:
+    opaque, for compare-and-set; None where `content` is None.
+    """
+
+    place: str
+    content: bytes | None
+    version: Any = None
+
+
+class Steering(Protocol):
+    """Takes natives out of service by levers, and puts them back; their own records are never written (ADR 39).
+
+    A native is told by a key: `key_of` says it, and it is the same when that native registers anew.
+    """
+
+    def key_of(self, instance: Instance) -> str:
+        """The key of a native, from its instance as `Sink.held` has it."""
+        ...
+
+    async def places(self, name: ServiceName, natives: Sequence[Instance]) -> Mapping[str, str]:
+        """The place of the lever of each of these natives of a service, by key; one that is gone has none.
+
+        Several may share a lever. Only reads. Raises Rejected where one of them cannot be taken out, or not alone;
+        Unavailable or Denied.
+        """
+        ...
+
+    async def lever(self, place: str) -> Lever:
+        """What stands there now, past every cache. Raises Unavailable or Denied."""
+        ...
+
+    def set_to(self, lever: Lever, name: ServiceName, out: Collection[str]) -> bytes | None:
+        """What must stand there for exactly these natives, by key, to be out by this bridge; others' part is kept.
+
+        The very content of the lever where that is so already. Pure. Raises Rejected where it cannot be said there.
+        """
+        ...
+
+    async def put(self, before: Lever, content: bytes | None) -> Lever:
+        """Puts that content in the place of what was read; None: removes it. Returns what stands there then.
+
+        Raises Conflict where something else stands there by now, Unavailable, Denied or Rejected.
+        """
+        ...
+
+
+@runtime_checkable
+class Steerer(Protocol):
+    """An optional side of a registry that has levers beside its natives' records."""
+
+    def steering(self, bridge: str) -> Steering | None:
+        """The levers, for the bridge with this id; None: what is kept in this way has none."""
+        ...
+
+
 class Sink(Protocol):
     """A place that we own entries in: read what is held, and change it."""
 

@@ -18,6 +18,7 @@ from adapters.eureka.client import Client
 from adapters.eureka.life import Lives
 from adapters.eureka.sink import EurekaSink
 from adapters.eureka.source import EurekaSource
+from adapters.eureka.steering import StatusOverrides
 from adapters.eureka.times import TIMES, Times
 from adapters.eureka.watching import Watching
 from adapters.eureka.working_copy import WorkingCopy, record_of
@@ -101,6 +102,10 @@ class Eureka:
     def seat(self, bridge: str, destination: str) -> Seat | None:
         """None: it cannot lock, so it borrows the seat that `bridge.seat` names."""
         return None
+
+    def steering(self, bridge: str) -> StatusOverrides:
+        """See `bridge.adapter.Steerer`."""
+        return StatusOverrides(self._client)
 
     def credentials(self) -> list[Credential]:
         """See `bridge.adapter.Credentialed`."""

@@ -105,6 +105,15 @@ class Client:
         """A heartbeat, which changes nothing but the lease; False: nobody of that id is registered."""
         return (await self._http.call("PUT", _path(app, id), accept=GONE, again=True)).status != 404
 
+    async def override(self, app: str, id: str, status: str) -> None:
+        """Says the status of an instance in its place, until that is taken back or the instance is cancelled."""
+        await self._http.call("PUT", f"{_path(app, id)}/status", query={"value": status}, again=True)
+
+    async def restore(self, app: str, id: str, status: str) -> None:
+        """Takes an override away; `status`: what it has from then on, for without it the server would say UNKNOWN."""
+        query = {"value": status}
+        await self._http.call("DELETE", f"{_path(app, id)}/status", query=query, accept=GONE, again=True)
+
     async def page(self, url: str) -> Page:
         """The page for people, as far as it can be had: it may be switched off, or elsewhere."""
         parts = urlsplit(url)

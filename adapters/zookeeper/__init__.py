@@ -23,6 +23,7 @@ from adapters.zookeeper.seat import ZooKeeperNotes, ZooKeeperSeat
 from adapters.zookeeper.session_file import CarriedSession
 from adapters.zookeeper.sink import ZooKeeperSink
 from adapters.zookeeper.source import ZooKeeperSource
+from adapters.zookeeper.steering import DubboRules
 from adapters.zookeeper.times import TIMES, Times
 from adapters.zookeeper.traces import traces
 from adapters.zookeeper.tree import Tree, root_of
@@ -93,6 +94,12 @@ class ZooKeeper:
     def notes(self, bridge: str) -> Notes:
         """See `bridge.adapter.Keeper`."""
         return ZooKeeperNotes(self._client_of(bridge), self._tree.own, bridge)
+
+    def steering(self, bridge: str) -> DubboRules | None:
+        """See `bridge.adapter.Steerer`: only Dubbo reads rules, which are of interfaces."""
+        if self._config.layout != "dubbo2":
+            return None
+        return DubboRules(self._client_of(bridge), self._tree.root, bridge)
 
     def _client_of(self, bridge: str) -> Client:
         if bridge not in self._writing:
