@@ -246,8 +246,10 @@ async def test_joined_datacenters_answer_for_each_other(tmp_path: Path) -> None:
             assert {node["Node"] for node in nodes} == {"consul-dc2", "n"}
 
 
-async def test_a_eureka_that_was_restarted_comes_back_empty(eureka_server: StartEureka) -> None:
-    server = await eureka_server()
+async def test_a_eureka_lists_past_its_cache_and_comes_back_empty(eureka_server: StartEureka) -> None:
+    never = {"use-read-only-response-cache": "true", "response-cache-update-interval-ms": "1000000000"}
+    server = await eureka_server(settings={f"eureka.server.{key}": text for key, text in never.items()})
+    assert (await server.call("GET", "/apps"))["applications"]["application"] == []
     instance = {
         "instanceId": "i1",
         "app": "PAY",
@@ -257,6 +259,8 @@ async def test_a_eureka_that_was_restarted_comes_back_empty(eureka_server: Start
     }
     await server.call("POST", "/apps/PAY", {"instance": instance})
     assert (await server.call("GET", "/apps/PAY/i1"))["instance"]["hostName"] == "192.0.2.1"
+    assert (await server.call("GET", "/apps"))["applications"]["application"] == []
+    assert (await server.listed()).keys() == {("PAY", "i1")}
     await server.kill()
     await server.start()
     assert (await server.call("GET", "/apps"))["applications"]["application"] == []

@@ -51,9 +51,8 @@ class Native:
         return found
 
     async def all(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """All instances, by application and id."""
-        found = (await self.server.call("GET", "/apps"))["applications"]["application"]
-        return {(app["name"], one.get("instanceId", "")): one for app in found for one in app["instance"]}
+        """All instances, by application and id, past the caches."""
+        return await self.server.listed()
 
     def _path(self, app: str, id: str) -> str:
         return f"/apps/{app.upper()}/{quote(id, safe='')}"

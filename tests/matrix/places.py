@@ -14,6 +14,7 @@ from kazoo.client import KazooClient
 from kazoo.exceptions import NoNodeError
 
 from adapters.etcd import etcd_pb2 as pb
+from adapters.file.folder import OURS
 from bridge.adapter import Registry
 from bridge.config.kinds import adapter
 from bridge.model import Service, ServiceName
@@ -198,7 +199,8 @@ class Folder:
         return all(self._file(service).read_bytes() == self._text(service) for service in self._services)
 
     async def position(self) -> object:
-        files = [path for path in self._path.rglob("*") if path.is_file() and "lock" not in path.name]
+        """Beside the services, in a folder of their own, are locks and what daemons note for each other."""
+        files = [path for path in self._path.rglob("*") if path.is_file() and path.parent.name != OURS]
         return {path: path.stat().st_mtime_ns for path in files}
 
     def _file(self, service: str) -> Path:

@@ -92,8 +92,7 @@ class EurekaLab:
                 await self._server.call("DELETE", f"/apps/{one['app']}/{quote(one['instanceId'], safe='')}")
 
     async def _all(self) -> list[dict[str, Any]]:
-        found = (await self._server.call("GET", "/apps"))["applications"]["application"]
-        return [one for application in found for one in application["instance"]]
+        return list((await self._server.listed()).values())
 
 
 @asynccontextmanager

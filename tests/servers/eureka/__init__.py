@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import ssl
 import urllib.request
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.kit.waiting import until
 from tests.servers import provide
 from tests.servers.certificates import Certificates
 from tests.servers.process import said
@@ -22,6 +24,7 @@ from tests.servers.server import Server, together
 HERE = Path(__file__).parent
 GUARDED = HERE / "guarded"
 JVM = ("-Xmx160m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+_ANEW = itertools.count()
 
 # What a test would wait for: the answers' caches and the eviction of what is not renewed. Users have the defaults.
 # An answer that was made while a change came in, or from a queue of changes that has since been emptied, is kept until
@@ -103,11 +106,27 @@ class Eureka(Server):
         await self.process.start([*words, *self._options()], self._ready)
 
     async def wipe(self) -> None:
-        """Cancels every instance."""
-        found = await self.call("GET", "/apps")
-        for application in found["applications"]["application"]:
-            for instance in application["instance"]:
-                await self.cancel(application["name"], instance["instanceId"])
+        """Cancels every instance; done when what readers are told, from the cache, has none either."""
+
+        async def is_empty() -> bool:
+            found = await self.listed()
+            for app, id in found:
+                await self.cancel(app, id)
+            told = (await self.call("GET", "/apps"))["applications"]["application"]
+            return not found and not told
+
+        await until(is_empty, "everything is cancelled, and readers are told so")
+
+    async def listed(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """All instances by application and id, as they are now.
+
+        `/apps` is answered from a cache, which may keep an answer that was made while a change came in. It has one for
+        each set of regions that was asked for, and regions that the server has no peers in make no difference else: a
+        name that nobody asked for before is answered anew.
+        """
+        found = await self.call("GET", f"/apps?regions=anew{next(_ANEW)}")
+        several = found["applications"]["application"]
+        return {(app["name"], one.get("instanceId", "")): one for app in several for one in app["instance"]}
 
     async def cancel(self, app: str, id: str) -> None:
         """Cancels one instance, as a peer does: an id with a slash cannot be in a path."""
