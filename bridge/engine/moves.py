@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from bridge.adapter import Entry
 from bridge.config.links import layout_of
 from bridge.consumers import UNITS, Consumer, consumers_of
 from bridge.destination.reconciler import Reconciler
@@ -15,7 +16,8 @@ from bridge.migration import parity
 from bridge.migration.block import End, Migration, Part
 from bridge.migration.intent import Intent, Placed
 from bridge.migration.shares import Fit, Means, Scale, Side, fit
-from bridge.model import Instance, ServiceName
+from bridge.migration.sides import Scope, Sides
+from bridge.model import Instance, Service, ServiceName
 from bridge.plan.causes import TREATMENTS, Frees
 from bridge.plan.doses import Member, members, ranked
 from bridge.plan.route import as_sent, target_of
@@ -65,14 +67,28 @@ class Spot(NamedTuple):
 
 def services(engine: Engine, block: Migration) -> list[ServiceName]:
     """The services that it moves: those at `from` whose names match, each a move of its own."""
+    sides = sides_of(engine, block)
     found = {
         name
         for view in _views(engine, block, Part.OLD)
+        for of in (block.parts(view.registry, view.scope),)
         for name, service in view.services.items()
         if any(named(pattern, name) for pattern in block.services)
-        and any(block.part(view.registry, view.scope, one) is Part.OLD for one in service.instances.values())
+        and any(of(one) is Part.OLD for one in _originals(sides, service))
     }
     return sorted(found)
+
+
+def sides_of(engine: Engine, block: Migration) -> Sides:
+    """What tells the sides of a migration apart by all that is read."""
+    return Sides(block, [Scope(view.identity, view.registry, view.scope) for view in engine.store.views()])
+
+
+def _originals(sides: Sides, service: Service) -> Iterable[Instance]:
+    """The instances of a service that are no copies of what a side has."""
+    if not service.marks:
+        return service.instances.values()
+    return [one for key, one in service.instances.items() if not sides.is_copy(service.marks.get(key))]
 
 
 def is_heard(engine: Engine, block: Migration) -> bool:
@@ -135,16 +151,22 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
 
 def _fixed(engine: Engine, block: Migration, reconciler: Reconciler, name: ServiceName) -> dict[Part, list[Instance]]:
     """What serves under a name and is not this bridge's, by side: whatever is not known to be new is old."""
-    destination, place = reconciler.destination, reconciler.name
-    new = {view.identity for view in _views(engine, block, Part.NEW)}
+    destination, sides = reconciler.destination, sides_of(engine, block)
     found: dict[Part, list[Instance]] = {Part.OLD: [], Part.NEW: []}
     for entry in destination.entries.get(name, {}).values():
-        if not entry.instance.serving or (entry.mark is not None and entry.mark.owner == destination.owner):
-            continue
-        native = block.part(place, "", entry.instance) if entry.mark is None else None
-        is_new = native is Part.NEW or (entry.mark is not None and bool(new.intersection(entry.mark.path)))
-        found[Part.NEW if is_new else Part.OLD].append(entry.instance)
+        if entry.instance.serving and (entry.mark is None or entry.mark.owner != destination.owner):
+            found[_side(engine, sides, reconciler.name, entry)].append(entry.instance)
     return found
+
+
+def _side(engine: Engine, sides: Sides, place: str, entry: Entry) -> Part:
+    """The side of what stands at a place: by its original where that is read, which may say more than the copy."""
+    mark = entry.mark
+    if mark is None:
+        return sides.side(place, entry.instance, None)
+    services = (view.services.get(mark.service) for view in engine.store.views() if view.identity == mark.path[-1])
+    read = (of.instances[mark.instance] for of in services if of is not None and mark.instance in of.instances)
+    return sides.side(place, next(read, entry.instance), mark)
 
 
 def _consumers(block: Migration, layout: str) -> tuple[Consumer, ...]:
@@ -190,11 +212,12 @@ def _carries(link: Link, item: Item, service: ServiceName) -> bool:
 
 def serving(engine: Engine, block: Migration, service: ServiceName, part: Part) -> int:
     """How many instances of a side serve at their sources."""
+    sides = sides_of(engine, block)
     return sum(
         1
         for view in _views(engine, block, part)
         for of in (block.parts(view.registry, view.scope),)
-        for one in (view.services[service].instances.values() if service in view.services else ())
+        for one in (_originals(sides, view.services[service]) if service in view.services else ())
         if one.serving and of(one) is part
     )
 
@@ -293,19 +316,13 @@ def refused(engine: Engine, found: Sequence[Spot]) -> list[str]:
 
 def measured(found: Sequence[Spot], engine: Engine, block: Migration) -> dict[str, float]:
     """The share of the new side that stands at each place now, 0..1: by instances and weights."""
-    shares = {}
-    new = {view.identity for view in _views(engine, block, Part.NEW)}
+    shares, sides = {}, sides_of(engine, block)
     for one in found:
         mine = whole = 0.0
         for entry in engine.reconcilers[one.place].destination.entries.get(one.name, {}).values():
             if entry.instance.serving:
                 weight = 1.0 if one.means is Means.COUNTS else entry.instance.weight
                 whole += weight
-                is_new = (
-                    bool(new.intersection(entry.mark.path[-1:]))
-                    if entry.mark is not None
-                    else block.part(one.place, "", entry.instance) is Part.NEW
-                )
-                mine += weight if is_new else 0.0
+                mine += weight if _side(engine, sides, one.place, entry) is Part.NEW else 0.0
         shares[one.place] = mine / whole if whole else 0.0
     return shares

@@ -139,18 +139,29 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """The side of an instance, by where it was read; None: of neither."""
         return self.parts(registry, scope)(instance)
 
+    def native(self, registry: str, instance: Instance) -> Part | None:
+        """The side of an instance that is native in a registry, in a scope that nobody says: of two wholes the old."""
+        found = [
+            (end.is_whole, part)
+            for end, part in self._ends
+            if Item.parse(end.item).registry == registry and end.has(instance)
+        ]
+        narrow = [part for is_whole, part in found if not is_whole]
+        return narrow[0] if narrow else Part.OLD if (True, Part.OLD) in found else found[0][1] if found else None
+
+    @property
+    def _ends(self) -> list[tuple[End, Part]]:
+        """Of both sides: what says more of an instance comes first, and of equal ones the new side."""
+        ends = [*((end, Part.NEW) for end in self.new), *((end, Part.OLD) for end in self.old)]
+        return sorted(ends, key=lambda one: one[0].is_whole)
+
     def parts(self, registry: str, scope: str) -> Callable[[Instance], Part | None]:
         """What tells the side of each instance of a scope."""
-        ends = [
-            (part, end)
-            for part, some in ((Part.NEW, self.new), (Part.OLD, self.old))
-            for end in some
-            if end.reads(registry, scope)
-        ]
-        if not ends or ends[0][1].is_whole:
-            only = ends[0][0] if ends else None
+        ends = [(end, part) for end, part in self._ends if end.reads(registry, scope)]
+        if not ends or ends[0][0].is_whole:
+            only = ends[0][1] if ends else None
             return lambda _: only
-        return lambda instance: next((part for part, end in ends if end.is_whole or end.has(instance)), None)
+        return lambda instance: next((part for end, part in ends if end.is_whole or end.has(instance)), None)
 
 
 def _ends(ends: tuple[str | End, ...]) -> tuple[End, ...]:

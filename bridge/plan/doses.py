@@ -10,6 +10,7 @@ from bridge.link import named
 from bridge.migration.block import Migration, Part
 from bridge.migration.intent import Intent, Placed, Record
 from bridge.migration.shares import ALL, NONE, Fit, Means, dealt, in_order
+from bridge.migration.sides import Scope, Sides
 from bridge.model import Instance, ServiceName
 from bridge.plan.orders import NONE as NO_ORDERS
 from bridge.plan.orders import Order, Orders, Origin
@@ -26,16 +27,31 @@ class Member(NamedTuple):
     instance: Instance
 
 
-def members(block: Migration, supplies: Iterable[Supply]) -> dict[Part, list[Member]]:
-    """What feeds a name, by side: serving instances alone."""
+def members(block: Migration, supplies: Sequence[Supply]) -> dict[Part, list[Member]]:
+    """What feeds a name, by side: serving originals alone; what one side has of the other are copies."""
     found: dict[Part, list[Member]] = {Part.OLD: [], Part.NEW: []}
+    sides = sides_of(block, supplies)
     for supply in supplies:
-        of = block.parts(supply.registry, supply.scope)
+        of, marks = block.parts(supply.registry, supply.scope), supply.service.marks
         for key, instance in supply.service.instances.items():
             part = of(instance)
-            if part is not None and instance.serving:
+            if part is not None and instance.serving and not sides.is_copy(marks.get(key)):
                 found[part].append(Member((supply.registry, supply.scope, supply.service.name, key), instance))
     return found
+
+
+def sides_of(block: Migration, supplies: Iterable[Supply]) -> Sides:
+    """What tells the sides apart by what feeds one name."""
+    return Sides(block, [Scope(one.identity, one.registry, one.scope) for one in supplies])
+
+
+def copies(block: Migration, supplies: Sequence[Supply]) -> Iterator[Origin]:
+    """What feeds a name a second time: the registry of one side has a copy of it, and the other side the original."""
+    sides = sides_of(block, supplies)
+    for supply in supplies:
+        for key, mark in supply.service.marks.items():
+            if sides.is_copy(mark):
+                yield supply.registry, supply.scope, supply.service.name, key
 
 
 def ranked(move: str, some: Sequence[Member]) -> list[Member]:
@@ -98,19 +114,21 @@ class Doses:
             rule = f"migration {intent.name} at {intent.state.share:g} %"
             return dict(_orders(intent.name, block, placed.fit, rule, supplies, entries, Cause.SHARE))
         coming = next((one for one in self._blocks if _concerns(one, destination, supplies)), None)
-        if coming is None or not self._has_old_side(coming, supplies, entries):
+        if coming is None or not self._has_old_side(coming, destination, supplies, entries):
             return NO_ORDERS
         rule = f"migration {coming.name} has not begun"
         return dict(_orders(coming.name, coming, NOT_BEGUN, rule, supplies, entries, Cause.CONFIG))
 
-    def _has_old_side(self, block: Migration, supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> bool:
+    def _has_old_side(
+        self, block: Migration, place: str, supplies: Sequence[Supply], entries: Mapping[str, Entry]
+    ) -> bool:
         """Whether anything but the new side is, or may be, under a name: else there is nothing to move."""
         if block.name in self.unheard:
             return True
-        sides = members(block, supplies)
-        new = {(supply.identity, supply.part or supply.scope) for supply in supplies if _is_new(block, supply)}
-        others = (one for one in entries.values() if one.mark is None or (one.mark.path[-1], one.mark.scope) not in new)
-        return bool(sides[Part.OLD]) or any(others)
+        if members(block, supplies)[Part.OLD]:
+            return True
+        sides = sides_of(block, supplies)
+        return any(sides.side(place, one.instance, one.mark) is Part.OLD for one in entries.values())
 
 
 def _is_new(block: Migration, supply: Supply) -> bool:
@@ -139,6 +157,8 @@ def _orders(
     cause: Cause,
 ) -> Iterator[tuple[Origin, Order]]:
     sides = members(block, supplies)
+    for origin in copies(block, supplies):
+        yield origin, Order(cause=cause, rule=f"{rule}; it is a copy of what a side has itself", away=True)
     for part, dose in ((Part.NEW, fit.new), (Part.OLD, fit.old)):
         some = ranked(f"{move} {part}", sides[part])
         deals = dealt(dose, [one.instance.weight for one in some], fit.scale)

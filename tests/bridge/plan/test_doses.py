@@ -5,12 +5,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from bridge.adapter import Cause, Entry
-from bridge.migration.block import Migration
+from bridge.migration.block import Migration, Part
 from bridge.migration.intent import Intent, Placed, Record
 from bridge.migration.phases import Phase, State
 from bridge.migration.shares import Fit, Means, Side, fit
 from bridge.model import Health, Instance, Mark, Service, ServiceName
-from bridge.plan.doses import Doses
+from bridge.plan.doses import Doses, members
 from bridge.plan.orders import Orders
 from bridge.plan.route import Supply
 from tests.kit.builders import PAY, instance, link
@@ -156,3 +156,30 @@ def test_after_two_moves_that_went_back_no_further_one_begins_for_an_hour() -> N
     record = Record().with_moves({one.name: one for one in moves}, {"pay": BLOCK})
     assert record.first("pay", 4000.0) == {"pay/b"}
     assert record.first("pay", 4700.0) == {"pay/b", "pay/c"}
+
+
+def carried(some: Supply) -> dict[str, Mark]:
+    """The marks of a side's instances where the other side has copies of them."""
+    return {key: Mark("me", "l", (some.identity,), "", PAY, key) for key in some.service.instances}
+
+
+def test_what_a_side_has_of_the_other_one_is_no_instance_of_it() -> None:
+    """Where the old side is native the new one is copied to it, and comes from there once more."""
+    both = {**VMS.service.instances, **PODS.service.instances}
+    machines = VMS._replace(service=Service(PAY, both, carried(PODS)))
+    sides = members(BLOCK, [machines, PODS])
+    assert {part: sorted(one.origin[3] for one in some) for part, some in sides.items()} == {
+        Part.OLD: ["v1", "v2", "v3", "v4"],
+        Part.NEW: ["p1", "p2", "p3", "p4"],
+    }
+    orders = asked(doses(25), machines, PODS)
+    assert {origin[0] for origin, order in orders.items() if order.away and origin[3] == "p1"} >= {"vms"}
+    assert len([origin for origin, order in orders.items() if order.away and origin[0] == "pods"]) == 3
+    assert not [origin for origin, order in orders.items() if origin[3].startswith("v")]
+
+
+def test_a_service_of_the_new_side_alone_is_not_moving_where_its_copies_stand() -> None:
+    copies = VMS._replace(service=Service(PAY, PODS.service.instances, carried(PODS)))
+    found = Doses([BLOCK])
+    found.unheard = frozenset()
+    assert asked(found, copies, PODS, there=entries(PODS)) == {}

@@ -1,0 +1,50 @@
+"""Which side of a migration anything is of: an original by where it is read, a copy by where it came from; pure.
+
+Links between the sides and the places carry copies of each side into registries of the other one. Such a copy is no
+instance of the side that it is copied to: it is counted where its original is, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bridge.migration.block import Migration, Part
+from bridge.model import Instance, Mark
+
+
+class Scope(NamedTuple):
+    """A scope that is read, and the identity of its registry: what marks name."""
+
+    identity: str
+    registry: str
+    scope: str
+
+
+class Sides:
+    """Tells sides of one migration apart. `scopes`: what is read of any registry."""
+
+    def __init__(self, block: Migration, scopes: Iterable[Scope]) -> None:
+        ends = (*block.old, *block.new)
+        self._block = block
+        self._scopes = {one for one in scopes if any(end.reads(one.registry, one.scope) for end in ends)}
+        self._identities = {one.identity for one in self._scopes if one.identity}
+
+    def is_copy(self, mark: Mark | None) -> bool:
+        """Whether a side has the original of what stands in a registry, or had it."""
+        return mark is not None and not self._identities.isdisjoint(mark.path)
+
+    def side(self, place: str, instance: Instance, mark: Mark | None) -> Part:
+        """The side of what stands at a place; whatever is not known to be new is old.
+
+        A copy is of the first side on its way: what came on from there by a registry of the other side, or by a bridge
+        in between, serves from where it was first. `instance`: as its registry has it, where that is known.
+        """
+        if mark is None:
+            return self._block.native(place, instance) or Part.OLD
+        first = next((one for one in mark.path if one in self._identities), None)
+        there = {one for one in self._scopes if one.identity == first}
+        if first == mark.path[-1]:
+            there = {one for one in there if one.scope == mark.scope} or there
+        parts = {self._block.part(one.registry, one.scope, instance) for one in there} - {None}
+        return Part.NEW if parts == {Part.NEW} else Part.OLD
