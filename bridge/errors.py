@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
+
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z][a-z0-9]+|[A-Z]+").findall
+_NUMBER = re.compile(r"\[Error \d+\] ")  # of Kafka's protocol, before the name that says the same
 
 
 class IsthmusError(Exception):
@@ -76,3 +80,11 @@ class Undecodable(IsthmusError):
 
 class Stray(Undecodable):
     """The key may be of this layout and the value is none of its records: counted and named, but no instance."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in words: of one that says nothing, or its class's name alone, the words of that name."""
+    name = type(error).__name__
+    words = " ".join(_WORDS(name.removesuffix("Error").removesuffix("Exception"))).lower() or name
+    words = "no answer in time" if isinstance(error, TimeoutError) else words
+    return _NUMBER.sub("", str(error)).replace(name, words) or words

@@ -11,9 +11,9 @@ from collections.abc import Collection
 
 import msgspec
 
-from bridge.errors import Undecodable
 from bridge.model import Health, Instance, ServiceName, Traits
 from mappings.common import curator_record, hostport, interning, json_values, keys
+from mappings.common.faults import unreadable
 
 NAME = "curator"
 PREFIX = "/services"
@@ -66,7 +66,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         metadata, type, json, whole = _payload(bytes(record.payload))
         uri = None if record.uriSpec == interning.NULL else json_values.compact(bytes(record.uriSpec))
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a Curator record: {error}") from None
+        raise unreadable("not a Curator record", error) from None
     shape = _Shape(
         id=curator_record.identified(record, id),
         type=type,

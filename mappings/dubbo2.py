@@ -22,9 +22,10 @@ from urllib.parse import quote_plus, unquote_plus
 
 import msgspec
 
-from bridge.errors import Rejected, Undecodable
+from bridge.errors import Rejected
 from bridge.model import CONFIDENTIAL, LOST, Health, Instance, Port, ServiceName, Traits
 from mappings.common import hostport, interning, weights
+from mappings.common.faults import unreadable
 
 NAME = "dubbo2"
 PREFIX = "/dubbo"
@@ -163,7 +164,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         address, number = _socket(url.authority)
         _is_provider(url, name)
     except ValueError as error:
-        raise Undecodable(f"not a provider's URL: {error}") from None
+        raise unreadable("not a provider's URL", error) from None
     port = (hostport.port(number, url.protocol),) if 0 < number < 65536 else ()
     weight = _weight(url.said("weight"))
     metadata, tokens, numberless = _told_apart(url.parameters)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
-from bridge.errors import Rejected, Undecodable
+from bridge.errors import Rejected
 from bridge.model import LOST, Health, Instance, Port, ServiceName, Traits
 from mappings.common import curator_record, hostport, interning, keys, weights
+from mappings.common.faults import part, unreadable
 
 NAME = "dubbo3"
 PREFIX = "/services"
@@ -51,7 +52,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         record = curator_record.read(value)
         if record.payload == interning.NULL:
             raise ValueError("it has no payload, which every instance of Dubbo has")
-        payload = _PAYLOAD.decode(record.payload)
+        payload = part("payload", _PAYLOAD, record.payload)
         if payload.type != curator_record.DUBBO:
             raise ValueError(f"its payload is of class {payload.type}, which another layout reads")
         address = curator_record.address(record)
@@ -62,7 +63,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         if not ports:
             raise ValueError("neither its endpoints nor the record name a port")
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a Dubbo 3 instance: {error}") from None
+        raise unreadable("not a Dubbo 3 instance", error) from None
     said = metadata.pop("weight", "")
     weight = weights.parse(said)
     seen = metadata.get("dubbo.metadata.revision", "0") not in ("", "0")
@@ -100,7 +101,7 @@ def reported(instance: Instance, report: bytes) -> Instance:
         services = _REPORT.decode(report).services
         ports = _ports(list(services.values()))
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a metadata report of Dubbo 3: {error}") from None
+        raise unreadable("not a metadata report of Dubbo 3", error) from None
     return msgspec.structs.replace(instance, ports=ports) if ports else instance
 
 

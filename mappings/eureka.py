@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from bridge.errors import Rejected, Undecodable
+from bridge.errors import Rejected
 from bridge.model import NOWHERE, Health, Instance, Locality, Mark, ServiceName, Traits
 from mappings import ledger
 from mappings.common import curator_record, hostport, interning, weights
 from mappings.common.curator_record import Numbers
+from mappings.common.faults import unreadable
 
 NAME = "eureka"
 PROTOCOL = "http"
@@ -133,7 +134,7 @@ def read(raw: bytes | msgspec.Raw) -> Record:
     try:
         return _RECORD.decode(raw)
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not an instance of Eureka's: {error}") from None
+        raise unreadable("not an instance of Eureka's", error) from None
 
 
 def names(record: Record) -> list[ServiceName]:
@@ -157,7 +158,7 @@ def decode(name: ServiceName, record: Record, by: str) -> Instance:
         if not ports:
             raise ValueError(f"its port {numbers[0]} is none (1 to 65535)")
     except ValueError as error:
-        raise Undecodable(f"nobody can dial it: {error}") from None
+        raise unreadable("nobody can dial it", error) from None
     metadata = _texts(record.metadata)
     status = record.status.upper()
     health = _READ.get(status, Health.UNHEALTHY)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from bridge.errors import Undecodable
 from bridge.model import Instance, ServiceName, Traits
 from mappings.common import gojson, hostport, interning, json_values, keys
+from mappings.common.faults import unreadable
 
 NAME = "go-micro"
 PREFIX = "/micro/registry/"
@@ -115,13 +115,13 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
             tuple([_other(one) for one in record.nodes or [] if one is not node]),
         )
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a go-micro record: {error}") from None
+        raise unreadable("not a go-micro record", error) from None
     return _instance(name, id, address, number, protocol, record.version, parts)
 
 
 def _dialable(nodes: list[_Node]) -> tuple[_Node, str, int]:
     """The first node with an address. Stock writers make a key for each node; readers take all that are under one."""
-    fault = ValueError("0 nodes under its key")
+    fault = ValueError("it lists no node, so nobody can be called")
     for node in nodes:
         try:
             return node, *hostport.split(node.address)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from bridge.errors import Stray, Undecodable
+from bridge.errors import Stray
 from bridge.model import Instance, ServiceName, Traits
 from mappings.common import hostport, keys
+from mappings.common.faults import said, unreadable
 
 NAME = "go-zero"
 PREFIX = ""
@@ -34,8 +35,8 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         address, number = hostport.split(value.decode())
     except ValueError as error:
         if id.isascii() and id.isdigit():
-            raise Undecodable(f"not a go-zero address: {error}") from None
-        raise Stray(f"{id!r} is no number as go-zero makes them, and the value no address: {error}") from None
+            raise unreadable("not a go-zero address", error) from None
+        raise Stray(f"{id!r} is no number as go-zero makes them, and the value no address: {said(error)}") from None
     return Instance(id, address, (hostport.port(number, protocol),))
 
 

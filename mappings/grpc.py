@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from bridge.errors import Undecodable
 from bridge.model import Instance, ServiceName, Traits
 from mappings.common import gojson, hostport, interning, json_values, keys
+from mappings.common.faults import unreadable
 
 NAME = "grpc"
 PREFIX = ""
@@ -62,7 +62,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         metadata, json = json_values.read(raw) if raw.startswith(b"{") else (interning.EMPTY, ())
         whole = None if metadata or raw == b"null" else json_values.compact(raw)
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a record of etcd's endpoints manager: {error}") from None
+        raise unreadable("not a record of etcd's endpoints manager", error) from None
     native = interning.dump(NAME, _Kept(record.Op, json, whole))
     return Instance(id, address, (hostport.port(number, protocol),), metadata=metadata, native=native)
 

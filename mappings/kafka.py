@@ -19,6 +19,7 @@ import msgspec
 from bridge.errors import Rejected, Undecodable
 from bridge.model import Instance, Mark, ServiceName, Traits
 from mappings.common import hostport
+from mappings.common.faults import unreadable
 
 TRAITS = Traits(frozenset(Instance.__struct_fields__), namespaces=True, pictures=True, leases=False)
 
@@ -248,7 +249,7 @@ def decode(place: Place, value: bytes) -> tuple[Instance, Mark | None]:
     try:
         said = _STATE.decode(value)
     except msgspec.MsgspecError as error:
-        raise Undecodable(str(error)) from None
+        raise unreadable("not a record of this stream", error) from None
     if said.instance.id != place.id:
         raise Undecodable(f"its key names {place.id!r}, and its value {said.instance.id!r}")
     instance, mark = said.instance, None
@@ -275,7 +276,7 @@ def decode_complete(value: bytes) -> Complete:
     try:
         return _COMPLETE.decode(value)
     except msgspec.MsgspecError as error:
-        raise Undecodable(str(error)) from None
+        raise unreadable("not a record of this stream", error) from None
 
 
 def encode_complete(complete: Complete) -> bytes:

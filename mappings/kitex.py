@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from bridge.errors import Undecodable
 from bridge.model import Instance, ServiceName, Traits
 from mappings.common import gojson, hostport, interning, keys, weights
+from mappings.common.faults import unreadable
 
 NAME = "kitex"
 PREFIX = "kitex/registry-etcd/"  # without a slash in front
@@ -69,7 +69,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         raw = bytes(record.tags)
         metadata = gojson.strings(raw)
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a kitex record: {error}") from None
+        raise unreadable("not a kitex record", error) from None
     kept = _Kept(
         network=None if record.network == "tcp" else record.network,
         weight=None if record.weight > 0 else record.weight,

@@ -21,6 +21,7 @@ import msgspec
 from bridge.errors import Rejected, Undecodable
 from bridge.model import Instance, Port, ServiceName, Traits
 from mappings.common import gojson, hostport, interning, keys, weights
+from mappings.common.faults import unreadable
 
 NAME = "kratos"
 PREFIX = "/microservices/"
@@ -98,7 +99,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         metadata = gojson.strings(raw)
         read = _endpoints(tuple(record.endpoints or ()))
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a kratos record: {error}") from None
+        raise unreadable("not a kratos record", error) from None
     if record.name != name.name:
         raise Undecodable(f"kratos drops it: the record says {record.name!r} under {name.name!r}")
     native = _native(record.id, id, read, not metadata and raw != b"null")

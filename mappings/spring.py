@@ -10,9 +10,9 @@ from functools import lru_cache
 
 import msgspec
 
-from bridge.errors import Undecodable
 from bridge.model import Health, Instance, ServiceName, Traits
 from mappings.common import curator_record, hostport, interning, json_values, keys
+from mappings.common.faults import part, unreadable
 
 NAME = "spring"
 PREFIX = "/services"
@@ -90,7 +90,7 @@ def decode(name: ServiceName, id: str, value: bytes, protocol: str) -> Instance:
         metadata, status, application, bare = _payload(bytes(record.payload))
         uri = "" if record.uriSpec == interning.NULL else json_values.compact(bytes(record.uriSpec))
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a Spring Cloud ZooKeeper record: {error}") from None
+        raise unreadable("not a Spring Cloud ZooKeeper record", error) from None
     health = _READ.get(status.upper(), Health.UNKNOWN)
     shape = _Shape(
         id=curator_record.identified(record, id),
@@ -161,7 +161,7 @@ def canonical(name: ServiceName, instance: Instance, protocol: str) -> Instance:
 @lru_cache(maxsize=8192)
 def _payload(text: bytes) -> tuple[dict[str, str], str, str | None, bool]:
     """Metadata, the status' word, the payload's id, and whether there is no payload. Raises ValueError."""
-    payload = _PAYLOAD.decode(text)
+    payload = part("payload", _PAYLOAD, text)
     if payload is None:
         return interning.EMPTY, "", None, True
     if payload.type is None:

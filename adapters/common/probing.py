@@ -7,6 +7,7 @@ from collections.abc import Container
 
 import aiohttp
 
+from bridge.errors import reason
 from mappings.common import hostport
 
 
@@ -40,7 +41,7 @@ async def failure(
     except TimeoutError:
         return f"no answer in {timeout:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return str(error) or type(error).__name__
+        return reason(error)
 
 
 def url(address: str, port: int, path: str, *, tls: bool = False) -> str:

@@ -22,7 +22,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from adapters.common.credentials import Contexts, Tls, secret
-from bridge.errors import Conflict, Denied, Expired, Fault, IsthmusError, Rejected, Superseded, Unavailable
+from bridge.errors import Conflict, Denied, Expired, Fault, IsthmusError, Rejected, Superseded, Unavailable, reason
 
 T = TypeVar("T")
 
@@ -236,5 +236,5 @@ def translated(what: str) -> Iterator[None]:
         yield
     except (errors.KafkaError, OSError, TimeoutError) as error:
         meant = next((ours for theirs, ours in _MEANINGS if isinstance(error, theirs)), Unavailable)
-        said = str(error) or type(error).__name__
+        said = reason(error)
         raise meant(f"{what}: {said}") from error

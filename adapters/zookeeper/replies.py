@@ -8,7 +8,7 @@ from kazoo import exceptions as kazoo
 
 from adapters.zookeeper.connection import TooLarge
 from adapters.zookeeper.wire import Node
-from bridge.errors import Denied, Expired, IsthmusError, Unavailable
+from bridge.errors import Denied, Expired, IsthmusError, Unavailable, reason
 
 TOO_OLD = "ZooKeeper 3.6 or newer is needed: this server does not know persistent watches and reads of many nodes"
 
@@ -57,7 +57,7 @@ def error_of(error: Exception, path: str = "", chroot: str = "") -> Exception:
         return Exists(f"{path}: there is such a node already")
     for kind, ours in _OURS.items():
         if isinstance(error, kind):
-            return ours(str(error) or kind.__name__)
+            return ours(reason(error))
     return error
 
 

@@ -13,7 +13,7 @@ from adapters.zookeeper import wire
 from adapters.zookeeper.tree import Pair, Tree
 from adapters.zookeeper.wire import Acl, Check, Create, Delete, Op, SetData
 from bridge.adapter import Change, Outcome
-from bridge.errors import Conflict, Denied, IsthmusError, Rejected, Unavailable
+from bridge.errors import Conflict, Denied, IsthmusError, Rejected, Unavailable, reason
 from mappings import ledger
 
 CHANGES = 60  # in one transaction
@@ -192,7 +192,7 @@ _NEVER = (kazoo.BadArgumentsError, kazoo.NotEmptyError, kazoo.NoChildrenForEphem
 def _error(what: str, error: Exception) -> IsthmusError:
     if isinstance(error, IsthmusError):
         return error
-    said = str(error) or type(error).__name__
+    said = reason(error)
     if isinstance(error, _CONFLICTS):
         return Conflict(f"{what}: it is not what it was ({said})")
     if isinstance(error, _REFUSALS):

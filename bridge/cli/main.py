@@ -9,7 +9,7 @@ import click
 
 from bridge.admin.protocol import NOT_PERMITTED, RefusedError
 from bridge.cli.output import COMMANDS, FAILED, WRONG, fail
-from bridge.errors import ConfigError, IsthmusError
+from bridge.errors import ConfigError, IsthmusError, reason
 
 # By name, in the order of --help; a command starts in half the time where the others are not imported.
 MODULES = {
@@ -75,7 +75,7 @@ class Group(click.Group):
         except RefusedError as error:
             fail(str(error), NOT_PERMITTED)
         except IsthmusError as error:
-            fail(str(error) or type(error).__name__, FAILED)
+            fail(reason(error), FAILED)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -16,7 +16,7 @@ from bridge.cli.output import (
 )
 from bridge.daemon.descriptors import raise_descriptors
 from bridge.daemon.logs import collect, configure
-from bridge.errors import ConfigError, IsthmusError
+from bridge.errors import ConfigError, IsthmusError, reason
 
 log = logging.getLogger("isthmus.run")
 
@@ -49,6 +49,6 @@ def run(file: Path | None, once: bool, ephemeral: bool, log_level: str) -> int:
     try:
         return start(path, once=once, ephemeral=ephemeral)
     except IsthmusError as error:
-        for fault in error.faults if isinstance(error, ConfigError) else (str(error) or type(error).__name__,):
+        for fault in error.faults if isinstance(error, ConfigError) else (reason(error),):
             log.critical("refused file=%s fault=%r", path, fault)
         return WRONG if isinstance(error, ConfigError) else FAILED

@@ -22,7 +22,7 @@ from bridge.adapter import Keeper
 from bridge.config import kinds
 from bridge.config.schema import Configuration
 from bridge.destination.roll import KEY, Daemon
-from bridge.errors import ConfigError, IsthmusError, Unavailable
+from bridge.errors import ConfigError, IsthmusError, Unavailable, reason
 from bridge.state.files import replace
 from bridge.state.folder import claim
 from bridge.state.formats import DEED, FORMAT, Deed
@@ -93,7 +93,7 @@ async def fetch(url: str, token: str) -> bytes:
                 raise Unavailable(f"{url} answers {answer.status}")
             return await answer.read()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise Unavailable(f"{url} does not answer: {str(error) or type(error).__name__}") from error
+        raise Unavailable(f"{url} does not answer: {reason(error)}") from error
 
 
 async def fill(configuration: Configuration, folder: Path) -> None:
@@ -107,12 +107,12 @@ async def fill(configuration: Configuration, folder: Path) -> None:
             try:
                 names = unpack(folder, await fetch(daemon.seeds, token), bridge.id)
             except IsthmusError as error:
-                log.warning("no seed from=%s reason=%r", daemon.process.host, str(error))
+                log.warning("no seed from=%s reason=%r", daemon.process.host, reason(error))
                 continue
             log.info("seeded from=%s files=%d", daemon.process.host, len(names))
             return
     except (IsthmusError, OSError, TimeoutError) as error:
-        log.warning("no seed: bridge.seat names nobody reason=%r", str(error) or type(error).__name__)
+        log.warning("no seed: bridge.seat names nobody reason=%r", reason(error))
 
 
 async def _others(configuration: Configuration) -> list[Daemon]:

@@ -28,7 +28,7 @@ from bridge.destination.roll import FORGOTTEN, Daemon, Roll, short
 from bridge.destination.standby import EVERY, LOSSES_EVERY, latest
 from bridge.destination.went import Gone
 from bridge.destination.writer import Member, Writer
-from bridge.errors import ConfigError, Conflict, Denied, Unavailable
+from bridge.errors import ConfigError, Conflict, Denied, Unavailable, reason
 from bridge.formats import format_of
 from bridge.model import ServiceName
 from bridge.retry import BUG, Reaction, forever
@@ -276,8 +276,8 @@ class Joint:
 
     def _failed_once(self, error: Exception) -> None:
         if str(error) != self._trouble:
-            log.warning("the notes are out of reach export=%s reason=%r", self._destination.name, str(error))
-        self._trouble = str(error) or type(error).__name__
+            log.warning("the notes are out of reach export=%s reason=%r", self._destination.name, reason(error))
+        self._trouble = reason(error)
 
     # -- what operators decide -----------------------------------------------------------------------------------------
 

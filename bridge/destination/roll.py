@@ -20,7 +20,7 @@ import msgspec
 
 from bridge.adapter import Note, Notes
 from bridge.destination.writer import Writer
-from bridge.errors import ConfigError, Conflict, Denied, Unavailable
+from bridge.errors import ConfigError, Conflict, Denied, Unavailable, reason
 from bridge.retry import BUG, Reaction, forever
 
 log = logging.getLogger("isthmus.roll")
@@ -184,8 +184,8 @@ class Roll:
         if reaction is BUG and not isinstance(error, ConfigError):
             raise error  # the core's own: it ends the process
         if str(error) != self._trouble:
-            log.warning("the notes of other daemons are out of reach reason=%r", str(error))
-        self._trouble = str(error) or type(error).__name__
+            log.warning("the notes of other daemons are out of reach reason=%r", reason(error))
+        self._trouble = reason(error)
 
 
 def short(place: str) -> str:

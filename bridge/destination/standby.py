@@ -20,7 +20,7 @@ from bridge.destination.events import Events
 from bridge.destination.handover import Handover
 from bridge.destination.note import FORMAT, MEMBERS, NOBODY, Act, Shared, decode, encode, fitting, refuse_old
 from bridge.destination.writer import Member, Writer
-from bridge.errors import ConfigError, Conflict, Superseded, Unavailable
+from bridge.errors import ConfigError, Conflict, Superseded, Unavailable, reason
 from bridge.retry import BUG, Reaction, forever
 from bridge.state.decisions import Decision
 from bridge.state.folder import State
@@ -119,8 +119,8 @@ class Standby:
         if reaction is BUG:
             raise error  # the core's own: it ends the process
         if str(error) != self._trouble:
-            log.warning("the note is out of reach destination=%s reason=%r", self._destination.name, str(error))
-        self._trouble = str(error) or type(error).__name__
+            log.warning("the note is out of reach destination=%s reason=%r", self._destination.name, reason(error))
+        self._trouble = reason(error)
 
     async def look(self, term: Term | None, *, leave: bool = False) -> None:
         """One look, and a note where there is something new to say; `term`: this process is the writer.

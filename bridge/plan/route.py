@@ -393,11 +393,15 @@ def _unhealthy(link: Link, instance: Instance, traits: Traits, shows: Callable[[
 def _portless(link: Link, instance: Instance, traits: Traits) -> Refusal | None:
     """Why there is no one port to write, where the destination holds fewer than the instance has."""
     if link.port is None and traits.ports and len(instance.ports) > traits.ports:
-        names = ", ".join(port.name or str(port.number) for port in instance.ports)
-        return Refusal(f"ambiguous port: {names}; name one by port:", Cause.CONFIG, parked=True)
+        return Refusal(f"ambiguous port: {_names(instance.ports)}; name one by port:", Cause.CONFIG, parked=True)
     if link.port is not None and _chosen(link.port, instance.ports) is None:
-        return Refusal(f"no port {link.port!r}", Cause.CONFIG, parked=True)
+        return Refusal(f"no port {link.port!r}: it has {_names(instance.ports)}", Cause.CONFIG, parked=True)
     return None
+
+
+def _names(ports: tuple[Port, ...]) -> str:
+    """For people: `http 8080, 9010`."""
+    return ", ".join(f"{port.name} {port.number}".strip() for port in ports) or "none"
 
 
 def _chosen(port: str | int, ports: tuple[Port, ...]) -> Port | None:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bridge.errors import Rejected, Undecodable
+from bridge.errors import Rejected
 from bridge.model import Instance, Port
 from mappings.common import hostport, interning
+from mappings.common.faults import unreadable
 
 MAP = "java.util.LinkedHashMap"
 SPRING = "org.springframework.cloud.zookeeper.discovery.ZookeeperInstance"
@@ -113,7 +114,7 @@ def payload(value: bytes) -> Payload:
     try:
         found = _PAYLOAD.decode(value).payload
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a Curator record: {error}") from None
+        raise unreadable("not a Curator record", error) from None
     if isinstance(found, dict):
         said = found.pop("@class", MAP)
         said = MAP if _MAPS(str(said)) else str(said)
@@ -153,13 +154,16 @@ def written_address(instance: Instance, text: str | None) -> str:
 
 def numbers(record: Record) -> Numbers:
     """The record's two numbers. Raises ValueError where Jackson makes none of them."""
-    return Numbers(_number(record.port), _number(record.sslPort))
+    return Numbers(_number("port", record.port), _number("sslPort", record.sslPort))
 
 
-def _number(said: int | float | str | None) -> int | None:
+def _number(field: str, said: int | float | str | None) -> int | None:
     if isinstance(said, str):
         said = said.strip() or None
-    return said if said is None or isinstance(said, int) else int(said)
+    try:
+        return said if said is None or isinstance(said, int) else int(said)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{field} is {said!r}; should be a whole number") from None
 
 
 @lru_cache(maxsize=8192)

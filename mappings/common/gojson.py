@@ -9,6 +9,7 @@ import msgspec
 
 from bridge.errors import Rejected
 from mappings.common import interning
+from mappings.common.faults import said
 
 # Struct fields in declaration order, map keys by their bytes (code point order is UTF-8 byte order).
 _ENCODER = msgspec.json.Encoder(order="deterministic")
@@ -85,7 +86,7 @@ def _struct(kind: type[T], value: bytes, lenient: bool) -> T:
             found[field.name] = _value(field.type, bytes(raw), lenient)
         except ValueError as error:
             if not lenient:
-                raise ValueError(f"{field.encode_name}: {_plain(error)}") from None
+                raise ValueError(f"{field.encode_name}: {said(error)}") from None
     return kind(**found)
 
 
@@ -95,7 +96,7 @@ def _object(value: bytes) -> dict[str, msgspec.Raw]:
     try:
         return _OBJECT.decode(value)
     except ValueError as error:
-        raise ValueError(_plain(error)) from None
+        raise ValueError(said(error)) from None
 
 
 def _value(kind: Any, raw: bytes, lenient: bool) -> Any:
@@ -116,18 +117,10 @@ def _text_of(key: str, raw: bytes, lenient: bool) -> str:
     try:
         return _text(raw, lenient)
     except ValueError as error:
-        raise ValueError(f"the value of {key!r} {_plain(error)}") from None
+        raise ValueError(f"the value of {key!r}: {said(error)}") from None
 
 
 def _text(raw: bytes, lenient: bool) -> str:
     if lenient and raw[:1] != b'"':
         return ""
     return _TEXT.decode(raw) or ""
-
-
-def _plain(error: ValueError) -> str:
-    """msgspec's words in ours."""
-    text = str(error)
-    if text.startswith(("JSON is malformed", "Input data was truncated")):
-        return f"not JSON ({text.removeprefix('JSON is malformed: ').lower()})"
-    return re.sub(r"^Expected `(\S+?)(?: \| null)?`, got `(\S+)`.*", r"is \2; should be \1", text)

@@ -61,6 +61,8 @@ def split(text: str) -> tuple[str, int]:
 
     Raises ValueError: no port, port 0, IPv6 without brackets, a Unix socket.
     """
+    if not text:
+        raise ValueError("it names no address")
     name, colon, number = text.rpartition(":")
     if "/" in text:
         raise ValueError(f"a Unix socket or a path, not host and port: {text!r}")

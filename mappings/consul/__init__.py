@@ -18,10 +18,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bridge.errors import Rejected, Undecodable
+from bridge.errors import Rejected
 from bridge.model import NOWHERE, Health, Instance, Locality, Mark, Port, ServiceName, Traits
 from mappings import ledger
 from mappings.common import hostport, interning, weights
+from mappings.common.faults import unreadable
 from mappings.consul import records
 
 NAME = "consul"
@@ -107,7 +108,7 @@ def locate(raw: bytes) -> Where | None:
     try:
         found = records.KEY.decode(raw)
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a record of Consul's health endpoint: {error}") from None
+        raise unreadable("not a record of Consul's health endpoint", error) from None
     service, node = found.Service, found.Node
     if service.Kind or service.PeerName or service.Service.lower() == "consul":
         return None
@@ -137,7 +138,7 @@ def decode(raw: bytes, protocol: str = "", tag: str = "") -> Instance:
             return _copy(where.id, record)
         return _native(where.id, record, protocol, tag)
     except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not a service that anybody could call: {error}") from None
+        raise unreadable("not a service that anybody could call", error) from None
 
 
 def owner_of(node: str) -> str | None:

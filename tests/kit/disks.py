@@ -17,10 +17,11 @@ MNT_DETACH = 2  # of <sys/mount.h>
 
 
 @contextlib.contextmanager
-def tiny(folder: Path, size: str = "256k") -> Iterator[Path]:
-    """A file system of that size in memory at `folder`; skips where nobody may mount."""
+def tiny(folder: Path, size: str = "256k", inodes: int = 1024) -> Iterator[Path]:
+    """A file system of that size, with so many files at most, in memory at `folder`; skips where nobody may mount."""
     folder.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "isthmus-test", str(folder)]
+    options = f"size={size},nr_inodes={inodes},mode=700"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "isthmus-test", str(folder)]
     made = subprocess.run(mount, capture_output=True, text=True, check=False)
     if made.returncode:
         pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
@@ -42,6 +43,17 @@ def fill(folder: Path) -> Path:
         while True:
             file.write(b"x" * 4096)
     return path
+
+
+def crowd(folder: Path) -> list[Path]:
+    """Leaves no room for one more file; returns those to be removed."""
+    made: list[Path] = []
+    with contextlib.suppress(OSError):
+        while True:
+            path = folder / f"ballast-{len(made)}"
+            path.touch()
+            made.append(path)
+    return made
 
 
 @contextlib.contextmanager

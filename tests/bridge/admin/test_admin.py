@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from bridge.admin.client import call
 from bridge.admin.protocol import LONGEST, NoDaemonError, Peer
 from bridge.admin.server import serve
 from bridge.errors import ConfigError, Unavailable
-from tests.kit.disks import hung
+from tests.kit.disks import crowd, fill, hung, remount, tiny
 from tests.kit.waiting import steady, until
 
 
@@ -197,6 +199,84 @@ async def test_a_socket_that_somebody_removed_is_made_again(tmp_path: Path, capl
         assert await ask(folder / "admin.sock", "echo")
         assert [one.levelname for one in caplog.records].count("ERROR") == 1
     assert not (folder / "admin.sock").exists()
+
+
+@contextlib.contextmanager
+def full(folder: Path) -> Iterator[None]:
+    ballast = fill(folder)
+    yield
+    ballast.unlink()
+
+
+@contextlib.contextmanager
+def crowded(folder: Path) -> Iterator[None]:
+    ballast = crowd(folder)
+    yield
+    for path in ballast:
+        path.unlink()
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    remount(folder, "ro")
+    yield
+    remount(folder, "rw")
+
+
+Sick = Callable[[Path], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize("sick", [full, crowded, read_only])
+async def test_commands_are_answered_through_a_sick_disk(tmp_path: Path, sick: Sick) -> None:
+    with tiny(tmp_path / "state", inodes=16) as folder:
+        path = folder / "admin.sock"
+        async with serve(path, COMMANDS, look=0.02) as place:
+            connected = await asyncio.open_unix_connection(path)
+
+            async def answered() -> bool:
+                connected[1].write(b'{"command":"echo"}\n')
+                return b'"ok":true' in await connected[0].readline() and bool(await ask(path, "echo"))
+
+            with sick(folder):
+                assert await steady(answered, 0.3)  # in which somebody looks whether the socket's file is there
+                assert place.listens
+            assert await steady(answered, 0.1)
+            connected[1].close()
+
+
+@pytest.mark.parametrize(("sick", "said"), [(crowded, "No space left on device"), (read_only, "Read-only file system")])
+async def test_a_disk_that_takes_no_socket_gets_one_when_it_is_well_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sick: Sick, said: str
+) -> None:
+    with tiny(tmp_path / "state", inodes=16) as folder, contextlib.ExitStack() as illness:
+        path = folder / "admin.sock"
+        illness.enter_context(sick(folder))
+        async with serve(path, COMMANDS, look=0.02) as place:
+
+            async def reached() -> bool:
+                return place.listens
+
+            assert not await steady(reached, 0.2)
+            assert [one.levelname for one in caplog.records].count("ERROR") == 1 and said in caplog.text
+            illness.close()
+            await until(reached, "there is room for it")
+            assert await ask(path, "echo")
+
+
+async def test_a_disk_that_is_taken_away_takes_no_connection_with_it(tmp_path: Path) -> None:
+    """Its folder is there, and empty; commands find the socket there again."""
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / "admin.sock"
+    with contextlib.ExitStack() as mounted:
+        mounted.enter_context(tiny(tmp_path / "state"))
+        async with serve(path, COMMANDS, look=0.02):
+            reader, writer = await asyncio.open_unix_connection(path)
+            mounted.close()
+            await until(path.exists, "it is made again")
+            assert await ask(path, "echo")
+            writer.write(b'{"command":"echo"}\n')
+            assert b'"ok":true' in await reader.readline()
+            writer.close()
 
 
 async def test_who_is_connected_is_answered_while_the_disk_of_the_socket_hangs(tmp_path: Path) -> None:
