@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from bridge.adapter import Cause, Export
+from bridge.adapter import Cause, Entry, Export
 from bridge.admin.protocol import Peer
 from bridge.config.document import nearest
 from bridge.config.links import layout_of
@@ -22,8 +22,9 @@ from bridge.engine.stopping import passed_on
 from bridge.link import glob
 from bridge.model import ServiceName
 from bridge.override import Override
-from bridge.plan.orders import Rank
+from bridge.plan.orders import Orders, Rank
 from bridge.plan.overrides import Overrides, Said
+from bridge.plan.route import Supply
 from bridge.report.attention import Finding, few
 from bridge.report.overrides import (
     Match,
@@ -46,6 +47,21 @@ SOON = 3600.0  # seconds before its end that an override is pointed out
 RANKS = {Kind.DRAIN: Rank.DRAIN, Kind.OVERRIDE: Rank.COMMAND}
 
 
+class _Current:
+    """Overrides of one rank, as they are decided when a plan asks: who takes over writes nothing by what it knew."""
+
+    def __init__(self, said: Overrides, refresh: Callable[[], object]) -> None:
+        self._said = said
+        self._refresh = refresh
+
+    def orders(
+        self, destination: str, name: ServiceName, supplies: Sequence[Supply], entries: Mapping[str, Entry]
+    ) -> Orders:
+        """See `Ordering`."""
+        self._refresh()
+        return self._said.orders(destination, name, supplies, entries)
+
+
 class Overriding:
     """The overrides by command of one daemon. `orderings`: where its engine gets them.
 
@@ -60,12 +76,15 @@ class Overriding:
         move_of: Callable[[str, ServiceName], str] = lambda *_: "",
         most: int = MOST,
     ) -> None:
-        self.orderings = {rank: Overrides() for rank in RANKS.values()}
+        self._overrides = {rank: Overrides() for rank in RANKS.values()}
+        self.orderings = {rank: _Current(said, self._refresh) for rank, said in self._overrides.items()}
         self._kept = kept
         self._acts = acts
         self._move_of = move_of
         self._most = most
         self._taken: dict[str, Decision] = {}  # what the orderings say, by name
+        self._known: Mapping[str, Decision] = {}  # all decisions, when that was looked at
+        self._unplanned: list[Override] = []  # changed, and not planned afresh for that
 
     def attach(self, engine: Engine) -> None:
         """The engine that goes by the orderings."""
@@ -78,8 +97,14 @@ class Overriding:
         of = self._kept.decisions.of
         return {one.name: one for kind in RANKS for one in of(kind).values() if one.said is not None}
 
+    def _refresh(self) -> None:
+        """Has the orderings say what is decided, where anything was decided since the last look."""
+        if self._kept.decisions.table.entries is not self._known:
+            self._unplanned += self._take()
+
     def _take(self) -> list[Override]:
         """Has the orderings say what is decided; what has changed since the last time."""
+        self._known = self._kept.decisions.table.entries
         now = self._in_force()
         changed = [
             one.said
@@ -91,7 +116,7 @@ class Overriding:
         if changed:
             self._taken = now
             for kind, rank in RANKS.items():
-                self.orderings[rank].take(_said(one) for one in now.values() if one.kind is kind)
+                self._overrides[rank].take(_said(one) for one in now.values() if one.kind is kind)
         return changed
 
     def apply(self) -> None:
@@ -104,7 +129,8 @@ class Overriding:
         for one in self._taken.values():
             if one.said is not None and not one.stands(now):
                 self._note("unset", one.said, "isthmus", "its time is over")
-        self._poke(self._take())
+        changed, self._unplanned = [*self._unplanned, *self._take()], []
+        self._poke(changed)
 
     def _note(self, kind: str, said: Override, by: str, reason: str) -> None:
         services = {str(one.service) for one in matched(self._engine, said)}

@@ -19,6 +19,7 @@ One seed is one history: it replays event for event.
 | `world` | registries with their ground truth, the natives, the operator |
 | `client` | whoever reaches the registries for a bridge |
 | `commands` | what an operator does while no daemon of a bridge runs: purge, adopt |
+| `saying` | what operators say of instances in the place of their sources: `set`, `unset`, `drain` |
 | `process` | one process of a bridge (the real engine), its disk, and what it has truly been told |
 | `faults` | the lines between a process and a registry, and the weather on them: lies, lost, late and repeated words |
 | `spells` | spells of bad weather: silence, errors, other lives of a store, slow and lost answers ... |

@@ -13,7 +13,7 @@ import msgspec
 from bridge.adapter import Returns
 from bridge.link import Guard, GuardFor, Link, Policy, Services, Unhealthy
 from bridge.model import Health, Instance, Port, ServiceName
-from tests.simulation import commands, spells
+from tests.simulation import commands, saying, spells
 from tests.simulation.process import Disk, Process
 from tests.simulation.world import Server, World
 
@@ -451,6 +451,7 @@ async def purge(world: World) -> None:
     kinds: list[dict[str, object]] = [{}, {"link": one.name}, {"known_links": names}, {"including_last": True}]
     which = rng.choice(kinds)
     if not (world.frozen or world.pausing):  # with the note a freeze would go, of which this story goes on to think
+        world.said.forgotten(owner)
         await _without(world, (owner,), partial(commands.purge, world, owner, one.to, **which))
 
 
@@ -545,6 +546,8 @@ async def unfold(world: World, steps: int = STEPS) -> None:
         Process(world, owner)
     await asyncio.sleep(rng.random() * 3.0)
     world.serve(reuse(world, random.Random(f"{world.seed} reused")), happening=True)
+    if random.Random(f"{world.seed} said").random() < 0.4:  # a draw of its own, which shifts no other
+        world.serve(saying.operate(world, random.Random(f"{world.seed} saying")), happening=True)
     for _ in range(steps):
         (_, act), *_ = rng.choices(acts, weights)
         if world.oracle.broken:

@@ -89,6 +89,7 @@ class Oracle:
         ] = {}  # by process, and by bridge
         self._lists: dict[View, deque[int]] = {}
         self._removals: dict[tuple[Client, ServiceName, str], float] = {}  # since when one is asked for, to no avail
+        self._stopped: set[tuple[Client, str, ServiceName, str]] = set()  # what serves no more for what operators say
         self._asked_lately: dict[tuple[Client, ServiceName, str], list[float]] = {}
 
     def breaks(self, promise: str, text: str) -> None:
@@ -190,7 +191,8 @@ class Oracle:
         ports = mark.link in links and links[mark.link].port is not None
         if (
             true is None
-            or (true.address, true.metadata) != (after.address, after.metadata)
+            or true.address != after.address
+            or not self._world.said.may_be(process.owner, target, mark, true, after)
             or (true.ports != after.ports and not (ports and len(after.ports) == 1 and after.ports[0] in true.ports))
         ):
             self._must_not(change, "I2", f"{what}: nobody ever registered {after}")
@@ -231,6 +233,10 @@ class Oracle:
             return self._must_not(change, "policy", f"{what}: {link.name} removes nothing")
         if change.cause is Cause.REUSED:
             return self._stranger(what, change, own)
+        if change.cause is Cause.OPERATOR:
+            if not self._world.said.may_stop(process.owner, target, mark):
+                self._must_not(change, "override", f"{what}: nothing that is in force takes it away")
+            return None
         source = self._world.at(mark.path[-1], mark.scope)
         told = process.told.get((mark.path[-1], mark.scope))
         if source is None or told is None or not told.listed:
@@ -377,7 +383,13 @@ class Oracle:
         ):
             self.breaks("add before remove", f"{what}: removed while its replacement waits")
         was = stood is not None and stood.instance is not None and stood.instance.serving
-        self._weigh(what, process, target, change, int(change.after is not None and change.after.serving) - int(was))
+        delta = int(change.after is not None and change.after.serving) - int(was)
+        serves = change.after is not None and change.after.serving
+        if serves and change.mark is not None and self._world.said.must_stop(process.owner, target, change.mark):
+            self.breaks("override", f"{what}: written as serving, and an operator says otherwise")
+        if change.cause is Cause.OPERATOR and delta < 0:
+            self._ordered(what, process, target, change)
+        self._weigh(what, process, target, change, delta)
         self._removals.pop((process, change.service, change.id), None)
         if (mark := change.mark or whose) is not None:
             self._approved.pop((process.owner, target.registry, (mark.link, str(change.service), change.id)), None)
@@ -399,6 +411,21 @@ class Oracle:
         if whose is None and change.after != self._at_source(mark)[0]:
             self.breaks("adopt", f"{what}: the native is not what {source_of(mark)} is")
 
+    def _ordered(self, what: str, process: Client, target: Server, change: Change) -> None:
+        """What an operator says of instances leaves one of a service, unless he said that it may take the last one."""
+        mark = change.mark or (change.before.mark if change.before else None)
+        assert mark is not None
+        self._stopped.add((process, target.registry, change.service, change.id))
+        item = (mark.link, str(change.service), change.id)
+        if (
+            target.serving(change.service)
+            or self._left_now(target, change.service)
+            or self._world.said.takes_the_last(process.owner, target, mark)
+            or (process.owner, target.registry, item) in self._approved
+        ):
+            return
+        self.breaks("override", f"{what}: it was the last one, by {change.cause}")
+
     def _weigh(self, what: str, process: Client, target: Server, change: Change, delta: int) -> None:
         """Losses that only a small lie excuses must keep within the guard's limits."""
         now = self._world.loop.time()
@@ -409,7 +436,10 @@ class Oracle:
         growth = delta > 0 or change.cause is Cause.REPLACED
         first_copy = growth and (target.identity, *scope) not in process.settled
         came_or_went = change.before is None or change.after is None  # the guard counts health by itself
-        counts = came_or_went and change.cause not in (Cause.SHADOWED, Cause.PURGE)
+        counts = came_or_went and change.cause not in (Cause.SHADOWED, Cause.PURGE, Cause.OPERATOR)
+        if delta > 0 and (stopped := (process, target.registry, change.service, change.id)) in self._stopped:
+            self._stopped.discard(stopped)  # what an operator took away and gives back pays for nothing
+            counts = False
         if delta and counts and not first_copy:
             for key in (change.service, scope):
                 for who in (process, process.owner):
@@ -589,7 +619,9 @@ class Oracle:
             foreign |= {id for id, mark in there.marks.items() if mark.owner == owner and mark.instance != id}
             sockets |= self._merged_away(link, name, foreign)
             for id, one in service.instances.items():
-                if not takes(link, target, source.identity, name, one, service.marks.get(id)):
+                origin = Mark(owner, link.name, (source.identity,), source.scope, name, id)
+                said = self._world.said.as_said(owner, target, origin, one)
+                if not takes(link, target, source.identity, name, said, service.marks.get(id)):
                     continue
                 if (source.identity, source.scope, name, id) not in copies and not (
                     self._world.places(one) & sockets
@@ -651,6 +683,7 @@ class Oracle:
                 if link is None or link.policy is Policy.OBSERVE:
                     continue  # an orphan, which stays
                 one, ours = self._at_source(mark)
+                one = self._world.said.as_said(mark.owner, target, mark, one) if one is not None else None
                 if one is None or not takes(link, target, mark.path[-1], mark.service, one, ours):
                     if link.policy is Policy.UPSERT_ONLY:
                         continue
@@ -665,7 +698,8 @@ class Oracle:
                 if upsert_only and id != mark.instance and mark.instance in there.instances:
                     continue  # in a merge: it waits for the id that upsert-only leaves to what has ended
                 health = one.health if target.health else entry.health
-                if (entry.address, entry.version, entry.health) != (one.address, one.version, health):
+                said, stands = ((each.metadata, each.weight, each.locality) for each in (one, entry))
+                if (entry.address, entry.version, entry.health, stands) != (one.address, one.version, health, said):
                     found.append(f"I2 {what}: is {entry}, at {mark.path[-1]} it is {one}")
                 if self._world.places(entry) & natives:
                     found.append(f"natives win {what}: a native holds {entry.address}")
@@ -695,6 +729,8 @@ class Oracle:
         if held is not None and held.verdict.limit is Limit.ADDITIONS:
             return True
         mark = target.mark(name, id)
+        if held is not None and held.removal.cause is Cause.OPERATOR and mark is not None:
+            return self._world.said.may_stop(process.owner, target, mark)
         link = next((one for one in self._world.links[process.owner] if one.name == link_name), None)
         if mark is None or link is None:
             return False

@@ -21,6 +21,7 @@ from adapters.common import changes
 from adapters.memory import polled, server, sink
 from bridge import retry
 from bridge.adapter import Cause, Change, Listing, Observed, Returns
+from bridge.daemon import overriding
 from bridge.destination import apply, awake, confirm, destination, handover, note, planner, standby, writer
 from bridge.destination import reconciler as reconcile
 from bridge.engine import belief, engine
@@ -28,11 +29,12 @@ from bridge.errors import ConfigError, Conflict, Unavailable
 from bridge.guard import additions, gate, holds, losses, windows
 from bridge.guard import limits as guard
 from bridge.model import Mark, Service
-from bridge.plan import adopt, echo, purge, route, values
+from bridge.plan import adopt, echo, overrides, purge, route, values
 from bridge.plan import diff as plan
 from bridge.plan.causes import MOMENTARY
 from bridge.plan.evidence import evidence as evidence_of
 from bridge.sources import claims, feed, networks, view
+from bridge.state import decisions
 from bridge.state.decisions import Kind
 from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
@@ -640,7 +642,101 @@ def _hammered() -> Replacements:
     return [(feed.Feed, "_room", _always(0.0)), (retry.Backoff, "delay", _always(0.01))]
 
 
+# -- what operators say in the place of a source -----------------------------------------------------------------------
+
+
+def _orders_take_the_last() -> Replacements:
+    real = guard.judge
+
+    def judge(limits: Any, asked: Any, *rest: Any) -> Any:
+        return real(limits, asked._replace(including_last=True), *rest)
+
+    return [(guard, "judge", judge)]
+
+
+def _overrides_stay_at_home() -> Replacements:
+    real = handover.Handover._take_over
+
+    def take_over(self: handover.Handover, ours: Any, theirs: Any) -> None:
+        if theirs is None or theirs.said is None:
+            real(self, ours, theirs)
+
+    return [(handover.Handover, "_take_over", take_over)]
+
+
+def _overrides_without_end() -> Replacements:
+    real = decisions.Decision.stands
+
+    def stands(self: decisions.Decision, now: float) -> bool:
+        return self.said is not None or real(self, now)
+
+    return [(decisions.Decision, "stands", stands)]
+
+
+def _overrides_everywhere() -> Replacements:
+    real = overrides.Overrides.orders
+
+    def orders(self: overrides.Overrides, destination: str, *rest: Any) -> Any:
+        return {**real(self, "b", *rest), **real(self, "c", *rest)}
+
+    return [(overrides.Overrides, "orders", orders)]
+
+
+def _wider_ones_count() -> Replacements:
+    real = overrides.Overrides.take
+
+    def take(self: overrides.Overrides, said: Any) -> None:
+        real(self, said)
+        for ones in self._by_service.values():
+            ones.reverse()
+
+    return [(overrides.Overrides, "take", take)]
+
+
+def _drains_give_way() -> Replacements:
+    return [(overriding, "RANKS", {Kind.DRAIN: 9, Kind.OVERRIDE: 2})]
+
+
+def _overrides_a_second_late() -> Replacements:
+    return [(overriding.Overriding, "_refresh", _always(None))]
+
+
+def _overrides_outlive_their_instance() -> Replacements:
+    return [(overriding, "is_away", _always(False))]
+
+
+def _given_back_pays() -> Replacements:
+    return [(planner.Planner, "returns", _always(False))]
+
+
 MUTANTS: dict[str, Mutant] = {
+    "orders-take-the-last": Mutant(
+        "what an operator says takes the last one", ("drained_to_the_last",), _orders_take_the_last
+    ),
+    "overrides-stay-at-home": Mutant(
+        "who takes over does not know what operators said", ("drained_and_taken_over",), _overrides_stay_at_home
+    ),
+    "overrides-a-second-late": Mutant(
+        "who begins to write knows what operators said only when it looks again",
+        ("drained_and_started_anew",),
+        _overrides_a_second_late,
+    ),
+    "overrides-without-end": Mutant(
+        "what was said for a while is in force for ever", ("said_for_a_while",), _overrides_without_end
+    ),
+    "overrides-everywhere": Mutant(
+        "what is said of one place counts at others", ("said_of_one_place",), _overrides_everywhere
+    ),
+    "wider-ones-count": Mutant(
+        "what is said of a service counts before what is said of an instance", ("drained_and_said",), _wider_ones_count
+    ),
+    "drains-give-way": Mutant("an override ends a drain", ("drained_and_said",), _drains_give_way),
+    "overrides-outlive-their-instance": Mutant(
+        "what was said of an instance counts for the next one of its id",
+        ("away_and_back",),
+        _overrides_outlive_their_instance,
+    ),
+    "given-back-pays": Mutant("what an operator gives back pays for what is lost", ("given_back",), _given_back_pays),
     "guard-off": Mutant("every removal goes at once", ("some_is_not_listed",), _guard_off),
     "share-per-plan": Mutant("losses are counted from one plan to the next only", ("erosion",), _share_per_plan),
     "question-forgets": Mutant(

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from adapters.memory import FULL
 from bridge.adapter import Cause, Change, Seat
+from bridge.admin.protocol import Peer
 from bridge.config import schema as blocks
 from bridge.config.schema import Configuration
+from bridge.daemon.audit import Acts
 from bridge.daemon.deciding import Deciding
+from bridge.daemon.overriding import Overriding
 from bridge.destination.destination import Destination
 from bridge.destination.events import Event, Failed, Happened, HeldBack, Noticed, Released, Written
 from bridge.destination.standby import Standby
@@ -25,12 +28,14 @@ from bridge.guard.limits import Limit
 from bridge.guard.losses import Past
 from bridge.link import Link
 from bridge.model import Service, ServiceName
+from bridge.override import Override
 from bridge.plan.values import scope_of
 from bridge.sources.networks import DEFAULT
 from bridge.sources.store import Store
 from bridge.sources.view import Recorder, View
 from bridge.state.decisions import Kind
 from bridge.state.folder import State
+from bridge.state.journal import Journal
 from bridge.state.table import Table
 from tests.simulation.client import Client
 from tests.simulation.faults import Line
@@ -41,15 +46,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+OPERATOR = Peer(uid=0, pid=0)
 BROKEN = "broken"  # a registry that cannot be made
 RESYNC = 600.0  # seconds: longer than a history waits for agreement, so that nothing is found by chance
+
+
+class Kept(State):
+    """Decisions that are on the disk at once: no thread is at work in virtual time."""
+
+    async def flush(self) -> None:
+        """Brings them there."""
+        self.save()
 
 
 class Disk(Recorder):
     """The state folder of one process, always in step: last known good, and in `kept` what operators decided."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
-        self.kept = State(None, wall)
+        self.kept = Kept(None, wall)
         self._about: dict[tuple[str, str], tuple[View, str, str, int, str]] = {}
         self._services: dict[tuple[str, str], dict[ServiceName, Service]] = {}
         self.losses: list[tuple[str, Past]] = []  # by link
@@ -136,6 +150,7 @@ class Process(Client):
         self.began = world.loop.time()
         self._reloading = asyncio.Lock()
         self._commands: list[asyncio.Task[Any]] = []
+        self._overriding = Overriding(self.disk.kept, Acts(Journal(None)))
         self.engine = Engine(
             self._configuration(),
             events=self.record,
@@ -146,10 +161,12 @@ class Process(Client):
             rng=random.Random(world.rng.random()),
             clock=world.loop.time,
             make=self._line,
+            orderings=self._overriding.orderings,
         )
         self._deciding = Deciding(self.engine, self.disk.kept, cast(Any, None))  # only `apply`, which journals nothing
         if disk is not None:
             disk.restore(self.engine.store, self.disk)
+        self._overriding.attach(self.engine)
         world.processes.append(self)
         self.note(f"starts, {'with' if disk else 'without'} last known good")
         self.task = world.loop.spawn(self, self._run())
@@ -233,6 +250,7 @@ class Process(Client):
             if before != frozen:
                 self._poke()
             self._deciding.apply()
+            self._overriding.apply()
             decisions.tidy()
             for one in self.reconcilers.values():
                 if one.role == "writer":  # a standby keeps what it may inherit
@@ -371,6 +389,30 @@ class Process(Client):
         until = self.world.wall() + lasting
         self.disk.kept.decisions.decide(Kind.EXPECTED, subject, by="operator", until=until, count=lose)
         self._deciding.apply()
+
+    async def asks(self, kind: Kind, said: Override, lasting: float | None) -> dict[str, Any] | str | None:
+        """The commands `set` and `drain`: their answer, or why they are refused; None: this process has ended."""
+        arguments: dict[str, Any] = {"of": said.of, "at": said.at, "reason": "r", "lasting": lasting}
+        arguments["including_last"] = said.including_last
+        fields = ("weight", "zone", "health", "metadata")
+        arguments["says"] = {one: value for one in fields if (value := getattr(said, one)) not in (None, {})}
+        self.note(f"operator says of {said.of} at {said.at or 'all'}: {kind} {said.says} for {lasting}")
+        do = self._overriding.drain if kind is Kind.DRAIN else self._overriding.set
+        command = self._command(do(arguments, OPERATOR))
+        await asyncio.wait((command,))
+        if command.cancelled():
+            return None
+        error = command.exception()
+        return str(error) if isinstance(error, ValueError | LookupError) else command.result()
+
+    async def unsays(self, said: Override) -> bool:
+        """The command `unset`; whether it is followed by all who write."""
+        self.note(f"operator says nothing of {said.of} at {said.at or 'all'} any more")
+        command = self._command(self._overriding.unset({"of": said.of, "at": said.at}, OPERATOR))
+        await asyncio.wait((command,))
+        if command.cancelled() or isinstance(command.exception(), LookupError):
+            return False
+        return all(row["followed"] for row in command.result()["destinations"])
 
     def accept(self, view: View) -> None:
         """The command `accept`: the life that answers is the true one, and what is held for its doubt may go."""

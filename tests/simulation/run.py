@@ -161,7 +161,7 @@ def _echoes(world: World) -> bool:
 
 def _unrest(world: World) -> list[str]:
     """Why not everything is at rest; a standby aside, which reads everything anew before it writes."""
-    found = []
+    found = world.said.ending()
     for owner in world.links:
         processes = [process for process in world.alive() if process.owner == owner]
         for to in {link.to: None for link in world.links[owner]}:
@@ -178,6 +178,7 @@ def _unrest(world: World) -> list[str]:
 
 def decide(world: World) -> None:
     """An operator approves every set that the truth agrees with, and lets all writes go on."""
+    world.said.tidy()
     for process in world.alive():
         if process.disk.kept.in_force():
             process.thaw()

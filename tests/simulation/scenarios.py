@@ -13,7 +13,9 @@ from bridge.errors import Unavailable
 from bridge.guard.holds import APPROVED
 from bridge.link import GuardFor, Link, Policy, Services, Unhealthy
 from bridge.model import Health, ServiceName
-from tests.simulation import commands, history, spells
+from bridge.override import Override
+from bridge.state.decisions import Kind
+from tests.simulation import commands, history, saying, spells
 from tests.simulation.faults import Weather
 from tests.simulation.history import link
 from tests.simulation.process import Process
@@ -1351,6 +1353,133 @@ async def ill(world: World) -> None:
         await asyncio.sleep(15.0)
 
 
+# -- what operators say in the place of a source -----------------------------------------------------------------------
+
+
+async def _say(process: Process, of: str, lasting: float | None = None, **says: object) -> None:
+    """The command `set`, or `drain` where nothing else is said; and time for it to be done."""
+    kind = Kind.OVERRIDE if says.keys() - {"at", "including_last"} else Kind.DRAIN
+    said = Override(of=of, **({"health": "DRAINING"} if kind is Kind.DRAIN else {}) | says)  # type: ignore[arg-type]
+    if not await saying.say(process, kind, said, lasting):
+        process.world.oracle.breaks("override", f"{of}: it was not followed")
+    await asyncio.sleep(3.0)
+
+
+async def drained_and_taken_over(world: World) -> None:
+    """An instance is drained, and the writer dies; who takes over knows it by the note alone."""
+    source, target = await _one_way(world)
+    writer, _ = world.alive()[0], Process(world, "x")
+    await asyncio.sleep(3.0)
+    drained = next(iter(source.rightful[ONE]))
+    await _say(writer, f"{ONE}@a/{drained}")
+    await writer.kill()
+    await asyncio.sleep(15.0)
+    world.alter(source, ONE, drained, metadata={"team": "pay"})
+    await asyncio.sleep(5.0)
+    if target.instances(ONE)[drained].serving:
+        world.oracle.breaks("override", "who took over sends requests to what is drained")
+
+
+async def drained_and_started_anew(world: World) -> None:
+    """Instances are drained, and the only daemon dies; the next one has no disk, and goes by the note at once."""
+    source, _ = await _one_way(world, services=3, instances=6, unhealthy=Unhealthy.WITHDRAW)
+    for id in list(source.rightful[ONE])[:3]:
+        await _say(world.alive()[0], f"{ONE}/{id}")
+    for _ in range(3):
+        await world.alive()[0].kill()
+        await asyncio.sleep(world.rng.uniform(0.0, 6.0))
+        Process(world, "x")
+        await asyncio.sleep(10.0)
+
+
+async def drained_by_a_standby(world: World) -> None:
+    """An operator drains at the host that does not write, and takes it back there."""
+    source, target = await _one_way(world)
+    standby = Process(world, "x")
+    await asyncio.sleep(3.0)
+    drained = next(iter(source.rightful[ONE]))
+    await _say(standby, f"{ONE}/{drained}")
+    if target.instances(ONE)[drained].serving:
+        world.oracle.breaks("override", "who writes does not go by it")
+    await saying.unsay(standby, world.said.all[-1])
+
+
+async def drained_to_the_last(world: World) -> None:
+    """Writes are stopped; all of a service is drained while natives serve under its name, and these leave meanwhile."""
+    _, target = await _one_way(world, services=4, instances=3, natives=1)
+    [process] = world.alive()
+    history.halt(world, "a-to-b")
+    await _say(process, str(ONE))
+    for name, id in world.natives(target):
+        world.stop(target, name, id)
+    await asyncio.sleep(5.0)
+    history.thaw(world, "a-to-b")
+    await asyncio.sleep(10.0)
+
+
+async def said_for_a_while(world: World) -> None:
+    """Something is said of a service for some seconds, and the writer is another one when they are over."""
+    source, _ = await _one_way(world)
+    writer, _ = world.alive()[0], Process(world, "x")
+    await asyncio.sleep(3.0)
+    await _say(writer, f"{ONE}/{next(iter(source.rightful[ONE]))}", 8.0, weight=0.0)
+    await _say(writer, str(TWO), 12.0, metadata={"env": "canary"})
+    await writer.kill()
+    await asyncio.sleep(30.0)
+
+
+async def said_of_one_place(world: World) -> None:
+    """One registry is copied to two, and something is said of what stands at one of them."""
+    source = world.server("a")
+    world.server("b"), world.server("c")
+    world.links["x"] = [link("b", "a"), link("c", "a")]
+    world.fill(source, 4, 3)
+    await _begin(world)
+    await _say(world.alive()[0], str(ONE), at="c", weight=3.0)
+    await _say(world.alive()[0], f"{TWO}/{next(iter(source.rightful[TWO]))}", at="c")
+
+
+async def drained_and_said(world: World) -> None:
+    """An instance is drained, and something else is said of it, and of its service."""
+    source, _ = await _one_way(world)
+    [process] = world.alive()
+    of = f"{ONE}@a/{next(iter(source.rightful[ONE]))}"
+    await _say(process, of, health="UNHEALTHY", zone="z")
+    await _say(process, str(ONE), weight=2.0, zone="y", metadata={"env": "canary"})
+    await _say(process, of)
+
+
+async def away_and_back(world: World) -> None:
+    """A drained instance leaves; another one that comes under its id later serves."""
+    source, _ = await _one_way(world)
+    drained = next(iter(source.rightful[ONE].values()))
+    await _say(world.alive()[0], f"{ONE}@a/{drained.id}")
+    world.stop(source, ONE, drained.id)
+    await asyncio.sleep(10.0)
+    world.said.all[-1].ended = world.loop.time()
+    world.put(source, ONE, drained)
+
+
+async def given_back(world: World) -> None:
+    """What was drained is given back, and then a source tells less than there is: it pays for nothing."""
+    source, _ = await _one_way(world, services=8, instances=3, unhealthy=Unhealthy.WITHDRAW)
+    [process] = world.alive()
+    await asyncio.sleep(history.GUARD.window)
+    drained = [(name, next(iter(source.rightful[name]))) for name in source.rightful][:6]
+    for name, id in drained:
+        await _say(process, f"{name}/{id}")
+    for one in list(world.said.all):
+        await saying.unsay(process, one)
+    await asyncio.sleep(3.0)
+    world.oracle.excuse(source, list(source.rightful))
+    hidden = {(name, id) for name, id in drained} | {(name, list(source.rightful[name])[1]) for name, _ in drained[:2]}
+    source.weather = Weather(hidden=lambda name, id: (name, id) in hidden, excused=True)
+    source.cut()
+    await asyncio.sleep(25.0)
+    source.weather = Weather()
+    source.cut()
+
+
 SCENARIOS: dict[str, Scenario] = {
     one.__name__: one
     for one in (
@@ -1444,5 +1573,14 @@ SCENARIOS: dict[str, Scenario] = {
         renumbered,
         rolled_over,
         ill,
+        drained_and_taken_over,
+        drained_and_started_anew,
+        drained_by_a_standby,
+        drained_to_the_last,
+        said_for_a_while,
+        said_of_one_place,
+        drained_and_said,
+        away_and_back,
+        given_back,
     )
 }

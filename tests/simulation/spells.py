@@ -258,10 +258,12 @@ async def under(world: World, server: Server, spell: Spell, lasts: float) -> Non
     """A registry under one spell for so many seconds."""
     world.under_spell.add(server)
     world.note(f"SPELL {spell.__name__} over {server!r} for {lasts:.1f} s")
+    world.said.may_leave()
     try:
         await spell(world, server, lasts)
     finally:
         relieve(world, server)
+        world.said.may_leave()
         world.note(f"SPELL {spell.__name__} over {server!r} ends")
 
 

@@ -23,6 +23,7 @@ from bridge.sources.networks import DEFAULT
 from tests.simulation.faults import Weather
 from tests.simulation.invariants import Oracle
 from tests.simulation.loop import Loop
+from tests.simulation.saying import Sayings
 
 if TYPE_CHECKING:
     from tests.simulation.client import Client
@@ -57,6 +58,7 @@ class Server(Store):
         self.lives = 1
         self.config = Config(health=health)  # what kind of registry it is
         self.batches: dict[asyncio.Task[Any], tuple[Client, list[Change]]] = {}  # writes under way
+        self._stood: dict[tuple[ServiceName, str], list[Instance]] = {}  # every value that an entry ever had
         self._world = world
 
     def __repr__(self) -> str:
@@ -98,10 +100,16 @@ class Server(Store):
     def _begin(self, service: ServiceName, instance: Instance) -> None:
         self.rightful.setdefault(service, {})[instance.id] = instance
         self.arrived.setdefault((service, instance.version), self._world.loop.time())
+        self._stood.setdefault((service, instance.id), []).append(instance)
         if self.weather.excused:
             self._world.oracle.excuse(self, [service])
 
+    def stood(self, service: ServiceName, id: str) -> list[Instance]:
+        """Every value that an entry has had there, the oldest first."""
+        return self._stood.get((service, id), [])
+
     def _end(self, service: ServiceName, id: str) -> None:
+        self._world.said.left(id)
         native = self.since.pop((service, id), None) is not None
         rightful = self.rightful.get(service, {})
         if (gone := rightful.pop(id, None)) is not None and native:
@@ -155,6 +163,7 @@ class Server(Store):
         self.well_since = self._world.loop.time()
         for _, link in self._world.links_to(self):  # the note goes back as well: who has no memory is told of no freeze
             self._world.frozen.discard(link.name)
+        self._world.said.went_back(self)
         for process in self._world.alive():
             told = process.told.get((self.identity, self.scope))
             if told is None or not told.listed:  # it cannot know that there was another life
@@ -233,6 +242,7 @@ class World:
         self.frozen: set[str] = set()  # links that the operator has stopped
         self.pausing: set[str] = set()  # links that some operator is about to stop, or has stopped
         self.shown: list[tuple[str, Hold]] = []  # sets that an operator has looked at, by destination
+        self.said = Sayings(self)
         self.oracle = Oracle(self)
         self.story: list[str] = []
         self.faulty = False
