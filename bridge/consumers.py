@@ -246,7 +246,7 @@ UNSEEN: dict[str, tuple[Unseen, ...]] = {
 ANYWHERE = Unseen(
     "whoever keeps an address and calls it",
     "no registry knows of calls",
-    "ss -Htn state established '( sport = :PORT )'  # at each machine of the old side, while it is left",
+    "isthmus probe --listening --targets FILE  # at each machine of the old side, while it is left: migrate targets",
 )
 
 

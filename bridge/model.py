@@ -37,6 +37,9 @@ class ServiceName(NamedTuple):
         return cls(name, namespace) if colon else cls(text)
 
 
+DATAGRAMS = frozenset({"udp", "sctp", "quic"})  # protocols of ports that no TCP connection is made to
+
+
 class Port(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One named port. `protocol` is lower case (grpc, http, thrift, dubbo, tcp ...), "" where unsaid."""
 
@@ -44,6 +47,11 @@ class Port(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     name: str = ""
     protocol: str = ""
     tls: bool = False
+
+    @property
+    def connects(self) -> bool:
+        """Whether clients make TCP connections to it: of any other a connection says nothing."""
+        return self.protocol not in DATAGRAMS
 
 
 class Locality(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -61,7 +61,10 @@ NEEDS = {
     **dict.fromkeys(("bootstrap", "completion", "schema", "version"), Need(None, "it asks nobody")),
     "migrate": Need(Right.ADMIN, "everything; `plan` and `status` need `read`"),
     "refused": _SHOWN,
-    **dict.fromkeys(("migrate-plan", "migrate-status", "migrate-readers"), Need(Right.READ, "everything", whole=True)),
+    **dict.fromkeys(
+        ("migrate-plan", "migrate-status", "migrate-readers", "migrate-targets"),
+        Need(Right.READ, "everything", whole=True),
+    ),
     "configuration": Need(Right.READ, "everything (for `plan --running`)", whole=True),
     "reload": _ALL,
 }

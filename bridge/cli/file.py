@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from bridge.config import load as config
 from bridge.config.load import Outline
 from bridge.config.schema import Configuration
-from bridge.errors import ConfigError
+from bridge.errors import ConfigError, Unavailable
+from bridge.state.files import replace, why
 
 VARIABLE = "ISTHMUS_FILE"
 PLACES = (Path("isthmus.yaml"), Path("/etc/isthmus/isthmus.yaml"))  # where there is no -f and no $ISTHMUS_FILE
@@ -80,3 +83,11 @@ def known_registry(configuration: Configuration, name: str) -> str:
         known = ", ".join(configuration.registries)
         raise ConfigError(f"{name!r} is no registry of {configuration.path}; it has {known}")
     return name
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A file for another command or host, whole or not at all. Raises Unavailable."""
+    try:
+        replace(path, msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+    except OSError as error:
+        raise Unavailable(f"{path}: cannot be written: {why(error)}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +13,9 @@ import msgspec
 
 from bridge.admin.client import call
 from bridge.cli.file import socket
-from bridge.cli.output import BY, FILE, OUTPUT, Row, command, gap, group, print_answer, print_table, say, span
+from bridge.cli.output import BY, FILE, OUTPUT, Row, command, gap, group, print_answer, print_json, print_table, say, span
 from bridge.errors import ConfigError
-from bridge.migration.parity import Report
+from bridge.migration.reports import decoded
 from bridge.report.migrations import Exit, worst
 
 EXITS = (
@@ -23,6 +23,14 @@ EXITS = (
     "back, 4 waits for a person or is paused, 5 no data, 6 nothing to do in this state, 7 running"
 )
 EVERY = 0.5  # seconds between two looks with --wait
+REPORT = click.Path(exists=True, dir_okay=False, path_type=Path)
+REPORTS = click.option(
+    "--report",
+    "reports",
+    multiple=True,
+    type=REPORT,
+    help="Of `isthmus probe --report`: what consumers reach, or who is connected to the old side.",
+)
 
 migrate = group(
     "migrate",
@@ -69,18 +77,11 @@ def _print_plan(found: list[Row]) -> None:
 )
 @FILE
 @click.argument("name")
-@click.option(
-    "--probe",
-    "probes",
-    multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A report of `isthmus probe`: what consumers reach.",
-)
+@REPORTS
 @OUTPUT
-def parity(file: Path | None, name: str, probes: tuple[Path, ...], output: str) -> int:
+def parity(file: Path | None, name: str, reports: tuple[Path, ...], output: str) -> int:
     """Compares both sides. What consumers would notice: ports, protocols, TLS, names, versions, weights, capacity."""
-    reports = [_report(path) for path in probes]
-    found = call(socket(file), "migrate-plan", name=name, reports=reports)
+    found = call(socket(file), "migrate-plan", name=name, reports=_reports(reports))
     rows = [{"move": row["move"], **one} for row in found for one in row["parity"]]
     shown = [{**row, "subjects": len(row["subjects"]) or ""} for row in rows]
     columns = ("move", "severity", "what", "subjects", "text")
@@ -88,11 +89,36 @@ def parity(file: Path | None, name: str, probes: tuple[Path, ...], output: str) 
     return 3 if any(row["severity"] == "block" for row in rows) else 0
 
 
+def _reports(paths: Iterable[Path]) -> list[Row]:
+    return [_report(path) for path in paths]
+
+
 def _report(path: Path) -> Row:
     try:
-        return cast(Row, msgspec.to_builtins(msgspec.json.decode(path.read_bytes(), type=Report)))
-    except (OSError, msgspec.DecodeError) as error:
+        return cast(Row, msgspec.to_builtins(decoded(path.read_bytes())))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: is no report of `isthmus probe --report`: {error}") from None
+
+
+@command("targets", "isthmus migrate targets pay > old-side.json", "0, 1 no daemon, 2 wrong usage or file", migrate)
+@FILE
+@click.argument("name")
+@click.option("--side", type=click.Choice(["from", "to"]), default="from", show_default=True, help="Of which side.")
+def targets(file: Path | None, name: str, side: str) -> int:
+    """Prints the addresses of a side. For `probe --targets` elsewhere: `--listening` at the machines of `from`."""
+    print_json(call(socket(file), "migrate-targets", name=name, side=side))
+    return 0
+
+
+@command("report", "isthmus migrate report pay probe.json", EXITS, migrate)
+@FILE
+@click.argument("name")
+@click.argument("reports", nargs=-1, required=True, type=REPORT, metavar="FILE...")
+@BY
+@OUTPUT
+def report(file: Path | None, name: str, reports: tuple[Path, ...], by: str | None, output: str) -> int:
+    """Hands in reports of `isthmus probe`. What hosts reached, and who is connected to the old side; for a day."""
+    return _act(file, "report", name, output, wait=False, by=by, reports=_reports(reports))
 
 
 @command("readers", "isthmus migrate readers pay", "0, 1 no daemon, 2 wrong usage or file", migrate)
@@ -189,6 +215,7 @@ def _verb(verb: str, text: str, *options: Callable[[Any], Any], reason: bool = F
     def run(file: Path | None, name: str, output: str, wait: bool, by: str | None, **said: Any) -> int:
         if reason and not said.get("reason"):
             raise click.UsageError("say why: --reason")
+        said["reports"] = _reports(said.get("reports") or ())
         return _act(file, verb, name, output, wait, by, **said)
 
     run.__doc__ = text
@@ -198,7 +225,7 @@ def _verb(verb: str, text: str, *options: Callable[[Any], Any], reason: bool = F
     command(verb, f"isthmus migrate {verb} pay", EXITS, migrate)(run)
 
 
-_verb("start", "Begins. Every service that the migration finds, `at_once` of them at a time.")
+_verb("start", "Begins. Every service that the migration finds, `at_once` of them at a time.", REPORTS)
 _verb(
     "next",
     "Goes on. Where the step waits for a person; a gate that failed is never passed.",
@@ -223,6 +250,7 @@ _verb(
     "finish",
     "Ends it. The old side has no request any more, or somebody says so.",
     click.option("--unmeasured", is_flag=True, help="Nobody measured it: a person says so."),
+    REPORTS,
     reason=True,
 )
 _verb("reopen", "Takes it up again. Within `keep` after it is done.", reason=True)

@@ -8,18 +8,17 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 import msgspec
 
-from bridge.cli.file import load
+from bridge.cli.file import load, write_json
+from bridge.cli.listening import listening as listen
 from bridge.cli.offline import looking, unreached
-from bridge.cli.output import ATTENTION, FAILED, FILE, OK, OUTPUT, Row, command, print_json, print_table, say
-from bridge.errors import ConfigError, Unavailable
+from bridge.cli.output import ATTENTION, FAILED, FILE, OK, OUTPUT, Row, command, duration, print_json, print_table, say
+from bridge.errors import ConfigError
 from bridge.report import targets as listing
 from bridge.report.targets import Target, Targets, spread, targets_of
-from bridge.state.files import replace, why
 
 PATIENCE = 3.0  # seconds that an address may take to answer
 
@@ -40,6 +39,9 @@ PATH = click.Path(dir_okay=False, path_type=Path)
 @click.option("--write-targets", type=PATH, help="Connects to nothing, and makes a file for --targets elsewhere.")
 @click.option("--targets", type=PATH, help="Such a file: it needs neither configuration nor secrets on this host.")
 @click.option("--report", type=PATH, help="A file that gets the result, as JSON.")
+@click.option("--listening", is_flag=True, help="Connects to nothing: who is connected to the targets of this machine.")
+@click.option("--for", "lasting", default="0s", show_default=True, help="With --listening: looks so long, e.g. 24h.")
+@click.option("--ignore", multiple=True, metavar="GLOB", help="With --listening: addresses of what checks and scrapes.")
 @OUTPUT
 def probe(
     file: Path | None,
@@ -49,12 +51,24 @@ def probe(
     write_targets: Path | None,
     targets: Path | None,
     report: Path | None,
+    listening: bool,
+    lasting: str,
+    ignore: tuple[str, ...],
     output: str,
 ) -> int:
     """Connects to what LINK would write. Run it where the consumers are: nothing is sent, each connection is closed.
 
-    It finds what no registry knows: a firewall, a route that is missing, a network that cannot be crossed.
+    It finds what no registry knows: a firewall, a route that is missing, a network that cannot be crossed. With
+    --listening it looks at the connections of a machine that is to be left: 3, too, where somebody is connected.
     """
+    if listening:
+        if targets is None or link is not None or write_targets is not None:
+            raise ConfigError(
+                "--listening takes a file of targets: isthmus migrate targets NAME > FILE; --targets FILE"
+            )
+        return listen(listing.read(targets), report, ignore, duration(lasting), output)
+    if ignore or lasting != "0s":
+        raise ConfigError("--ignore and --for go with --listening")
     if (link is None) == (targets is None) or (write_targets is not None and (targets or report) is not None):
         raise ConfigError("name a link, perhaps with --write-targets, or a file by --targets")
     missing: list[str] = []
@@ -65,12 +79,12 @@ def probe(
     for text in missing:
         say(f"out of reach: {text}", err=True)
     if write_targets is not None:
-        _write(write_targets, found)
+        write_json(write_targets, found)
         say(f"{len(found.targets)} targets of {found.link} in {write_targets}")
         return FAILED if missing else OK
     result = _result(found, asyncio.run(dialled(spread(found.targets, limit), rate)))
     if report is not None:
-        _write(report, result)
+        write_json(report, result)
     _print(result, output)
     return FAILED if missing else ATTENTION if result["unreached"] else OK
 
@@ -126,10 +140,3 @@ def _print(result: Row, output: str) -> None:
     left = result["addresses"] - result["tried"]
     more = f"; {left} more were not tried (--limit)" if left else ""
     say(f"{result['reached']} of {result['tried']} addresses reached from {result['from']}{more}")
-
-
-def _write(path: Path, value: Any) -> None:
-    try:
-        replace(path, msgspec.json.format(msgspec.json.encode(value)) + b"\n")
-    except OSError as error:
-        raise Unavailable(f"{path}: cannot be written: {why(error)}") from None

@@ -16,15 +16,17 @@ from msgspec.structs import replace
 from bridge.adapter import Note, Notes, Term
 from bridge.config import kinds
 from bridge.daemon.measuring import NOTHING, Asking, Requests
+from bridge.daemon.reporting import Reporting
 from bridge.destination.roll import Roll
 from bridge.engine import moves
 from bridge.engine.engine import Engine
 from bridge.errors import ConfigError, Conflict, Superseded, Unavailable
-from bridge.migration import parity
+from bridge.migration import parity, quiet
 from bridge.migration.block import Migration, Part
 from bridge.migration.gates import Gate, Result, Timing, verdict
 from bridge.migration.intent import DESTINATION, Intent, Record, decode, encode
 from bridge.migration.phases import BEFORE_TRAFFIC, Facts, Looked, Phase, State, Waits, look, started
+from bridge.migration.quiet import Quiet
 from bridge.model import ServiceName
 from bridge.plan.doses import Doses
 from bridge.report import moving
@@ -49,6 +51,7 @@ class Following:
 
     def __init__(self, engine: Engine, doses: Doses, folder: Path | None, roll: Roll) -> None:
         self.doses = doses
+        self.probed = Reporting()
         self.reason = ""  # why the record is not read now
         self._engine = engine
         self._path = folder / FILE if folder is not None else None
@@ -82,6 +85,7 @@ class Following:
         if notes is not None and (self._engine.configuration.migrations or self.doses.record.moves):
             await self.newest(notes)
             self._tell(self._written())
+            await self.probed.look(notes)
             self.reason = ""
         else:
             self._tell({})
@@ -283,6 +287,8 @@ class Steering:
         """What is seen of a move, whose places are `found`."""
         engine, block = self._engine, record.blocks[intent.migration]
         first = intent.state.phase in BEFORE_TRAFFIC
+        reached = self.following.probed.known.reached
+        left = self.left(block, intent, now)
         return Facts(
             now=now,
             trouble=moves.trouble(engine, block, intent),
@@ -291,14 +297,30 @@ class Steering:
             old_serves=moves.old_serves(engine, block, intent),
             natives=moves.natives(found),
             refused=tuple(moves.refused(engine, found)) if first else (),
-            blocks=tuple(one.text for one in parity.blocks(moves.differences(engine, block, found, now)))
+            blocks=tuple(one.text for one in parity.blocks(moves.differences(engine, block, found, now, reached)))
             if first
             else (),
             gates=verdict(block.gates.queries, intent.gates, now, intent.state.without),
             settle=moves.settle(found),
-            quiet=self.requests(intent).quiet,
+            quiet=left.quiet,
+            used=left.why,
             busy="" if intent.name in record.first(intent.migration, now) else BUSY.format(block.at_once),
         )
+
+    def left(self, block: Migration, intent: Intent, now: float) -> Quiet:
+        """Whether the old side is left: by what counts requests, and by the connection tables of its machines."""
+        if intent.state.phase is not Phase.RETIRE:
+            return Quiet(None)
+        measured = self.requests(intent)
+        since = intent.state.since if intent.state.settled is None else intent.state.settled
+        seen = quiet.quiet(
+            moves.left(self._engine, block, intent.service),
+            self.following.probed.known.listening,
+            for_=block.quiet_for,
+            since=since,
+            now=now,
+        )
+        return quiet.both(Quiet(measured.quiet, measured.why), seen)
 
     def seen(self, record: Record, intent: Intent, found: Sequence[moves.Spot]) -> Seen:
         """One move, whose places are `found`, as this process sees it now, whoever moves it."""

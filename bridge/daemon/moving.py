@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -15,13 +15,14 @@ from bridge.daemon.migrating import Following, Seen, Steering
 from bridge.engine import moves
 from bridge.engine.engine import Engine
 from bridge.errors import Conflict, Unavailable
-from bridge.migration.block import Migration, Named
+from bridge.migration import reports
+from bridge.migration.block import Migration, Named, Part
 from bridge.migration.intent import Intent, Record
-from bridge.migration.parity import Report
 from bridge.migration.phases import Phase, State, nothing_to_do, rolled_back
 from bridge.model import ServiceName
 from bridge.report import migrations as report
 from bridge.report.readers import reader_rows
+from bridge.report.targets import targets_of_side
 from bridge.report.values import Row
 
 TRIES = 10  # times that somebody else may change the record first
@@ -42,6 +43,7 @@ class Moving:
             "migrate-plan": self.plan,
             "migrate-status": self.status,
             "migrate-readers": self.readers,
+            "migrate-targets": self.targets,
         }
 
     # -- looking
@@ -50,8 +52,15 @@ class Moving:
         """What each move of a migration would do. `reports`: of `isthmus probe`, for what parity says."""
         name = Named.parse(str(arguments["name"]))
         block = self._block(name.migration)
-        probed = msgspec.convert(arguments.get("reports") or (), tuple[Report, ...])
+        given = reports.Reports.of(_reports(arguments)).reached
+        probed = (*self._following.probed.known.reached, *given)
         return [report.plan_rows(self._engine, block, one, probed) for one in self._services(block, name)]
+
+    async def targets(self, arguments: dict[str, Any], _: Peer) -> Row:
+        """The addresses of one side, for `isthmus probe --targets` at another host."""
+        name, part = Named.parse(str(arguments["name"])), Part(str(arguments.get("side") or Part.OLD))
+        block = self._block(name.migration)
+        return cast(Row, msgspec.to_builtins(targets_of_side(self._engine, block, self._services(block, name), part)))
 
     async def readers(self, arguments: dict[str, Any], _: Peer) -> list[Row]:
         """Who reads the services of a migration, at each place where they are."""
@@ -94,6 +103,13 @@ class Moving:
         notes = self._engine.notes
         if notes is None:
             raise Unavailable("bridge.seat names no registry that keeps the record of migrations")
+        if given := _reports(arguments):
+            why = await self._following.probed.keep(notes, given)
+            if why or verb == "report":
+                code = report.Exit.FAILED if why else report.Exit.OK
+                return [
+                    {"move": name.migration, "code": code, "text": why or f"{len(given)} reports are kept for a day"}
+                ]
         for _ in range(TRIES):
             record, note = await self._following.newest(notes)
             rows, made = self._asked(record, verb, name, arguments, str(peer))
@@ -179,6 +195,13 @@ class Moving:
         state = intent.state
         if verb == "apply":
             return replace(intent, state=replace(state, paused=state.paused, reason=reason, by=by))
+        if verb == "finish" and not arguments.get("unmeasured"):
+            left = self._steering.left(block, intent, time.time())
+            if not left.quiet:
+                return (
+                    f"it ends once the old side had no request for `quiet_for`, and is not known to: {left.why}; "
+                    "--unmeasured: a person says so"
+                )
         fresh = _state(verb, state, block, arguments, by, reason)
         if isinstance(fresh, str):
             return fresh
@@ -226,6 +249,10 @@ class Moving:
         return found
 
 
+def _reports(arguments: Mapping[str, Any]) -> list[reports.One]:
+    return [reports.converted(one) for one in arguments.get("reports") or ()]
+
+
 def _requests(seen: Seen) -> Row:
     """The share of requests, in percent, where this process measures it."""
     found = seen.requests
@@ -252,8 +279,6 @@ def _state(
     if verb == "abort":
         return replace(state, phase=Phase.ABORTED, number=state.number + 1, since=now, paused="", by=by, reason=reason)
     if verb == "finish":
-        if not arguments.get("unmeasured"):
-            return "it ends by itself once the old side had no request for `quiet_for`; --unmeasured: a person says so"
         return replace(state, phase=Phase.DONE, number=state.number + 1, since=now, by=by, reason=reason)
     assert verb == "reopen"
     if now - state.since > block.keep:

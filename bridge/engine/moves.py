@@ -74,7 +74,7 @@ def services(engine: Engine, block: Migration) -> list[ServiceName]:
         for of in (block.parts(view.registry, view.scope),)
         for name, service in view.services.items()
         if any(named(pattern, name) for pattern in block.services)
-        and any(of(one) is Part.OLD for one in _originals(sides, service))
+        and any(of(one) is Part.OLD for _, one in _originals(sides, service))
     }
     return sorted(found)
 
@@ -84,11 +84,11 @@ def sides_of(engine: Engine, block: Migration) -> Sides:
     return Sides(block, [Scope(view.identity, view.registry, view.scope) for view in engine.store.views()])
 
 
-def _originals(sides: Sides, service: Service) -> Iterable[Instance]:
-    """The instances of a service that are no copies of what a side has."""
+def _originals(sides: Sides, service: Service) -> Iterable[tuple[str, Instance]]:
+    """The instances of a service that are no copies of what a side has, by id."""
     if not service.marks:
-        return service.instances.values()
-    return [one for key, one in service.instances.items() if not sides.is_copy(service.marks.get(key))]
+        return service.instances.items()
+    return [(key, one) for key, one in service.instances.items() if not sides.is_copy(service.marks.get(key))]
 
 
 def is_heard(engine: Engine, block: Migration) -> bool:
@@ -138,14 +138,14 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
     free = layout in EXPORTS and not any(fixed[part] for part in Part)
     means = Means.BOTH if free else Means.COUNTS if counts else Means.WEIGHTS
 
-    def side(part: Part) -> Side:
+    def whole(part: Part) -> Side:
         ours = tuple(one.instance.weight for one in ranked(f"{move} {part}", sides[part]))
         weights = [one.weight for one in fixed[part]]
         return Side(float(len(weights)) if means is Means.COUNTS else sum(weights), ours)
 
     links = {(one.registry, one.scope): one.link for one in supplies}
     scale = Scale(UNITS.get(layout, 1.0))
-    old, new = side(Part.OLD), side(Part.NEW)
+    old, new = whole(Part.OLD), whole(Part.NEW)
     return Spot(place, name, old, new, means, scale, layout, consumers, sides, fixed, links, block.settle)
 
 
@@ -210,16 +210,29 @@ def _carries(link: Link, item: Item, service: ServiceName) -> bool:
     return any(one.registry == item.registry for one in link.items) and link.services.rule(service)[0]
 
 
+def side(engine: Engine, block: Migration, service: ServiceName, part: Part) -> Iterator[tuple[str, Instance]]:
+    """The instances of a side that serve at their sources, by their ids there."""
+    sides = sides_of(engine, block)
+    for view in _views(engine, block, part):
+        of = block.parts(view.registry, view.scope)
+        for key, one in _originals(sides, view.services[service]) if service in view.services else ():
+            if one.serving and of(one) is part:
+                yield key, one
+
+
 def serving(engine: Engine, block: Migration, service: ServiceName, part: Part) -> int:
     """How many instances of a side serve at their sources."""
-    sides = sides_of(engine, block)
-    return sum(
-        1
-        for view in _views(engine, block, part)
-        for of in (block.parts(view.registry, view.scope),)
-        for one in (_originals(sides, view.services[service]) if service in view.services else ())
-        if one.serving and of(one) is part
-    )
+    return sum(1 for _ in side(engine, block, service, part))
+
+
+def left(engine: Engine, block: Migration, service: ServiceName) -> set[tuple[str, int]]:
+    """The addresses and ports of the old side that a connection may be made to."""
+    return {
+        (one.address, port.number)
+        for _, one in side(engine, block, service, Part.OLD)
+        for port in one.ports
+        if port.connects
+    }
 
 
 def old_serves(engine: Engine, block: Migration, intent: Intent) -> bool:

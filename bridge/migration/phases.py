@@ -78,7 +78,7 @@ class Facts(NamedTuple):
     `natives`: of the old side, that still serve at a place and that no share can take away. `blocks`: differences of
     the sides. `refused`: what of the new side would not be written. `gates`: what they come to. `settle`: of the
     slowest consumer. `quiet`: whether the old side has had no request for as long as it should, None: nobody measures
-    it. `busy`: why no further move begins, "" if one may.
+    it; `used`: what says so, or what is missing. `busy`: why no further move begins, "" if one may.
     """
 
     now: float
@@ -92,6 +92,7 @@ class Facts(NamedTuple):
     gates: Verdict = Verdict(Result.PASS)
     settle: float = 0.0
     quiet: bool | None = None
+    used: str = ""
     busy: str = ""
 
 
@@ -232,7 +233,8 @@ def _used(state: State, block: Migration, facts: Facts) -> Looked | None:
         return None
     if not facts.quiet:
         text = "the old side still has requests" if facts.quiet is False else "nobody measures the old side's requests"
-        return Looked(state, Waits.PERSON, f"{text}: `migrate finish --unmeasured --reason` ends it all the same")
+        said = f"{text} ({facts.used})" if facts.used else text
+        return Looked(state, Waits.PERSON, f"{said}: `migrate finish --unmeasured --reason` ends it all the same")
     left = block.keep - _for(state, facts)
     return Looked(state, Waits.TIME, f"the way back stays open {left:.0f} s more") if left > 0 else None
 

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import msgspec
 
+from bridge.engine import moves
 from bridge.engine.engine import Engine
 from bridge.errors import ConfigError
 from bridge.link import Link
+from bridge.migration.block import Migration, Part
+from bridge.model import ServiceName
 
 FORMAT = 1
-DATAGRAMS = frozenset({"udp", "sctp", "quic"})  # a connection says nothing of these
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -27,7 +29,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Targets(msgspec.Struct, frozen=True, kw_only=True):
-    """The file that `probe --write-targets` makes."""
+    """The file that `probe --write-targets` and `migrate targets` make. `link`: its name, or a migration and a side."""
 
     format: int = FORMAT
     link: str
@@ -44,9 +46,25 @@ def targets_of(engine: Engine, link: Link) -> Targets:
         for key, one in destination.plan(name)[0].wanted.items()
         if one.mark.link == link.name and one.instance.serving
         for port in one.instance.ports
-        if port.protocol not in DATAGRAMS
+        if port.connects
     ]
-    return Targets(link=link.name, targets=tuple(sorted(found, key=lambda one: (one.service, one.instance, one.port))))
+    return Targets(link=link.name, targets=_sorted(found))
+
+
+def targets_of_side(engine: Engine, block: Migration, services: Iterable[ServiceName], part: Part) -> Targets:
+    """Every port of one side of some moves, by service and instance, as the sources have them."""
+    found = [
+        Target(str(service), key, one.address, port.number, "")
+        for service in services
+        for key, one in moves.side(engine, block, service, part)
+        for port in one.ports
+        if port.connects
+    ]
+    return Targets(link=f"{block.name} {part}", targets=_sorted(found))
+
+
+def _sorted(found: Iterable[Target]) -> tuple[Target, ...]:
+    return tuple(sorted(found, key=lambda one: (one.service, one.instance, one.port)))
 
 
 def read(path: Path) -> Targets:

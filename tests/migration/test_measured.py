@@ -39,7 +39,7 @@ async def parity_takes_reports(made: Bridge, folder: Path) -> None:
     (folder / "probe.json").write_text(json.dumps(report))
     words = ("migrate", "parity", "pay", "-f", str(made.file), "-o", "json")
     before = await isthmus(*words)
-    after = await isthmus(*words, "--probe", str(folder / "probe.json"))
+    after = await isthmus(*words, "--report", str(folder / "probe.json"))
     assert (before.code, after.code) == (0, 3), before.err + after.err
     reachable = [[row for row in one.json if row["what"] == "reachable"] for one in (before, after)]
     rows = [[(row["severity"], row["subjects"]) for row in some] for some in reachable]

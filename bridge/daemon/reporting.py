@@ -1,0 +1,76 @@
+"""The reports of `isthmus probe` at other hosts, kept by the daemons of a bridge for each other at `bridge.seat`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from bridge.adapter import Notes
+from bridge.errors import Conflict, Rejected
+from bridge.migration import reports
+from bridge.migration.reports import Reports
+
+log = logging.getLogger("isthmus.daemon")
+
+EVERY = 10.0  # seconds between two looks at what other daemons were given
+TRIES = 10
+
+
+class Reporting:
+    """Follows what was reported; `known` is that, without what is too old to say anything."""
+
+    def __init__(self) -> None:
+        self.known = Reports()
+        self._read = 0.0
+
+    async def look(self, notes: Notes) -> None:
+        """Reads them where that is due, and removes what says nothing any more. Raises what the notes do."""
+        if time.time() - self._read >= EVERY:
+            await self._look(notes)
+
+    async def keep(self, notes: Notes, some: Sequence[reports.One]) -> str:
+        """Keeps these in the place of earlier ones of their hosts; why not, "" if it did. Raises what the notes do."""
+        if any(reports.is_old(one, time.time()) for one in some):
+            return "a report is more than a day old: probe anew"
+        await self._look(notes)
+        known: list[reports.One] = [*self.known.reached, *self.known.listening]
+        if len({reports.key(one) for one in (*known, *some)}) > reports.MOST:
+            return f"more than {reports.MOST} reports would be kept; they are kept for a day"
+        for one in some:
+            try:
+                await _put(notes, reports.key(one), msgspec.json.encode(one))
+            except Rejected as error:
+                return f"a report does not fit: {error}; probe with a smaller --limit"
+        await self._look(notes)
+        return ""
+
+    async def _look(self, notes: Notes) -> None:
+        found, now = [], time.time()
+        for key, note in (await notes.below(reports.BELOW)).items():
+            try:
+                one = reports.decoded(note.content)
+            except ValueError as error:
+                log.warning("unreadable what=report key=%s reason=%r", key, str(error))
+                continue
+            if reports.is_old(one, now):
+                with contextlib.suppress(Conflict):
+                    await notes.remove(key, note)
+            else:
+                found.append(one)
+        self.known, self._read = Reports.of(found), now
+
+
+async def _put(notes: Notes, key: str, content: bytes) -> None:
+    """Raises Conflict where others change it all the time."""
+    for left in reversed(range(TRIES)):
+        try:
+            await notes.write(key, content, await notes.read(key))
+        except Conflict:
+            if not left:
+                raise
+        else:
+            return
