@@ -13,7 +13,20 @@ import msgspec
 
 from bridge.admin.client import call
 from bridge.cli.file import socket
-from bridge.cli.output import BY, FILE, OUTPUT, Row, command, gap, group, print_answer, print_json, print_table, say, span
+from bridge.cli.output import (
+    BY,
+    FILE,
+    OUTPUT,
+    Row,
+    command,
+    gap,
+    group,
+    print_answer,
+    print_json,
+    print_table,
+    say,
+    span,
+)
 from bridge.errors import ConfigError
 from bridge.migration.reports import decoded
 from bridge.report.migrations import Exit, worst

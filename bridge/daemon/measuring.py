@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 from bridge.adapter import Meter
 from bridge.config import kinds
 from bridge.migration import asking
 from bridge.migration.block import Migration
 from bridge.migration.gates import Gate, Prometheus, Timing
-from bridge.migration.intent import Intent
+from bridge.migration.intent import Intent, Requests
 from bridge.migration.phases import Phase
 
 EVERY = 30.0  # seconds between two measures of the requests of one move
-
-
-class Requests(NamedTuple):
-    """What was measured of the requests of a move. `at`: seconds since the epoch, `number`: of the step, then.
-
-    `share` in percent of the new side, None: not known, and `why` says why. `settled`: it is of this step alone.
-    `quiet`: the old side had no request for as long as the block says; None: nobody knows.
-    """
-
-    share: float | None = None
-    quiet: bool | None = None
-    why: str = "nobody counts the requests: gates.prometheus.requests"
-    at: float = 0.0
-    number: int = 0
-    settled: bool = False
 
 
 NOTHING = Requests()
@@ -38,7 +22,6 @@ class Asking:
     """The meter of one migration, made anew where its block changes, and what it has said of each move."""
 
     def __init__(self) -> None:
-        self.requests: dict[str, Requests] = {}
         self._meter: tuple[Prometheus, Meter] | None = None
 
     async def looks(self, block: Migration, intent: Intent, timing: Timing, now: float) -> dict[str, Gate]:
@@ -55,18 +38,19 @@ class Asking:
                 found[query.name] = gate.after(one) if one is not None else gate
         return found
 
-    async def measure(self, block: Migration, intent: Intent, timing: Timing, now: float) -> None:
-        """The requests of both sides, where something counts them and the last measure is old, or of another step."""
+    async def measure(
+        self, block: Migration, intent: Intent, known: Requests, timing: Timing, now: float
+    ) -> Requests | None:
+        """The requests of both sides; None: nothing counts them, or what is known is fresh and of this step."""
         prometheus, phase = block.gates.prometheus, intent.state.phase
-        known = self.requests.get(intent.name, NOTHING)
         window = block.quiet_for if phase is Phase.RETIRE else timing.window(now)
         if prometheus is None or prometheus.requests is None or window is None:
-            return
+            return None
         if now - known.at < EVERY and known.number == intent.state.number:
-            return
+            return None
         meter = await self._meter_of(prometheus)
         found = await asking.measure(meter, prometheus, intent.service, window, now)
-        self.requests[intent.name] = Requests(
+        return Requests(
             share=None if found.share is None else 100 * found.share,
             quiet=found.from_ == 0 if phase is Phase.RETIRE and found.from_ is not None else None,
             why=found.why or ("" if found.share is not None else "there was no request"),

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from bridge.adapter import Note, Notes, Term
 from bridge.config import kinds
-from bridge.daemon.measuring import NOTHING, Asking, Requests
+from bridge.daemon.measuring import NOTHING, Asking
 from bridge.daemon.reporting import Reporting
 from bridge.destination.roll import Roll
 from bridge.engine import moves
@@ -24,7 +24,7 @@ from bridge.errors import ConfigError, Conflict, Superseded, Unavailable
 from bridge.migration import parity, quiet
 from bridge.migration.block import Migration, Part
 from bridge.migration.gates import Gate, Result, Timing, verdict
-from bridge.migration.intent import DESTINATION, Intent, Record, decode, encode
+from bridge.migration.intent import DESTINATION, Intent, Record, Requests, decode, encode
 from bridge.migration.phases import BEFORE_TRAFFIC, Facts, Looked, Phase, State, Waits, look, started
 from bridge.migration.quiet import Quiet
 from bridge.model import ServiceName
@@ -52,6 +52,7 @@ class Following:
     def __init__(self, engine: Engine, doses: Doses, folder: Path | None, roll: Roll) -> None:
         self.doses = doses
         self.probed = Reporting()
+        self.leads = False  # this process moves the steps
         self.reason = ""  # why the record is not read now
         self._engine = engine
         self._path = folder / FILE if folder is not None else None
@@ -85,7 +86,7 @@ class Following:
         if notes is not None and (self._engine.configuration.migrations or self.doses.record.moves):
             await self.newest(notes)
             self._tell(self._written())
-            await self.probed.look(notes)
+            await self.probed.look(notes, leads=self.leads)
             self.reason = ""
         else:
             self._tell({})
@@ -171,12 +172,16 @@ class Steering:
     """Moves the steps, in the one daemon that holds the lock of the bridge's migrations."""
 
     def __init__(self, engine: Engine, following: Following, journal: Journal) -> None:
-        self.leads = False
         self.following = following
         self.last: dict[str, Seen] = {}  # of the moves that this process moves
         self._asking: dict[str, Asking] = {}
         self._engine = engine
         self._journal = journal
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process moves the steps."""
+        return self.following.leads
 
     async def lead(self) -> None:
         """One term: waits for the lock, and returns when it is over. Raises what the seat does."""
@@ -187,14 +192,14 @@ class Steering:
             await asyncio.sleep(EVERY)
             return
         async with seat.writer() as term:
-            self.leads = True
+            self.following.leads = True
             ended = asyncio.ensure_future(term.ended())
             try:
                 while not ended.done():
                     await self._step(term)
                     await asyncio.wait((ended,), timeout=EVERY)
             finally:
-                self.leads = False
+                self.following.leads = False
                 self.last = {}
                 ended.cancel()
                 for one in self._asking.values():
@@ -207,6 +212,7 @@ class Steering:
         record, note = await self.following.newest(notes)
         made: dict[str, Intent] = {}
         self.last = {name: one for name, one in self.last.items() if name in record.moves}
+        self.following.probed.forget(record.moves)
         first = {name: record.first(name, time.time()) for name in record.blocks}
         for name, intent in record.moves.items():
             waits = intent.state.phase is Phase.OBSERVE and name not in first[intent.migration]
@@ -258,9 +264,8 @@ class Steering:
         return found, values
 
     def requests(self, intent: Intent) -> Requests:
-        """What this process has measured of a move's requests last."""
-        asking = self._asking.get(intent.migration)
-        return asking.requests.get(intent.name, NOTHING) if asking is not None else NOTHING
+        """What was measured of a move's requests last, by whoever moves it."""
+        return self.following.probed.measured.get(intent.name, NOTHING)
 
     def at(self, block: Migration, intent: Intent, state: State) -> Intent:
         """The move in that state: fitted anew where the step is another one, and never within one."""
@@ -278,7 +283,8 @@ class Steering:
             return dict(intent.gates)
         asking = self._asking.setdefault(intent.migration, Asking())
         timing = Timing(intent.state.since, intent.state.settled, moves.settle(found), block.gates.prometheus.scrape)
-        await asking.measure(block, intent, timing, now)
+        if (measured := await asking.measure(block, intent, self.requests(intent), timing, now)) is not None:
+            self.following.probed.measured = {**self.following.probed.measured, intent.name: measured}
         if intent.state.phase not in (Phase.SHIFT, Phase.DRAIN):
             return dict(intent.gates)
         return await asking.looks(block, intent, timing, now)
@@ -320,7 +326,8 @@ class Steering:
             since=since,
             now=now,
         )
-        return quiet.both(Quiet(measured.quiet, measured.why), seen)
+        is_quiet = measured.quiet if measured.number == intent.state.number else None
+        return quiet.both(Quiet(is_quiet, measured.why), seen)
 
     def seen(self, record: Record, intent: Intent, found: Sequence[moves.Spot]) -> Seen:
         """One move, whose places are `found`, as this process sees it now, whoever moves it."""

@@ -48,6 +48,21 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.migration}/{self.service}"
 
 
+class Requests(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was measured of the requests of a move. `at`: seconds since the epoch, `number`: of the step, then.
+
+    `share` in percent of the new side, None: not known, and `why` says why. `settled`: it is of this step alone.
+    `quiet`: the old side had no request for as long as the block says; None: nobody knows.
+    """
+
+    share: float | None = None
+    quiet: bool | None = None
+    why: str = "nobody counts the requests: gates.prometheus.requests"
+    at: float = 0.0
+    number: int = 0
+    settled: bool = False
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The record. `turn` grows with each change of the moves; `blocks`: what started migrations run by, by name."""
 
