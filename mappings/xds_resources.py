@@ -70,6 +70,19 @@ class Upstream(NamedTuple):
     connect_timeout: float = 5.0
 
 
+class Shape(NamedTuple):
+    """All that a cluster whose endpoints come by EDS says of its instances."""
+
+    http2: bool
+    tls: bool
+
+
+def shape(instances: Iterable[Instance]) -> Shape:
+    """That of a cluster of these, each with one port."""
+    ports = {one.ports[0] for one in instances}
+    return Shape(any(port.protocol in _HTTP2 for port in ports), any(port.tls for port in ports))
+
+
 def cluster(
     name: str,
     instances: Sequence[Instance],
@@ -94,12 +107,12 @@ def cluster(
     made.ignore_health_on_host_removal = True
     if check is not None:  # never without ignore_health_on_host_removal: what is removed would stay while it answers
         _checked(made, check)
-    ports = [one.ports[0] for one in instances]
-    if any(port.protocol in _HTTP2 for port in ports):
+    like = shape(instances)
+    if like.http2:
         options = HttpProtocolOptions()
         options.explicit_http_config.http2_protocol_options.CopyFrom(Http2ProtocolOptions())
         made.typed_extension_protocol_options[_HTTP].Pack(options)
-    if any(port.tls for port in ports):
+    if like.tls:
         tls = UpstreamTlsContext(sni=name)
         if upstream.ca:
             tls.common_tls_context.validation_context.trusted_ca.filename = upstream.ca
@@ -151,23 +164,24 @@ def endpoints_of(name: str, instances: Iterable[Instance], near: Near = ANYWHERE
     Priorities begin with 0 and have no gap, or gRPC refuses them; farther localities serve where nearer ones cannot.
     """
     made = ClusterLoadAssignment(cluster_name=name)
-    localities: dict[Locality, list[Instance]] = {}
+    localities: dict[Locality, list[tuple[Instance, int]]] = {}
     taken: set[tuple[str, int]] = set()
     for one in sorted(instances, key=lambda one: one.id):
         place = one.address, one.ports[0].number
         if place not in taken:
             taken.add(place)
-            localities.setdefault(one.locality, []).append(one)
-    total = sum(weights.write(one.weight, SHARE, least=1) for some in localities.values() for one in some)
+            localities.setdefault(one.locality, []).append((one, weights.write(one.weight, SHARE, least=1)))
+    total = sum(weight for some in localities.values() for _, weight in some)
     shrink = max(1.0, total / (MOST - len(taken)))  # what is beyond the sum that clients can add up
     ranks = sorted({near.rank(locality) for locality in localities})
     for locality in sorted(localities, key=lambda one: (near.rank(one), astuple(one))):
         group = made.endpoints.add()
         group.priority = ranks.index(near.rank(locality))
         group.locality.region, group.locality.zone, group.locality.sub_zone = astuple(locality)
-        for one in localities[locality]:
-            _add(group, one, max(1, int(weights.write(one.weight, SHARE, least=1) / shrink)))
-        group.load_balancing_weight.value = sum(each.load_balancing_weight.value for each in group.lb_endpoints)
+        shrunk = [max(1, int(weight / shrink)) for _, weight in localities[locality]]
+        for (one, _), weight in zip(localities[locality], shrunk, strict=True):
+            _add(group, one, weight)
+        group.load_balancing_weight.value = sum(shrunk)
     return made
 
 

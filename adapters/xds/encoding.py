@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,11 +12,15 @@ from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from mappings.xds_resources import Resource
 
+_NUMBERS = itertools.count(1)
+
 
 @lru_cache(maxsize=64)
-def encoded(type: str, found: tuple[Resource, ...], gone: tuple[str, ...], *, delta: bool, version: str) -> bytes:
-    """A response without its nonce, which is a field of its own at the end: fields may be encoded apart and joined."""
-    return _delta(type, found, gone, version) if delta else _world(type, found, version)
+def encoded(
+    type: str, found: tuple[Resource, ...], gone: tuple[str, ...], *, delta: bool, version: str, number: str
+) -> bytes:
+    """A response with that nonce, at its end."""
+    return (_delta(type, found, gone, version) if delta else _world(type, found, version)) + nonce(number)
 
 
 def _delta(type: str, found: tuple[Resource, ...], gone: tuple[str, ...], version: str) -> bytes:
@@ -35,13 +40,17 @@ def _world(type: str, found: tuple[Resource, ...], version: str) -> bytes:
 
 
 def nonce(text: str) -> bytes:
-    """The field that differs from client to client, to be put behind: number 5, a text, in both variants."""
+    """The field that tells responses apart: number 5, a text, in both variants. Of two the last one counts."""
     body = text.encode()
     return bytes((0x2A, len(body))) + body
 
 
 class Batch:
-    """What one response says of resources that are there, put together once for all clients that are told it."""
+    """What one response says of resources that are there, put together once for all clients that are told it.
+
+    Its nonce is the same for all, or each client would cost a copy of the whole: on a stream a nonce only has to be
+    another one than that of the response before.
+    """
 
     def __init__(self, found: tuple[Resource, ...]) -> None:
         self.found = found
@@ -49,15 +58,24 @@ class Batch:
         said = "".join(f"{one.name} {one.version}\n" for one in found)
         # The same for the same content, whoever serves it.
         self.version = hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+        self._number = str(next(_NUMBERS))
         self._bodies: dict[tuple[str, bool], bytes] = {}
 
-    def body(self, type: str, gone: tuple[str, ...], *, delta: bool) -> bytes:
-        """The response without its nonce, in which these are gone."""
+    def body(self, type: str, gone: tuple[str, ...], *, delta: bool, last: str) -> tuple[str, bytes]:
+        """A nonce, and the response with it, in which these are gone. `last`: the nonce of the response before."""
         if gone:
-            return encoded(type, self.found, gone, delta=delta, version=self.version)
-        if (type, delta) not in self._bodies:
-            self._bodies[type, delta] = encoded(type, self.found, (), delta=delta, version=self.version)
-        return self._bodies[type, delta]
+            body = self._encoded(type, gone, delta)
+        elif (found := self._bodies.get((type, delta))) is not None:
+            body = found
+        else:
+            body = self._bodies[type, delta] = self._encoded(type, (), delta)
+        if last != self._number:
+            return self._number, body
+        another = f"{self._number}'"
+        return another, body + nonce(another)
+
+    def _encoded(self, type: str, gone: tuple[str, ...], delta: bool) -> bytes:
+        return encoded(type, self.found, gone, delta=delta, version=self.version, number=self._number)
 
 
 @lru_cache(maxsize=64)

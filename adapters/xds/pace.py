@@ -23,26 +23,29 @@ class Place(NamedTuple):
     health: Health
 
 
+def _places(instances: Mapping[str, Instance]) -> dict[str, Place]:
+    return {id: Place(one.address, one.ports, one.health) for id, one in instances.items()}
+
+
 class Pace:
     """`late`: the services that changed and wait."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.late: set[ServiceName] = set()
         self._clock = clock
-        self._told: dict[ServiceName, tuple[float, dict[str, Place]]] = {}
+        self._told: dict[ServiceName, tuple[float, Mapping[str, Instance]]] = {}
 
     def waits(self, name: ServiceName, instances: Mapping[str, Instance]) -> bool:
         """Whether a change of a service may wait, and is to wait; else it counts as told now."""
-        now, places = self._clock(), {id: Place(one.address, one.ports, one.health) for id, one in instances.items()}
+        now = self._clock()
         at, before = self._told.get(name, (float("-inf"), {}))
         is_uneven = len({one.weight for one in instances.values()}) > 1
-        loses = any(places.get(id) != place for id, place in before.items())
-        if is_uneven and before and not loses and now - at < EVERY:
+        if is_uneven and before and now - at < EVERY and _places(before).items() <= _places(instances).items():
             self.late.add(name)
             return True
         self.late.discard(name)
         if instances:
-            self._told[name] = now, places
+            self._told[name] = now, instances
         else:
             self._told.pop(name, None)
         return False

@@ -22,13 +22,20 @@ from mappings.xds_resources import Resource
 BEGINNINGS = 16  # responses to clients that begin, which others get as well
 
 
+class Alike(NamedTuple):
+    """What several clients began with: ten thousand texts are kept once."""
+
+    names: tuple[str, ...]
+    every: frozenset[str]
+
+
 class Kind:
     """The resources of one type."""
 
     def __init__(self) -> None:
         self.there: dict[str, Resource] = {}
         self._touched = Touched[str]()
-        self._alike: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._alike: dict[tuple[str, ...], Alike] = {}
         self._begun: dict[tuple[str, ...], Batch] = {}
         self._begun_at = -1
 
@@ -49,13 +56,14 @@ class Kind:
         if self.there.pop(name, None) is not None:
             self._touched.touch(name, self.there)
 
-    def alike(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        """These names as the first client said them that began with the same ones: ten thousand texts are kept once."""
-        if names not in self._alike:
+    def alike(self, names: tuple[str, ...]) -> Alike:
+        """These names as the first client said them that began with the same ones."""
+        found = self._alike.get(names)
+        if found is None:
             while len(self._alike) >= BEGINNINGS:
                 del self._alike[next(iter(self._alike))]
-            self._alike[names] = names
-        return self._alike[names]
+            found = self._alike[names] = Alike(names, frozenset(names))
+        return found
 
     def first_of(self, names: tuple[str, ...], size: int, lost: Callable[[str], Resource] | None) -> Batch:
         """The first of these names, as long as they fit: made once for all that begin alike.
@@ -132,6 +140,7 @@ class Served:
         self._version = -1
         self._known: dict[ServiceName, frozenset[str]] = {}  # the names that each service has for data planes
         self._services: dict[str, ServiceName] = {}  # the service of each of those names
+        self._shapes: dict[str, tuple[mapping.Shape, mapping.Check | None] | None] = {}  # what each cluster was made of
         self.looked_up: set[str] = set()  # names with host names: clients of gRPC are told no address of them
         self._views: dict[View, Parts] = {}
         self._plain = Kind()  # the clusters for clients that look no host name up
@@ -211,9 +220,14 @@ class Served:
 
     def _put_cluster(self, name: str, instances: Sequence[Instance]) -> None:
         check = self.proofs.shipped(name, instances) if self.proofs is not None else None
+        looks_up = xds.has_host_names(instances)
+        like = (mapping.shape(instances), check) if not looks_up else None
+        if like is not None and self._shapes.get(name) == like:  # most changes are of endpoints alone
+            return
+        self._shapes[name] = like
         plain = mapping.cluster(name, instances, self._upstream, check)
         self._plain.put(plain)
-        if xds.has_host_names(instances):
+        if looks_up:
             self.looked_up.add(name)
             plain = mapping.cluster(name, instances, self._upstream, check, mapping.endpoints_of(name, instances))
         else:
@@ -232,6 +246,7 @@ class Served:
         before = self._known.get(name, frozenset())
         for gone in before - found.keys():
             self._services.pop(gone, None)
+            self._shapes.pop(gone, None)
             for type in (mapping.LISTENER, mapping.ENDPOINTS, mapping.CLUSTER):
                 self.kinds[type].drop(gone)
             if self.proofs is not None:

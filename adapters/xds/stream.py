@@ -8,11 +8,11 @@ reasons).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from functools import partial
 from typing import NamedTuple
 
-from adapters.xds.encoding import Batch, batch, nonce
+from adapters.xds.encoding import Batch, batch
 from adapters.xds.resources import Kind
 from mappings.xds import EGRESS
 from mappings.xds_resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, TYPES, Resource, nothing
@@ -55,7 +55,7 @@ class Topic:
         self.delta = delta
         self.asked = False
         self.wildcard = False
-        self.names: set[str] = set()
+        self.names: Set[str] = frozenset()  # which others may have as well
         self.has: dict[str, str] = {}  # what the client accepted, or came with
         self.sent: Sent | None = None
         self.accepted = ""  # the nonce of the last response that it answered
@@ -130,7 +130,7 @@ class Topic:
         for name in asking.gone:
             if name == "*":
                 self.wildcard = False
-            self.names.discard(name)
+            self._own.discard(name)
             if not self.wildcard:
                 self.has.pop(name, None)
                 self.due.pop(name, None)
@@ -138,16 +138,23 @@ class Topic:
             return
         for name in asking.names:
             if name != "*" and len(self.names) < NAMES:
-                self.names.add(name)
+                self._own.add(name)
                 self.due[name] = None
                 self.again.add(name)
+
+    @property
+    def _own(self) -> set[str]:
+        """What it subscribes to, to be changed."""
+        if not isinstance(self.names, set):
+            self.names = set(self.names)
+        return self.names
 
     def _begin(self, asking: Asking) -> None:
         """The first request: a whole fleet by name, or all that a client has, so it goes by as few steps as it can."""
         self.wildcard = "*" in asking.names or (not asking.names and self.type in _WHOLE)
         told = tuple(asking.names)
-        names = self.kind.alike((tuple(name for name in told if name != "*") if "*" in told else told)[:NAMES])
-        self.names.update(names)
+        alike = self.kind.alike((tuple(name for name in told if name != "*") if "*" in told else told)[:NAMES])
+        names, self.names = alike.names, alike.every
         if len(self.names) < len(names):  # one is named twice, and Envoy refuses a response that says it twice
             names = tuple(dict.fromkeys(names))
         self.has.update(asking.known)
@@ -292,7 +299,6 @@ class Stream:
         self.topics = {type: Topic(type, kinds[type], delta=delta) for type in TYPES}
         self._delta = delta
         self._clock = clock
-        self._nonce = 0
 
     def take(self, asking: Asking) -> None:
         """A request; one of a type that is not served is not answered."""
@@ -349,9 +355,9 @@ class Stream:
         return any(self.topics[each].asked and self.topics[each].is_busy for each in (LISTENER, ROUTES))
 
     def _say(self, topic: Topic, found: Batch, gone: list[str]) -> bytes:
-        self._nonce += 1
         names = {**found.names, **dict.fromkeys(gone, "")} if gone else found.names
-        topic.sent = Sent(str(self._nonce), names, self._clock())
+        nonce, body = found.body(topic.type, tuple(gone), delta=self._delta, last=topic.accepted)
+        topic.sent = Sent(nonce, names, self._clock())
         topic.greeted = True
         if topic.type == CLUSTER:
             # A cluster that changed is warmed with its assignment, for which a delta client does not ask.
@@ -360,4 +366,4 @@ class Stream:
                 if name in endpoints.names:
                     endpoints.due[name] = None
                     endpoints.again.add(name)
-        return found.body(topic.type, tuple(gone), delta=self._delta) + nonce(str(self._nonce))
+        return body

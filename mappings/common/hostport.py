@@ -49,6 +49,8 @@ def _ipv6(text: str) -> str:
 
 def is_ip(address: str) -> bool:
     """Whether an address of the model is a bare IP address: neither a host name nor one with a zone."""
+    if is_ipv4(address):
+        return True
     try:
         ipaddress.ip_address(address)
     except ValueError:

@@ -14,6 +14,7 @@ import grpc.aio
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from msgspec.structs import replace
 
 from adapters import xds
 from adapters.common.export import ExportRegistry
@@ -267,6 +268,24 @@ async def test_a_certificate_that_rotates_while_clients_come_costs_none_of_them(
 
 def _as_it_is(body: bytes) -> bytes:
     return body
+
+
+async def test_a_cluster_is_told_anew_for_what_its_ports_speak_and_not_for_addresses(tmp_path: Path) -> None:
+    async with served(tmp_path) as at, grpc.aio.insecure_channel(at.address) as channel, Ads(channel).delta() as stream:
+        await stream.ask(CLUSTER)
+        await stream.next()
+        await stream.ask(ENDPOINTS, "pay")
+        await stream.next()
+        await at.change(replace(ONE, address="192.0.2.9"))
+        assert (await stream.next()).type == ENDPOINTS
+        await at.change(replace(ONE, ports=(Port(80, "web", "grpc"),)))
+        told = await stream.next()
+        assert told.type == CLUSTER
+        assert Cluster.FromString(told.found["pay"]).typed_extension_protocol_options
+        await stream.next()
+        await at.change(replace(ONE, ports=(Port(80, "web", "http", tls=True),)))
+        told = await stream.next()
+        assert Cluster.FromString(told.found["pay"]).transport_socket.name
 
 
 async def test_only_clients_that_ask_for_a_service_are_its_readers(tmp_path: Path) -> None:

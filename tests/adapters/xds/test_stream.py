@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -356,6 +357,27 @@ def test_what_many_begin_with_is_put_together_once_and_followed_by_each() -> Non
     said = [[name for _, some, _ in client.all() for name in some] for client in (one, other)]
     assert set(said[0]) == {names[0], *names[2:]}, "what changed meanwhile is told again"
     assert set(said[1]) == {names[0], *names[2:]} - {names[4]}, "what it unsubscribed from is not"
+
+
+def test_a_response_that_many_are_told_is_the_same_bytes_for_all() -> None:
+    for delta in (True, False):
+        kinds = served("pay")
+        one, other = (Client(kinds, delta=delta).stream for _ in range(2))
+        said = []
+        for stream in (one, other):
+            stream.take(Asking(ENDPOINTS, "", None, ["pay"]))
+            said.append(stream.next())
+        assert said[0] is not None
+        assert said[0] is said[1]
+        kind = discovery.DeltaDiscoveryResponse if delta else discovery.DiscoveryResponse
+        nonces = [kind.FromString(said[0]).nonce]
+        for _ in range(3):  # said again to one of them: never by the nonce of the response before
+            one.take(Asking(ENDPOINTS, nonces[-1], None, () if delta else ["pay"]))
+            one.take(Asking(ENDPOINTS, nonces[-1], None, ["pay"]))
+            again = one.next()
+            assert again is not None
+            nonces.append(kind.FromString(again).nonce)
+        assert all(before != after for before, after in pairwise(nonces))
 
 
 def test_a_name_that_is_asked_for_twice_is_told_once() -> None:
