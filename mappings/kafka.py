@@ -32,6 +32,7 @@ REDUCED = "kafka:reduced"  # key of `Instance.native`: why a record has not all 
 
 Header = tuple[str, bytes]
 
+_CONTENT: Header = ("content-type", b"application/json")
 _NO_KEY = "its key is not picture/namespace/service/instance"
 _COMPLETES = ".complete"  # no picture begins with a dot
 _SAFE = ":@!$&'()*+,;= "  # what a part of a key may hold as it is, beside letters, digits and -._~
@@ -143,6 +144,7 @@ def part_of(key: bytes, partitions: int) -> int:
     return zlib.crc32(key) % partitions
 
 
+@lru_cache(maxsize=65536)
 def log_key(service: ServiceName | None) -> bytes:
     """The key of an event in the log: its service, or that it is about none."""
     return quote(str(service), safe=_SAFE).encode() if service is not None else b"-"
@@ -307,7 +309,7 @@ class About(NamedTuple):
 
 def headers(about: About) -> list[Header]:
     """The headers of an event in binary mode; names of extensions have neither dashes nor underscores (ce 1.0, 3.1)."""
-    time = datetime.fromtimestamp(about.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    time = datetime.fromtimestamp(about.seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     said = (
         ("specversion", "1.0"),
         ("id", about.id),
@@ -319,12 +321,10 @@ def headers(about: About) -> list[Header]:
         ("sequence", f"{about.sequence:020d}"),  # as text it sorts as the number does
         *about.more,
     )
-    return [
-        ("content-type", b"application/json"),
-        *((f"ce_{name}", _printable(text).encode()) for name, text in said if text),
-    ]
+    return [_CONTENT, *[(f"ce_{name}", _printable(text).encode()) for name, text in said if text]]
 
 
+@lru_cache(maxsize=4096)
 def source(bridge: str, picture: str) -> str:
     """The `source` of an event: the bridge, and the picture, which is named by its registry."""
     return f"/isthmus/{quote(bridge)}/{quote(picture)}"

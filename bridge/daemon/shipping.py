@@ -27,25 +27,24 @@ log = logging.getLogger("isthmus.daemon")
 
 EVERY = 0.2  # seconds between two looks at the journal
 STEP = 500  # events handed over at once
-SLICE = 16  # events made in one go: some milliseconds, in which a change at a source waits
+SLICE = 8  # events made in one go: a fraction of a millisecond, in which a change at a source waits
 LATER = 2.0  # seconds after a failure
 
 
 class Shipment:
     """One destination's share of the journal in the state folder. `reason`: why it is not shipped now.
 
-    Only the writer ships, term by term: `began(name)` is the number of the line that began this one, 0 while it is not
-    on the disk, and `began("")` that of the line that began this process. What it has not shipped of its earlier terms
-    comes first, unless another daemon has written since: that one's events came later, and are there already. Then each
-    scope is said to be resynced.
+    Only the writer ships, term by term, from the line of the journal on that began the term, once that is on the disk.
+    What it has not shipped of its earlier terms comes first, unless another daemon has written since: that one's events
+    came later, and are there already. Then each scope is said to be resynced.
     """
 
-    def __init__(self, reconciler: Reconciler, sink: EventLog, state: Path, began: Callable[[str], int]) -> None:
+    def __init__(self, reconciler: Reconciler, sink: EventLog, state: Path, journal: Journal) -> None:
         self.reconciler = reconciler
-        self.unshipped = 0
         self.reason = ""
         self._sink = sink
-        self._began = began
+        self._journal = journal
+        self._shipped = 0  # up to this line
         self._cursor = state / f"shipped.{reconciler.name}.json"
         self._daemon = f"{socket.gethostname()}:{state}"
         self._folder = state / "journal"
@@ -57,29 +56,32 @@ class Shipment:
 
     async def step(self) -> None:
         """Ships what there is. Raises what the sink raises; it is shipped again then, with the same ids."""
-        began, self._under = self._began(self.reconciler.name), self.reconciler.lead.term
+        began, self._under = self._journal.began(self.reconciler.name), self.reconciler.lead.term
         if not self.reconciler.lead.writes or not began:
             return
         if began != self._term:
             await self._begin(began)
-        try:
-            while await self._ship():
-                pass
-        except (IsthmusError, OSError):
-            self.unshipped = await asyncio.to_thread(self._follower.waiting)
-            raise
-        self.unshipped = 0
+        while await self._ship():
+            pass
+
+    @property
+    def unshipped(self) -> int:
+        """How many lines on the disk the log has not been told; 0 where another daemon tells it."""
+        if not self.reconciler.lead.writes or not self._term:
+            return 0
+        return max(0, self._journal.last - self._shipped)
 
     async def _begin(self, began: int) -> None:
         """Where to go on is on the disk before anything is shipped: a log that refuses for long loses nothing."""
-        shipped = await asyncio.to_thread(self._shipped)
+        shipped = await asyncio.to_thread(self._kept)
         if not shipped or self.reconciler.lead.before is not None:
             shipped = max(shipped, began - 1)
             await asyncio.to_thread(self._keep, shipped)
         # What this process heard before its term began hangs together with what it hears in it, and with nothing else.
-        start = self._began("")
+        start = self._journal.began("")
         self._since = start if shipped < start else began
         self._follower, self._term, self._said = Follower(self._folder, shipped), began, set()
+        self._shipped = shipped
 
     async def _ship(self) -> bool:
         """Some thousand lines, and whether there were any."""
@@ -91,7 +93,8 @@ class Shipment:
             self._follower = Follower(self._folder, before)
             raise
         if taken.records:
-            await asyncio.to_thread(self._keep, self._follower.after)
+            self._shipped = self._follower.after
+            await asyncio.to_thread(self._keep, self._shipped)
         return bool(taken.records)
 
     async def _send(self, taken: Taken) -> None:
@@ -144,7 +147,7 @@ class Shipment:
                 raise
             await self._sink.log([pointer], self._under)
 
-    def _shipped(self) -> int:
+    def _kept(self) -> int:
         try:
             return int(msgspec.json.decode(self._cursor.read_bytes()))
         except (OSError, ValueError):
@@ -176,7 +179,7 @@ class Shipping:
         for name, one in logging.items():
             sink = _log_of(one)
             if name not in self.shipments and sink is not None:
-                self.shipments[name] = Shipment(one, sink, self._state, self._journal.began)
+                self.shipments[name] = Shipment(one, sink, self._state, self._journal)
         wanted = {registry for one in logging.values() for registry in _read_by(one)}
         for registry in self._asked.keys() - wanted:
             self._asked.pop(registry)()

@@ -34,6 +34,7 @@ log = logging.getLogger("isthmus.reconcile")
 
 BATCH = 60  # changes in one call of apply; a transaction of etcd holds 128 operations, two a change
 STILL = 0.05  # seconds between two looks at whether a write is under way
+YIELDED = 4  # turns of the loop in which a change goes from a source's report to the request that writes it
 PLAN_SLICE = 200  # services planned before others get their turn on the loop
 
 
@@ -43,6 +44,7 @@ class Reconciler:
     `seat`: where the one writer's lock is; None: there is none, and whoever runs writes.
     `spend(items)` records for good that approvals of these are used, False: it cannot be recorded.
     `second_opinion(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over.
+    `yields()`: whether others have something to write that goes first.
     `loops`: the tasks of a run, by name; none of them ends while `run` runs. `renewed`: seconds between two looks at
     who renews the entries there.
     """
@@ -64,6 +66,7 @@ class Reconciler:
         batch: int = BATCH,
         peers: Peers | None = None,
         renewed: float = EVERY,
+        yields: Callable[[], bool] = lambda: False,
     ) -> None:
         self.destination = destination
         self.sink = sink
@@ -74,6 +77,7 @@ class Reconciler:
         self._rng = rng
         self._relist = relist
         self._batch = batch
+        self._yields = yields
         self._trouble = "not reached yet"  # in reading, in its drift, or with the lock
         self._version = 0  # of the store, and how often a scope came to count: what is in the backlog already
         self._syncs = 0
@@ -287,12 +291,20 @@ class Reconciler:
                 if self.lead.writes and not self.backlog.is_writing and self._read_once:
                     self.destination.note_first_copies()
                 await self._store.newer(self._version)
+                await self._give_way()
             elif self._applier.is_full:
                 # The target is slower than its sources: wait for room, and let what comes meanwhile coalesce.
                 await self._applier.room()
                 self._applier.no_batch()
             else:
                 await self._work(names)
+
+    async def _give_way(self) -> None:
+        """Lets others send what they were woken for; for a few turns only, since one of them may be out of reach."""
+        for _ in range(YIELDED):
+            if not self._yields():
+                return
+            await asyncio.sleep(0)
 
     async def _read(self) -> None:
         with self.backlog.reading() as reading:

@@ -289,7 +289,12 @@ class Engine:
             spend=self._spend,
             resync=configuration.bridge.resync,
             peers=self._peers_of(side, destination),
+            yields=self._is_called_for if side.sink.traits.pictures else lambda: False,
         )
+
+    def _is_called_for(self) -> bool:
+        """Whether anything is to be written that callers of services go by: a stream, which only tells, comes after."""
+        return any(not one.idle for one in self.reconcilers.values() if not one.sink.traits.pictures)
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 

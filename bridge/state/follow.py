@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from bridge.state.record import Record
-from bridge.state.segments import last_number, segments
+from bridge.state.segments import segments
 
 CHUNK = 1024 * 1024  # bytes read at once
 
@@ -30,10 +30,6 @@ class Follower:
         self._decoder = msgspec.json.Decoder(Record)
         self._path: Path | None = None
         self._offset = 0
-
-    def waiting(self) -> int:
-        """How many lines there are after the last one taken."""
-        return max(0, last_number(segments(self._folder)) - self.after)
 
     def take(self) -> Taken:
         """The next lines, some thousand at most; raises OSError."""

@@ -46,6 +46,7 @@ class Journal:
         room: int = ROOM,
     ) -> None:
         self.dropped = 0  # records that found no room
+        self.last = 0  # the number of the last line that this process wrote
         self._begun: dict[str, int] = {}
         self.writing = Writing(lambda: bool(self._waiting), self._write, clock, every=EVERY, retry=RETRY)
         self._folder = folder
@@ -140,6 +141,8 @@ class Journal:
 
     def _done(self, appended: Appended) -> None:
         """Forgets what is on the disk; a line of which only a part is there is written again."""
+        if appended.lines:
+            self.last = appended.first + appended.lines - 1
         for number in range(appended.first, appended.first + appended.lines):
             record = self._waiting.popleft()
             if record.kind in (START, WRITER):

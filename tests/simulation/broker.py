@@ -173,6 +173,22 @@ class Broker:
             yield
 
 
+class Batch:
+    """As one of aiokafka: what is sent at once, each record behind the other."""
+
+    def __init__(self) -> None:
+        self.said: list[Said] = []
+
+    def append(
+        self, *, timestamp: None, key: bytes, value: bytes | None, headers: list[tuple[str, bytes]]
+    ) -> bool | None:
+        self.said.append((key, value, tuple(headers)))
+        return True
+
+    def close(self) -> None:
+        return None
+
+
 class Producer:
     """As AIOKafkaProducer: one request after the other; a plain one tries for ever."""
 
@@ -192,17 +208,26 @@ class Producer:
     async def send(
         self, topic: str, value: bytes | None, key: bytes, *, partition: int, headers: list[tuple[str, bytes]]
     ) -> asyncio.Future[Taken]:
+        return self._send(TopicPartition(topic, partition), [(key, value, tuple(headers))])
+
+    def create_batch(self) -> Batch:
+        return Batch()
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> asyncio.Future[Taken]:
+        return self._send(TopicPartition(topic, partition), batch.said)
+
+    def _send(self, part: TopicPartition, said: list[Said]) -> asyncio.Future[Taken]:
         answer: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
-        part = TopicPartition(topic, partition)
-        self._last = self._broker.carry(self._deliver(self._last, part, (key, value, tuple(headers)), answer))
+        self._last = self._broker.carry(self._deliver(self._last, part, said, answer))
         return answer
 
-    async def _deliver(self, before: asyncio.Task[Any] | None, part: Any, said: Any, answer: Any) -> None:
+    async def _deliver(self, before: asyncio.Task[Any] | None, part: Any, said: list[Said], answer: Any) -> None:
         if before is not None:
             await asyncio.wait((before,))
         await self._broker.reached(self._broker.late)
         try:
-            taken = Taken(self._broker.append(part, self._id, self._epoch, said))
+            first, *_ = [self._broker.append(part, self._id, self._epoch, one) for one in said]
+            taken = Taken(first)
         except errors.KafkaError as error:
             if not answer.done():
                 answer.set_exception(error)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -23,12 +25,20 @@ from adapters.memory.server import Store, Tenure
 from bridge.adapter import Change
 from bridge.config import schema as blocks
 from bridge.config.schema import Configuration
+from bridge.daemon.audit import Audit
+from bridge.daemon.metrics import Metrics
+from bridge.daemon.shipping import Shipment, Shipping
 from bridge.destination import completeness
 from bridge.destination.events import Event
 from bridge.engine.engine import Engine
 from bridge.link import Guard, Link
 from bridge.model import Instance, Port, ServiceName
+from bridge.state import segments
+from bridge.state.folder import State
+from bridge.state.journal import Journal
+from bridge.state.record import START
 from mappings import kafka as mapping
+from tests.kit import changes
 from tests.simulation.broker import Broker, Record
 from tests.simulation.history import link
 from tests.simulation.loop import PROCESS, Loop, Stuck
@@ -36,7 +46,7 @@ from tests.simulation.process import Disk
 from tests.simulation.world import SESSION
 
 PARTITIONS = 3
-TOPIC = "isthmus.state"
+TOPIC, LOG = "isthmus.state", "isthmus.changes"
 SERVICES = tuple(ServiceName(f"s{number}") for number in range(8))
 # The limits are open: what is promised here is not to rest on them.
 OPEN = Guard(
@@ -73,13 +83,40 @@ class Silent:
         """Never waits, and never fails."""
 
 
-class Host:
-    """One daemon of a bridge."""
+class Logged(NamedTuple):
+    """A record of the log, as a reader sees it."""
 
-    def __init__(self, world: World, owner: str, links: tuple[Link, ...], disk: Disk | None = None) -> None:
+    partition: int
+    offset: int
+    key: bytes
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class Host:
+    """One daemon of a bridge. `folder`: where its journal is, which it ships; None: it keeps none."""
+
+    def __init__(
+        self,
+        world: World,
+        owner: str,
+        links: tuple[Link, ...],
+        disk: Disk | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.owner = owner
         self.links = links
         self.disk = Disk(world.loop.time)
+        self.keeps = folder is not None
+        self._journal = Journal(folder / "journal" if folder is not None else None, world.loop.time)
+        audit = Audit(
+            self._journal,
+            Metrics(dict, owner),
+            State(None, world.loop.time),
+            world.loop.time,
+            lambda link: None,
+            lambda link: False,
+        )
         self.engine = Engine(
             Configuration(
                 bridge=blocks.Bridge(id=owner, resync=30.0, seat="locks"),
@@ -89,7 +126,7 @@ class Host:
                 hash="",
                 path=Path(),
             ),
-            events=Silent(),
+            events=Silent() if folder is None else audit,
             recorder=self.disk,
             rng=random.Random(world.rng.random()),
             clock=world.loop.time,
@@ -97,11 +134,17 @@ class Host:
         )
         if disk is not None:
             disk.restore(self.engine.store, self.disk)
+        self._shipping = Shipping(self.engine, folder, self._journal, audit.observed)
         self.task = world.loop.spawn(self, self._run())
 
     async def _run(self) -> None:
-        async with self.engine:
-            await self.engine.crashed()
+        async with self.engine, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.engine.crashed())
+            if self.keeps:
+                self._shipping.look()
+                self._journal.append(START)
+                tasks.create_task(self._journal.writing.run())
+                tasks.create_task(self._shipping.run())
 
 
 def names(links: tuple[Link, ...]) -> Iterator[str]:
@@ -131,7 +174,7 @@ class World:
     def block(self, name: str) -> blocks.Registry:
         """Its block of the file."""
         if name == "stream":
-            options = kafka.Config(bootstrap_servers=["127.0.0.1:1"], partitions=PARTITIONS)
+            options = kafka.Config(bootstrap_servers=["127.0.0.1:1"], partitions=PARTITIONS, changes_topic=LOG)
             return blocks.Registry(name=name, kind="kafka", options=options)
         return blocks.Registry(name=name, kind="memory", options=FULL)
 
@@ -168,9 +211,9 @@ class World:
 
     # -- daemons
 
-    def start(self, owner: str, links: tuple[Link, ...], disk: Disk | None = None) -> Host:
+    def start(self, owner: str, links: tuple[Link, ...], disk: Disk | None = None, folder: Path | None = None) -> Host:
         """One more."""
-        host = Host(self, owner, links, disk)
+        host = Host(self, owner, links, disk, folder)
         self.hosts.append(host)
         return host
 
@@ -197,6 +240,8 @@ class World:
 
     def _judge(self, topic: str, partition: int, record: Record) -> None:
         """A record that readers see from now on."""
+        if topic != TOPIC:
+            return
         place = mapping.place_of(record.key)
         if record.value is None and not place.complete and self.lives((mapping.own_name(place.service), place.id)):
             self.broken.append(f"{self.loop.time():.3f} {place} was removed from the topic, and lives")
@@ -240,6 +285,18 @@ class World:
                 if record.value is not None:
                     found[where] = mapping.decode(place, record.value)[0].version
         return found
+
+    def untold(self, folder: Path) -> list[str]:
+        """What a journal observed and the log does not tell, or not in its order."""
+        events, faults = changes.told(self._read(LOG))
+        told = {one.data["number"] for one in events}
+        lines = [one for one in segments.read(folder / "journal") if one.kind == changes.OBSERVED]
+        faults += changes.disordered(events)
+        return faults + [f"line {one.seq} was not told: {one}" for one in lines if one.seq not in told]
+
+    def _read(self, topic: str) -> Iterator[Logged]:
+        for partition, log in enumerate(self.broker.topics.get(topic, [])):
+            yield from (Logged(partition, one.offset, one.key, one.value, one.headers) for one in log if not one.void)
 
     async def agreed(self) -> None:
         """Returns when everything is as it should be; it is broken if that takes too long."""
@@ -334,12 +391,41 @@ async def late_removals(world: World) -> None:
         await asyncio.sleep(5.0)
 
 
+async def killed_while_it_ships(world: World) -> None:
+    """A daemon dies again and again with lines on its disk that no broker has taken; its successor tells them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "journal").mkdir()
+        host = world.start("x", TO_STREAM, folder=folder)
+        world.start("y", ONWARD)
+        for _ in range(5):
+            await asyncio.sleep(world.rng.random() * 3.0)
+            world.broker.down()
+            for _ in range(4):
+                world.change()
+            await asyncio.sleep(world.rng.random() * 8.0)
+            world.kill(host)
+            world.broker.back()
+            host = world.start("x", TO_STREAM, host.disk, folder)
+            await asyncio.sleep(LATE)
+            await world.agreed()
+        world.broken += world.untold(folder)
+
+
 def writes(host: Host) -> bool:
     """Whether it is the writer of the stream, as far as it knows."""
     return host.engine.reconcilers["stream"].lead.writes
 
 
-SCENARIOS: dict[str, Scenario] = {one.__name__: one for one in (anything, made_again, late_removals)}
+SCENARIOS: dict[str, Scenario] = {
+    one.__name__: one for one in (anything, made_again, late_removals, killed_while_it_ships)
+}
+
+
+async def by_the_loop(work: Callable[..., Any], *about: Any) -> Any:
+    """What a thread would do: virtual time has none."""
+    await asyncio.sleep(0.001)
+    return work(*about)
 
 
 def play(scenario: Scenario, seed: int) -> list[str]:
@@ -366,6 +452,8 @@ def play(scenario: Scenario, seed: int) -> list[str]:
             world.broker.serving(),
             mock.patch.object(time, "time", new=loop.time),
             mock.patch.object(server, "Tenure", Owned),
+            mock.patch.object(asyncio, "to_thread", by_the_loop),
+            mock.patch.object(os, "fsync", return_value=None),
         ):
             loop.run_until_complete(live())
     except Stuck as stuck:
@@ -402,8 +490,22 @@ def _removal_outside() -> list[tuple[Any, str, Any]]:
     return [(stream_sink, "_takes_away", takes_away)]
 
 
+def _cursor_before_shipped() -> list[tuple[Any, str, Any]]:
+    real = Shipment._send
+
+    async def send(self: Shipment, taken: Any) -> None:
+        if taken.records:
+            self._keep(taken.records[-1].seq)
+        await real(self, taken)
+
+    return [(Shipment, "_send", send)]
+
+
 MUTANTS = {
     "complete-before-whole": Mutant("a picture is whole before it is", "made_again", _complete_before_whole),
+    "cursor-before-shipped": Mutant(
+        "what is under way counts as told", "killed_while_it_ships", _cursor_before_shipped
+    ),
     "removal-outside": Mutant("a removal is sent outside a transaction", "late_removals", _removal_outside),
 }
 

@@ -35,7 +35,6 @@ def test_every_line_is_taken_once_over_all_files(tmp_path: Path) -> None:
     assert len(segments.segments(tmp_path / "journal")) > 1
     assert read(follower) == [reason * 30 for reason in "cdefgh"]
     assert read(Follower(tmp_path / "journal", 6)) == ["g" * 30, "h" * 30]
-    assert follower.waiting() == 0
 
 
 def test_half_a_line_is_taken_when_it_is_whole(tmp_path: Path) -> None:
