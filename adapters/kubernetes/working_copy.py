@@ -74,14 +74,14 @@ class Copy:
 
     def observe(self, name: ServiceName, revision: int) -> Observed | None:
         """A service as it is now; None: it says what it said before."""
-        now = self.assemble(name, revision)
-        before = self._told.get(name) or Observed(model.Service(name))
-        if not differ(before, now):
+        now, before = self.assemble(name, revision), self._told.get(name)
+        is_empty = not (now.service.instances or now.unreadable)
+        if is_empty if before is None else not differ(before, now):
             return None
-        if now.service.instances or now.unreadable:
-            self._told[name] = now
+        if is_empty:
+            del self._told[name]
         else:
-            self._told.pop(name, None)
+            self._told[name] = now
         return now
 
     def assemble(self, name: ServiceName, revision: int) -> Observed:
@@ -97,16 +97,19 @@ class Copy:
             shown = {id: entry for id, entry in shown.items() if entry.mark is not None}
             made = aggregate(service, endpoints, list(self._nodes.values()), self._view.address)
             shown |= {entry.id: entry for entry in made}
-        self._note(key, name, shown)
-        return Observed(
-            model.Service(
-                name,
-                {id: one.instance for id, one in shown.items() if one.instance is not None},
-                {id: one.mark for id, one in shown.items() if one.mark is not None and one.instance is not None},
-            ),
-            frozenset([id for id, one in shown.items() if one.instance is None]),
-            revision,
+        instances: dict[str, model.Instance] = {}
+        marks: dict[str, model.Mark] = {}
+        for id, one in shown.items():
+            if one.instance is None:
+                continue
+            instances[id] = one.instance
+            if one.mark is not None:
+                marks[id] = one.mark
+        unread = (
+            {id: one.why for id, one in shown.items() if one.instance is None} if len(instances) < len(shown) else {}
         )
+        self._note(f"{key[0]}/{name.name}/", unread)
+        return Observed(model.Service(name, instances, marks), frozenset(unread), revision)
 
     def _is_a_bridges(self, namespace: str, entry: Entry) -> bool:
         if entry.instance is not None:
@@ -119,8 +122,9 @@ class Copy:
         slices = self._of_service.get(name, {})
         if not slices:
             return {}
-        around = layout.surroundings()
-        if service is not None:
+        if service is None:
+            around = layout.surroundings()
+        else:
             families = service.spec.ip_families or ()
             pods = self._pods[service.metadata.namespace] if self._view.pod_metadata else {}
             first = families[0] if families else ""
@@ -128,7 +132,7 @@ class Copy:
         decoded = []
         for key, each in slices.items():
             if (known := self._entries.get(key)) is None:
-                known = self._entries[key] = list(layout.entries(each, around))
+                known = self._entries[key] = layout.entries(each, around)
             decoded.append((each, known))
         return layout.merged(decoded, around.first_family)
 
@@ -181,14 +185,14 @@ class Copy:
         for key in self._of_service.get(name, ()):
             self._entries.pop(key, None)
 
-    def _note(self, key: Key, name: ServiceName, shown: dict[str, Entry]) -> None:
-        prefix = f"{key[0]}/{name.name}/"
-        unread = {prefix + id: entry.why for id, entry in shown.items() if entry.instance is None}
+    def _note(self, prefix: str, unread: dict[str, str]) -> None:
+        """What of a service cannot be read, by id, and why; `prefix`: of its places."""
         if not unread and not self._ignored:
             return
-        for place in [place for place in self._ignored if place.startswith(prefix) and place not in unread]:
+        places = {prefix + id: why for id, why in unread.items()}
+        for place in [place for place in self._ignored if place.startswith(prefix) and place not in places]:
             self._ignored.drop(place)
-        for place, why in unread.items():
+        for place, why in places.items():
             self._ignored.put(place, why)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterable
 from functools import lru_cache
 
 from bridge.errors import Rejected
 from bridge.model import Instance, Port
 
-_OCTETS = frozenset(str(number) for number in range(256))
 # A last label of digits alone is a mistyped IPv4 address, never a name (WHATWG URL, "ends in a number").
 _NAME = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.)*(?![0-9]+\.?\Z)"
                    r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?\.?").fullmatch  # fmt: skip
@@ -30,8 +30,13 @@ def host(text: str) -> str:
 
 def is_ipv4(text: str) -> bool:
     """Whether a text is a canonical IPv4 address."""
-    octets = text.split(".")
-    return len(octets) == 4 and _OCTETS.issuperset(octets)
+    if not text[:1].isdecimal():
+        return False
+    try:
+        socket.inet_pton(socket.AF_INET, text)  # which takes four numbers without leading zeros, and nothing else
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @lru_cache(maxsize=4096)

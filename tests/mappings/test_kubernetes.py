@@ -75,7 +75,7 @@ def test_slices_without_lists_and_ports_without_numbers_are_read() -> None:
     assert one(slice_([pod("p")], None)).instance.ports == ()
     assert one(slice_([pod("p")], [{"name": ""}])).instance.ports == ()
     empty = msgspec.json.decode(b'{"metadata":{"name":"s"},"endpoints":null,"ports":null}', type=Slice)
-    assert not list(layout.entries(empty))
+    assert not layout.entries(empty)
     assert empty.service == ""
 
 
@@ -89,12 +89,12 @@ def test_an_endpoint_without_a_pod_is_known_by_its_address_and_port() -> None:
 
 def test_a_pod_in_two_slices_is_one_instance() -> None:
     four, six = slice_([pod("p")]), slice_([pod("p", "2001:db8::1")], name="pay-2")
-    both = [(each, list(layout.entries(each))) for each in (six, four)]
+    both = [(each, layout.entries(each)) for each in (six, four)]
     for family, address in (("IPv4", "192.0.2.1"), ("IPv6", "2001:db8::1")):
         found = layout.merged(both, family)
         assert [entry.instance.address for entry in found.values() if entry.instance] == [address]
     later = slice_([pod("p", conditions={"ready": False})], name="pay-3", resourceVersion="10")
-    moved = layout.merged([(each, list(layout.entries(each))) for each in (later, four)], "IPv4")
+    moved = layout.merged([(each, layout.entries(each)) for each in (later, four)], "IPv4")
     assert [entry.instance.health for entry in moved.values() if entry.instance] == [Health.UNHEALTHY]
 
 
@@ -102,7 +102,7 @@ def test_of_two_with_one_id_the_one_that_can_be_read_counts() -> None:
     good = slice_([pod("p")])
     later = slice_([pod("p")], [{"name": "x", "port": 0}], name="pay-2", resourceVersion="9")
     for both in ((good, later), (later, good)):
-        (found,) = layout.merged((each, list(layout.entries(each))) for each in both).values()
+        (found,) = layout.merged((each, layout.entries(each)) for each in both).values()
         assert found.instance is not None
 
 
