@@ -68,6 +68,9 @@ ROWS = {
     "watched": Part(
         lambda stage, quick: asked.watched(stage, 200 if quick else 1_000, 5.0 if quick else 60.0), 220, 50, 2
     ),
+    "watched10k": Part(
+        lambda stage, quick: asked.watched(stage, 500 if quick else 10_000, 5.0 if quick else 60.0), 420, 60, 2
+    ),
     "ticks": Part(lambda stage, quick: asked.ticks(stage, 20 if quick else 150), 150, 50, 1),
     "renewing": Part(
         lambda stage, quick: asked.renewing(stage, 500 if quick else 10_000, 10.0 if quick else 90.0), 180, 60, 1
@@ -82,16 +85,16 @@ def _listed(stage: Stage, quick: bool) -> int:
 
 
 # What is measured of which pair where none is named.
-OF_REGISTRIES = ("requests", "watched", "ticks", "renewing", "peers")
+OF_REGISTRIES = ("requests", "watched", "watched10k", "ticks", "renewing", "peers")
 OF_STREAMS = ("latency", "throughput", "writes", "rebuild", "beside")
 OF_STORES = tuple(name for name in ROWS if name not in (*OF_REGISTRIES, "rebuild", "beside", "exports"))
 MEASURED: dict[Pair, tuple[str, ...]] = {
     **{Pair(source, target): OF_STORES for source in STORES for target in STORES},
     Pair("consul", "consul"): ("latency", "writes", "requests"),
-    Pair("consul", "kubernetes"): ("latency", "writes"),
-    Pair("consul", "etcd"): ("watched", "peers"),
-    Pair("kubernetes", "etcd"): ("latency", "writes", "list"),
-    Pair("etcd", "eureka"): ("latency", "requests", "renewing"),
+    Pair("consul", "kubernetes"): ("latency", "writes", "requests"),
+    Pair("consul", "etcd"): ("watched", "watched10k", "peers"),
+    Pair("kubernetes", "etcd"): ("latency", "writes", "list", "requests"),
+    Pair("etcd", "eureka"): ("latency", "writes", "requests", "renewing"),
     Pair("eureka", "etcd"): ("ticks", "requests"),
     STREAM: OF_STREAMS,
     EXPORT: ("latency", "exports"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 import urllib.error
@@ -88,6 +89,16 @@ class Stage:
         return Bridge(self, prefix, settings)
 
 
+class Propagated(NamedTuple):
+    """Changes, and the seconds from seen to written of all of them together."""
+
+    seconds: float
+    changes: float
+
+
+_PROPAGATED = [re.compile(rf"^isthmus_propagation_seconds_{end}{{[^}}]*}} (\S+)", re.M) for end in ("sum", "count")]
+
+
 class Bridge:
     """Our daemon, with a state folder of its own that outlives its restarts; `written` is its file when it starts."""
 
@@ -134,12 +145,21 @@ class Bridge:
         """What /readyz says; False while nobody answers."""
         return await asyncio.to_thread(self._asked)
 
+    async def propagated(self) -> Propagated:
+        """What it has measured itself of the changes so far."""
+        text = await asyncio.to_thread(self._get, "metrics")
+        return Propagated(*(sum(map(float, each.findall(text))) for each in _PROPAGATED))
+
     def _asked(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
+            self._get("readyz")
         except (urllib.error.URLError, OSError):
             return False
+        return True
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/{path}", timeout=5) as answer:
+            return str(answer.read().decode())
 
 
 class Watcher:

@@ -28,6 +28,7 @@ async def main(name: str, address: str, prefix: str, folder: str, count: str) ->
     with state.opened(Path(folder), "bench") as kept:
         store = Store(time.monotonic, recorder=kept.known)
         async with registry:
+            await registry.reach()  # a raw arm has connected, too, before its time begins
             began = time.perf_counter()
             async for source in registry.scopes():  # some kinds read before they know their scopes
                 view = store.view("source", source.scope)

@@ -19,7 +19,7 @@ LINK: dict[str, Any] = {"port": "grpc"}
 LOCK_TTL = 30.0
 WAIT = 60  # seconds that a query is held
 # Natives of a benchmark and its raw arm have as many connections as they like; nothing but catalogs is written to Raft.
-SETTINGS = ("limits { http_max_conns_per_client = 10000 } disable_coordinates = true",)
+SETTINGS = ("limits { http_max_conns_per_client = 12000 } disable_coordinates = true",)
 
 
 class Service(msgspec.Struct):

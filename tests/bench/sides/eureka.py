@@ -160,4 +160,4 @@ class Eureka:
         return found
 
     async def writes(self) -> int:
-        raise NotImplementedError("Eureka counts no writes: see `tests.bench.asked`")
+        raise NotImplementedError("Eureka counts no writes: see `tests.bench.cost`")
