@@ -94,10 +94,14 @@ async def _agent(client: Client) -> tuple[str, list[str]]:
             raise
         return "Consul", ["version is not known: it needs agent:read"]
     version = str(agent["Config"]["Version"])
-    notes = []
-    if "ent" in version:
-        notes.append("Consul Enterprise: only the default namespace of the default partition is read and written")
-    return f"Consul {version}", notes
+    return f"Consul {version}", notes_on(version)
+
+
+def notes_on(version: str) -> list[str]:
+    """What an agent's version alone says: of Enterprise, as in `1.20.6+ent`, that a part of it is left out."""
+    if "+ent" not in version:
+        return []
+    return ["Consul Enterprise: only the default namespace of the default partition is read and written"]
 
 
 async def _polls(client: Client, dc: str, budget: Budget) -> list[str]:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from adapters import consul as adapter
 from adapters.common.credentials import Tls
+from adapters.consul.reach import notes_on
 from bridge.errors import Denied, Unavailable
 from tests.adapters.consul.lab import ACL, PAY, ROOT, register, registry, token
 from tests.conformance.lab import create, instance, watching, write
@@ -43,6 +44,12 @@ async def test_it_says_the_version_and_how_many_services_there_are(consul: Consu
         assert "dc1: 2 services, at most 1 of those that links ask for polled" in said
         assert "http_max_conns_per_client" in said
         assert reach.unnamed == ()
+
+
+@pytest.mark.parametrize(("version", "said"), [("1.20.6", 0), ("1.20.6+ent", 1), ("1.21.0+ent.fips1402", 1)])
+def test_it_says_that_enterprise_is_read_in_part(version: str, said: int) -> None:
+    notes = notes_on(version)
+    assert len(notes) == said and all("only the default namespace of the default partition" in note for note in notes)
 
 
 async def test_it_names_datacenters_that_the_file_does_not(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -16,6 +16,7 @@ from bridge.adapter import Change, Synced
 from bridge.errors import Denied, IsthmusError
 from bridge.model import ServiceName
 from tests.adapters.kubernetes.lab import BRIDGE, Cluster, cluster, create_of, instance
+from tests.conformance.lab import watching
 from tests.kit.seated import Seated
 from tests.kit.waiting import until
 from tests.servers.kubernetes import Kubernetes
@@ -171,6 +172,21 @@ async def test_a_reader_with_one_verb_less_is_denied_by_name(
         with pytest.raises(Denied, match=rf"resources: \[{plural}\], verbs: \[{verb}\]"):
             await read_all(registry)
         assert any(f"resources: [{plural}], verbs: [{verb}]" in note for note in (await registry.reach()).notes)
+
+
+async def test_a_namespace_that_may_not_be_read_holds_up_no_other(
+    make: Callable[..., Awaitable[Account]], kubernetes: Kubernetes
+) -> None:
+    reader, closed = await make(READER), await cluster(kubernetes)
+    await bound(reader, ("services", "list"), ("endpointslices", "watch"))
+    async with reader.registry(namespaces=[reader.there.namespace, closed.namespace]) as registry:
+        of_ours, of_others = registry.sources
+        async with watching(of_ours) as heard, watching(of_others) as refused:
+            await refused.until(lambda: refused.error is not None)
+            assert isinstance(refused.error, Denied) and not refused.said
+            assert f"a Role in namespace {closed.namespace}" in str(refused.error)
+            await heard.until(lambda: heard.synced)
+            assert heard.error is None
 
 
 NEEDED = [
