@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from bridge.cli.probe import dialled
+from bridge.report.targets import Target
 from tests.commands.conftest import Pair
 from tests.kit.running import isthmus
+from tests.kit.waiting import until
 from tests.servers import ports
 
 
@@ -43,6 +46,25 @@ async def test_what_cannot_be_reached_is_said_and_is_the_exit_code(pair: Pair, a
     pair.inventory.unset("pay-api", "i2")
     assert (await pair.bridge.isthmus("probe", "inventory-to-cluster")).code == 0
     ports.release([silent])
+
+
+async def test_a_probe_connects_no_faster_than_its_rate() -> None:
+    clock, rate = asyncio.get_running_loop().time, 25.0
+    arrived: list[float] = []
+
+    def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(clock())
+        writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        targets = [Target("pay", f"i{number}", "127.0.0.1", port, "") for number in range(6)]
+        began = clock()
+        told = await dialled([[one] for one in targets], rate)
+        await until(lambda: len(arrived) == len(targets))
+    assert [why for _, why in told] == [""] * len(targets)
+    assert all(at - began > number / rate - 0.01 for number, at in enumerate(arrived))
 
 
 async def test_a_file_of_targets_needs_no_configuration(pair: Pair, answers: int, tmp_path: Path) -> None:
