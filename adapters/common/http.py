@@ -57,12 +57,12 @@ class Answer(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """An answer whose body is still coming."""
+    """An answer whose body is still coming. `lines`: those that came together, at least one."""
 
     status: int
     headers: Mapping[str, str]
     url: str
-    lines: AsyncIterator[bytes]
+    lines: AsyncIterator[list[bytes]]
 
 
 class Http:
@@ -276,7 +276,7 @@ class Http:
 
 async def _lines(
     response: aiohttp.ClientResponse, url: str, broken: Callable[[Exception], IsthmusError], longest: int
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[list[bytes]]:
     """Lines of up to `longest` bytes: aiohttp's reader refuses those beyond its buffer. Raises Unavailable, Denied."""
     rest: list[bytes] = []
     size = 0
@@ -285,15 +285,16 @@ async def _lines(
             first, *others = chunk.split(b"\n")
             rest.append(first)
             size += len(first)
-            for line in others:
-                yield b"".join(rest)
-                rest, size = [line], len(line)
+            if others:
+                *whole, last = b"".join(rest), *others
+                yield whole
+                rest, size = [last], len(last)
             if size > longest:
                 raise Unavailable(f"{url} sent a line of more than {longest >> 20} MiB, and was cut off")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise broken(error) from error
     if any(rest):
-        yield b"".join(rest)
+        yield [b"".join(rest)]
 
 
 def _lower(response: aiohttp.ClientResponse) -> dict[str, str]:

@@ -22,6 +22,7 @@ from adapters.kubernetes.records import raw
 from adapters.kubernetes.seat import LeaseNotes, LeaseSeat
 from adapters.kubernetes.sink import KubernetesSink, Rules
 from adapters.kubernetes.source import KubernetesSource
+from adapters.kubernetes.times import TIMES, Times
 from adapters.kubernetes.traces import traces
 from adapters.kubernetes.working_copy import View
 from bridge.adapter import Credential, Raw, Reach, Source, Trace
@@ -189,6 +190,7 @@ def create(
     state: Path | None,
     wall: Callable[[], float] = time.time,
     clock: Callable[[], float] = time.monotonic,
+    times: Times = TIMES,
 ) -> Kubernetes:
     """The registry of one block of the file; `state` keeps what has just left attached Services. Raises ConfigError.
 
@@ -199,7 +201,8 @@ def create(
         raise ConfigError(*faults)
     made = Istio if config.layout == mesh.NAME else Kubernetes
     kept = state / f"kubernetes.{name}.json" if state is not None and config.attach else None
-    return made(name, config, Client(Keeper(config.kubeconfig, config.context)), random.Random(), kept, wall, clock)
+    client = Client(Keeper(config.kubeconfig, config.context), times)
+    return made(name, config, client, random.Random(), kept, wall, clock)
 
 
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?").fullmatch

@@ -12,14 +12,13 @@ import msgspec
 
 from adapters.common.http import ANSWER_TIME, Answer, Http, Stream
 from adapters.kubernetes.access import Access, Keeper
+from adapters.kubernetes.times import TIMES, Times
 from bridge.adapter import Credential
 from bridge.errors import Denied, Expired, IsthmusError, Rejected, Unavailable
 from mappings.kubernetes import objects
 
 PAGE = 500  # objects in one answer of a list, as kubectl asks for
 LIST_TIME = 60.0  # seconds for one page: a busy apiserver collects it from etcd
-SILENCE = 90.0  # seconds without a bookmark, which comes each minute: the watch is dead, or one from the future
-BEGINS = 20.0  # seconds until a watch must have begun: a busy apiserver queues requests for up to 15
 KEPT = 2  # connections pools of earlier credentials that are kept, for the requests under way
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -88,11 +87,11 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
     items: list[T] | None = None
 
 
-class Event(msgspec.Struct, frozen=True):
-    """A line of a watch: its object is decoded by what the type says."""
+class Event(msgspec.Struct, Generic[T], frozen=True, gc=False):
+    """A line of a watch."""
 
     type: str
-    object: msgspec.Raw
+    object: T
 
 
 def classify(status: int, body: str) -> type[IsthmusError] | None:
@@ -138,11 +137,11 @@ def explained(error: Denied, path: str) -> Denied:
 
 
 class Client:
-    """Requests to one cluster, whose credentials may change between any two of them. `begins`: see `BEGINS`."""
+    """Requests to one cluster, whose credentials may change between any two of them. `times`: of its watches."""
 
-    def __init__(self, keeper: Keeper, begins: float = BEGINS) -> None:
+    def __init__(self, keeper: Keeper, times: Times = TIMES) -> None:
         self._keeper = keeper
-        self._begins = begins
+        self.times = times
         self._http: tuple[Access, Http] | None = None
         self._earlier: list[Http] = []
 
@@ -206,7 +205,7 @@ class Client:
         return found
 
     @asynccontextmanager
-    async def watching(self, path: str, query: Mapping[str, str], silence: float) -> AsyncIterator[Stream]:
+    async def watching(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Stream]:
         """The lines of a watch."""
         access, http = await self._pool()
         try:
@@ -215,8 +214,8 @@ class Client:
                 path,
                 query={**query, "watch": "1"},
                 headers=self._headers(access, {}),
-                silence=silence,
-                begins=self._begins,
+                silence=self.times.silence,
+                begins=self.times.begins,
             ) as stream:
                 yield stream
         except Unauthorized:

@@ -13,8 +13,8 @@ import msgspec
 
 from adapters.common.inbox import Inbox
 from adapters.kubernetes import identity
-from adapters.kubernetes.client import SILENCE, SLICES, Client, Resource
-from adapters.kubernetes.watching import WATCH_TIME, Changed, Everything, Follower
+from adapters.kubernetes.client import SLICES, Client, Resource
+from adapters.kubernetes.watching import Changed, Everything, Follower
 from bridge.errors import Expired
 
 BACKLOG = 256  # events that are read ahead of their consumer
@@ -59,9 +59,6 @@ async def following(
     client: Client,
     kinds: Sequence[Kind],
     rng: random.Random,
-    *,
-    watch_time: float = WATCH_TIME,
-    silence: float = SILENCE,
 ) -> AsyncIterator[Following]:
     """Follows these kinds until the block ends. A watch ends by Expired, Unavailable or Denied."""
     who = await identity.of(client)
@@ -79,8 +76,6 @@ async def following(
             rng,
             stands,
             kind.selector,
-            watch_time,
-            silence,
             proof=SLICES if kind.resource is SLICES else None,
         )
         for kind in kinds

@@ -10,9 +10,9 @@ import msgspec
 
 from adapters.common.assembly import Ignored
 from adapters.kubernetes import identity
-from adapters.kubernetes.client import NODES, PODS, SERVICES, SILENCE, SLICES, Client
+from adapters.kubernetes.client import NODES, PODS, SERVICES, SLICES, Client
 from adapters.kubernetes.following import Kind, following
-from adapters.kubernetes.watching import WATCH_TIME, Changed, Everything
+from adapters.kubernetes.watching import Changed, Everything
 from adapters.kubernetes.working_copy import Copy, View
 from bridge.adapter import Behind, Listing, Observed, Synced
 from bridge.model import ServiceName
@@ -33,9 +33,6 @@ class KubernetesSource:
         namespace: str,
         selector: str,
         rng: random.Random,
-        *,
-        watch_time: float = WATCH_TIME,
-        silence: float = SILENCE,
     ) -> None:
         self.scope = namespace
         self.ignored = Ignored()  # by namespace, service and id
@@ -43,8 +40,6 @@ class KubernetesSource:
         self._view = view
         self._selector = selector
         self._rng = rng
-        self._watch_time = watch_time
-        self._silence = silence
 
     @property
     def behind(self) -> Behind | None:
@@ -64,8 +59,7 @@ class KubernetesSource:
         """See `Source.watch`. Raises Unavailable, Expired (410, a restored store, another cluster) or Denied."""
         self.ignored.clear()
         copy = Copy(self._view, self.ignored)
-        bounds = {"watch_time": self._watch_time, "silence": self._silence}
-        async with following(self._client, self.kinds(), self._rng, **bounds) as watches:
+        async with following(self._client, self.kinds(), self._rng) as watches:
             revision = 0
             while not watches.is_listed:
                 revision = max(revision, _taken(copy, await watches.take())[0])

@@ -17,21 +17,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from adapters.kubernetes.client import SILENCE, Client, Event, Resource, Status, error_of
+from adapters.kubernetes.client import Client, Event, Resource, Status, error_of
 from bridge.errors import Denied, Expired, Rejected, Unavailable
 from mappings.kubernetes import revision
 from mappings.kubernetes.objects import Meta
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-WATCH_TIME = (
-    300.0  # seconds of one watch, after which rights that were revoked show: the server goes on with an open one
-)
-AUDIT_TIME = 900.0  # seconds from one audit to the next: how long a watch may have lost an event
-FIRST_TIME = 20.0  # seconds until a watch that begins with a list has told the first of it: there is always something
 INITIAL_END = "k8s.io/initial-events-end"
-_EVENT = msgspec.json.Decoder(Event)
-_STATUS = msgspec.json.Decoder(Status)
 
 
 class Everything(NamedTuple):
@@ -51,14 +44,20 @@ class Changed(NamedTuple):
     revision: str
 
 
-class _Bookmark(msgspec.Struct, frozen=True):
-    metadata: Meta
-
-
 class _Outline(msgspec.Struct, frozen=True):
-    """Any object, as far as an audit reads it."""
+    """Any object, as far as an audit reads it; a bookmark has nothing else."""
 
     metadata: Meta
+
+
+class _AnyEvent(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+_ANY = msgspec.json.Decoder(_AnyEvent)
+_OUTLINE = msgspec.json.Decoder(_Outline)
+_STATUS = msgspec.json.Decoder(Status)
 
 
 class Follower(Generic[T]):
@@ -75,21 +74,16 @@ class Follower(Generic[T]):
         rng: random.Random,
         stands: Callable[[], Awaitable[None]],
         selector: str = "",
-        watch_time: float = WATCH_TIME,
-        silence: float = SILENCE,
-        audit_time: float = AUDIT_TIME,
         proof: Resource | None = None,
     ) -> None:
         self._client = client
         self._path = path
         self._type = type
-        self._decoder = msgspec.json.Decoder(type)
+        self._decoder: msgspec.json.Decoder[Event[T]] = msgspec.json.Decoder(Event[type])  # type: ignore[valid-type]
         self._rng = rng
         self._stands = stands
         self._query = {"labelSelector": selector} if selector else {}
-        self._watch_time = watch_time
-        self._silence = silence
-        self._audit_time = audit_time
+        self._times = client.times
         self._proof = proof
         self._known: dict[tuple[str, str], str] = {}  # the resourceVersion of each object that was told
 
@@ -101,14 +95,14 @@ class Follower(Generic[T]):
             position = await self._list(hand_over)
             position = await self.follow(position, hand_over)
         clock = asyncio.get_running_loop().time
-        audit_at = clock() + self._audit_time
+        audit_at = clock() + self._times.audit
         while True:
             await self._stands()
             await self.check(position)
             await self.prove()
             if clock() >= audit_at:
                 await self.audit(position)
-                audit_at = clock() + self._audit_time
+                audit_at = clock() + self._times.audit
             position = await self.follow(position, hand_over)
 
     async def _begin(self, hand_over: Callable[[Everything | Changed], Awaitable[None]]) -> str:
@@ -116,21 +110,18 @@ class Follower(Generic[T]):
         objects: list[T] = []
         query = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         listing, position = True, ""
-        async with aclosing(self._events(query, FIRST_TIME)) as events:  # type: ignore[type-var]
-            async for event in events:
-                if event.type == "BOOKMARK":
-                    meta = msgspec.json.decode(event.object, type=_Bookmark).metadata
-                    position = meta.resource_version
-                    if listing and (meta.annotations or {}).get(INITIAL_END) == "true":
-                        listing = False
+        async with aclosing(self._lines(query, self._times.first)) as lots:  # type: ignore[type-var]
+            async for lines in lots:
+                for line in lines:
+                    event = self._decoded(line)
+                    if not listing:
+                        position = await self._hand_over(event, hand_over)
+                    elif event.type != "BOOKMARK":
+                        objects.append(event.object)
+                    elif _is_end(event):
+                        listing, position = False, _version(event.object)[1]
                         await self._all(objects, position, hand_over)
                         objects = []
-                    elif not listing:
-                        await hand_over(Changed(self._path, None, False, position))
-                elif listing:
-                    objects.append(self._decoded(event))
-                else:
-                    position = await self._hand_over(event, hand_over)
         if listing:
             raise Unavailable("the watch ended before it had listed everything")
         return position
@@ -164,15 +155,12 @@ class Follower(Generic[T]):
         """From a position until the server ends the watch; returns the position that was reached."""
         clock = asyncio.get_running_loop().time
         heard, began = False, clock()
-        async with aclosing(self._events({**query, "resourceVersion": position})) as events:  # type: ignore[type-var]
-            async for event in events:
+        async with aclosing(self._lines({**query, "resourceVersion": position})) as lots:  # type: ignore[type-var]
+            async for lines in lots:
                 heard = True
-                if event.type == "BOOKMARK":
-                    position = msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
-                    await hand_over(Changed(self._path, None, False, position))
-                else:
-                    position = await self._hand_over(event, hand_over)
-        if not heard and clock() - began < self._watch_time / 2:
+                for line in lines:
+                    position = await self._hand_over(self._decoded(line), hand_over)
+        if not heard and clock() - began < self._times.watch / 2:
             raise Unavailable("the watch ended at once: another one at once would end likewise")
         return position
 
@@ -211,52 +199,61 @@ class Follower(Generic[T]):
             namespace, name = min(lost)[0]
             raise Expired(f"the watch lost {len(lost)} changes, one of {namespace}/{name}")
 
-    def _decoded(self, event: Event) -> T:
+    def _decoded(self, line: bytes) -> Event[Any]:
+        """Raises what an ERROR means. A line that makes no sense is a broken answer: Unavailable."""
+        why = ""
         try:
-            return self._decoder.decode(event.object)
+            event = self._decoder.decode(line)  # the object in the same pass: a large cluster lists thousands
+            if event.type != "ERROR":
+                return event
         except msgspec.DecodeError as error:
-            raise Unavailable(f"an object that is none of {self._path}: {error}") from error
+            why = str(error)
+        try:
+            other = _ANY.decode(line)
+            if other.type == "BOOKMARK":
+                return Event(other.type, _OUTLINE.decode(other.object))
+            failure = error_of(_STATUS.decode(other.object)) if other.type == "ERROR" else None
+        except msgspec.DecodeError as error:
+            raise Unavailable(f"a watch's line that is none: {error}") from error
+        raise failure or Unavailable(f"an object that is none of {self._path}: {why}")
 
-    async def _hand_over(self, event: Event, hand_over: Callable[[Everything | Changed], Awaitable[None]]) -> str:
-        found = self._decoded(event)
+    async def _hand_over(self, event: Event[Any], hand_over: Callable[[Everything | Changed], Awaitable[None]]) -> str:
+        """Returns the position that is reached with it."""
+        key, position = _version(event.object)
+        if event.type == "BOOKMARK":
+            await hand_over(Changed(self._path, None, False, position))
+            return position
         deleted = event.type == "DELETED"
-        key, position = _version(found)
         if deleted:
             self._known.pop(key, None)
         else:
             self._known[key] = position
-        await hand_over(Changed(self._path, found, deleted, position))
+        await hand_over(Changed(self._path, event.object, deleted, position))
         return position
 
-    async def _events(self, query: dict[str, str], first: float | None = None) -> AsyncIterator[Event]:
-        """The events of one watch, ERROR raised. A line that makes no sense is a broken answer: Unavailable.
+    async def _lines(self, query: dict[str, str], first: float | None = None) -> AsyncIterator[list[bytes]]:
+        """The lines of one watch, those together that came together.
 
         `first`: seconds within which there must be one: an apiserver that has just started may take a watch, and
         forget it.
         """
-        seconds = str(max(1, round(self._watch_time * (1 - 0.2 * self._rng.random()))))
+        seconds = str(max(1, round(self._times.watch * (1 - 0.2 * self._rng.random()))))
         asked = {**self._query, **query, "allowWatchBookmarks": "true", "timeoutSeconds": seconds}
-        async with self._client.watching(self._path, asked, self._silence) as stream:
-            async for line in _begun(stream.lines, first):
-                try:
-                    event = _EVENT.decode(line)
-                    if event.type == "ERROR":
-                        raise error_of(_STATUS.decode(event.object))
-                except msgspec.DecodeError as error:
-                    raise Unavailable(f"a watch's line that is none: {error}") from error
-                yield event
+        async with self._client.watching(self._path, asked) as stream:
+            try:
+                async with asyncio.timeout(first):
+                    lines = await anext(stream.lines, None)
+            except TimeoutError:
+                raise Unavailable(f"the watch told nothing within {first:g} s") from None
+            while lines is not None:
+                yield lines
+                lines = await anext(stream.lines, None)
 
 
-async def _begun(lines: AsyncIterator[bytes], within: float | None) -> AsyncIterator[bytes]:
-    """The lines; raises Unavailable where the first has not come within so many seconds."""
-    try:
-        async with asyncio.timeout(within):
-            line = await anext(lines, None)
-    except TimeoutError:
-        raise Unavailable(f"the watch told nothing within {within:g} s") from None
-    while line is not None:
-        yield line
-        line = await anext(lines, None)
+def _is_end(bookmark: Event[Any]) -> bool:
+    """Whether it ends a list."""
+    meta: Meta = bookmark.object.metadata
+    return (meta.annotations or {}).get(INITIAL_END) == "true"
 
 
 def _version(found: Any) -> tuple[tuple[str, str], str]:

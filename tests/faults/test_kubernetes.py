@@ -17,6 +17,7 @@ import trustme
 from adapters.kubernetes.access import Keeper
 from adapters.kubernetes.client import SLICES as RESOURCE
 from adapters.kubernetes.client import Client, Page
+from adapters.kubernetes.times import Times
 from adapters.kubernetes.watching import Changed, Everything, Follower
 from bridge.adapter import Listing
 from bridge.errors import Denied, Expired, Unavailable
@@ -51,7 +52,7 @@ async def ignore(found: Everything | Changed) -> None:
 
 async def test_a_watch_that_the_server_ends_goes_on_unbroken(kubernetes: Kubernetes) -> None:
     cluster = await standing(kubernetes)
-    async with opened(cluster, watch_time=5) as source, watching(source) as watch:
+    async with opened(cluster, times=Times(watch=5)) as source, watching(source) as watch:
         for number in range(2, 8):
             await watch.until(lambda n=number: len(watch.service(PAY).instances) == n - 1)  # type: ignore[misc]
             await asyncio.sleep(2)  # what is written lies in three watches or more
@@ -67,7 +68,7 @@ async def test_rights_revoked_in_mid_watch_are_denied_and_remove_nothing(
     cluster = await standing(server)
     binding, known = await may_read(server, "reader", cluster.namespace)
     kubeconfig = server.configure("reader-token", name="reader")
-    async with opened(cluster, kubeconfig, watch_time=3) as source:
+    async with opened(cluster, kubeconfig, times=Times(watch=3)) as source:
         async with watching(source) as watch:
             await watch.until(lambda: watch.synced)
             await server.call("DELETE", binding)
@@ -82,7 +83,7 @@ async def test_rights_revoked_in_mid_watch_are_denied_and_remove_nothing(
 
 async def test_silence_without_bookmarks_is_an_error(kubernetes: Kubernetes) -> None:
     cluster = await standing(kubernetes)
-    async with opened(cluster, silence=2) as source, watching(source) as watch:
+    async with opened(cluster, times=Times(silence=2)) as source, watching(source) as watch:
         await watch.until(lambda: watch.error is not None)
         assert isinstance(watch.error, Unavailable)
         assert watch.synced
@@ -92,7 +93,10 @@ async def test_silence_without_bookmarks_is_an_error(kubernetes: Kubernetes) -> 
 async def test_a_frozen_apiserver_is_found_and_takes_nothing_away(kubernetes: Kubernetes) -> None:
     """In mid-watch by its silence, and at the begin of a watch long before that."""
     cluster = await standing(kubernetes, 3)
-    async with opened(cluster, silence=3600, begins=2) as patient, opened(cluster, silence=2) as source:
+    async with (
+        opened(cluster, times=Times(silence=3600, begins=2)) as patient,
+        opened(cluster, times=Times(silence=2)) as source,
+    ):
         async with watching(source) as watch:
             await watch.until(lambda: watch.synced)
             with kubernetes.frozen():
@@ -131,7 +135,7 @@ async def test_a_token_that_ends_in_mid_watch_is_denied_and_takes_nothing_away(
         },
     }
     token.write_text(kubernetes.signed(claims))
-    async with opened(cluster, kubeconfig, watch_time=3) as source:
+    async with opened(cluster, kubeconfig, times=Times(watch=3)) as source:
         async with watching(source) as watch:
             await watch.until(lambda: watch.synced)
             await watch.until(lambda: watch.error is not None)
@@ -172,14 +176,14 @@ async def test_a_history_that_is_gone_is_expired_also_inside_a_good_answer(
 
 async def test_a_watch_that_lost_a_change_is_found_by_its_audit(kubernetes: Kubernetes) -> None:
     cluster = await standing(kubernetes, 2)
-    client = Client(Keeper(str(kubernetes.kubeconfig), None))
+    client = Client(Keeper(str(kubernetes.kubeconfig), None), Times(watch=3, audit=0))
     told: list[Everything | Changed] = []
 
     async def hear(found: Everything | Changed) -> None:
         told.append(found)
 
     path = RESOURCE.path(cluster.namespace)
-    whole = Follower(client, path, Slice, random.Random(1), _stands, watch_time=3, audit_time=0)
+    whole = Follower(client, path, Slice, random.Random(1), _stands)
     try:
         running = asyncio.create_task(whole.run(hear))
         for number in range(3, 8):  # over several watches, each audited
@@ -290,7 +294,7 @@ async def test_a_server_without_watch_list_is_listed_in_pages(kubernetes_server:
         each["endpoints"][0]["targetRef"]["name"] = f"p{number}"
     for start in range(0, len(many), 30):
         await asyncio.gather(*(cluster.put(SLICES, "endpointslices", each) for each in many[start : start + 30]))
-    async with opened(cluster, watch_time=2) as source, watching(source) as watch:
+    async with opened(cluster, times=Times(watch=2)) as source, watching(source) as watch:
         await watch.until(lambda: watch.synced)
         assert len(watch.service(PAY).instances) == 511
         await cluster.remove(SLICES, "endpointslices", "s7")
@@ -365,7 +369,7 @@ async def test_an_etcd_that_is_restored_under_a_running_apiserver_is_found(
     await server.etcd.stop()
     shutil.copytree(data, tmp_path / "backup")
     await server.etcd.start()
-    async with opened(cluster, watch_time=3) as source:
+    async with opened(cluster, times=Times(watch=3)) as source:
         async with watching(source) as before:
             for number in range(2, 6):
                 await until(lambda n=number: _put(cluster, n), "the apiserver has its etcd again")
@@ -409,7 +413,7 @@ async def test_a_client_certificate_rotates_and_its_end_is_named(
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(_with_user(server, {key: str(path) for key, path in paths.items()}))
     rotate(timedelta(seconds=6))
-    async with opened(cluster, kubeconfig, watch_time=2) as source:
+    async with opened(cluster, kubeconfig, times=Times(watch=2)) as source:
         async with watching(source) as watch:
             await watch.until(lambda: watch.error is not None)
             assert isinstance(watch.error, Denied)

@@ -11,8 +11,9 @@ from typing import Any
 
 from adapters.kubernetes import Config
 from adapters.kubernetes.access import Keeper
-from adapters.kubernetes.client import BEGINS, Client
+from adapters.kubernetes.client import Client
 from adapters.kubernetes.source import KubernetesSource
+from adapters.kubernetes.times import TIMES, Times
 from adapters.kubernetes.working_copy import View
 from tests.conformance.labs.kubernetes import SLICES, Cluster, service, slice_of
 from tests.servers.kubernetes import Kubernetes
@@ -34,25 +35,15 @@ async def opened(
     cluster: Cluster,
     kubeconfig: Path | None = None,
     *,
-    watch_time: float = 300.0,
-    silence: float = 90.0,
-    begins: float = BEGINS,
+    times: Times = TIMES,
     **said: Any,
 ) -> AsyncIterator[KubernetesSource]:
     """A source of the cluster's namespace; `said`: keys of the registry's block."""
     config = Config(kubeconfig=str(kubeconfig or cluster.server.kubeconfig), namespace=cluster.namespace, **said)
-    client = Client(Keeper(config.kubeconfig, None), begins)
+    client = Client(Keeper(config.kubeconfig, None), times)
     view = View(config.namespace, config.selector is not None, config.address, config.pod_metadata)
     try:
-        yield KubernetesSource(
-            client,
-            view,
-            cluster.namespace,
-            config.selector or "",
-            random.Random(1),
-            watch_time=watch_time,
-            silence=silence,
-        )
+        yield KubernetesSource(client, view, cluster.namespace, config.selector or "", random.Random(1))
     finally:
         await client.close()
 

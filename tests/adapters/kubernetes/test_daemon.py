@@ -8,7 +8,7 @@ from typing import Any
 from tests.adapters.kubernetes.lab import SLICES, Cluster, cluster
 from tests.conftest import StartKubernetes
 from tests.kit.natives import Folder
-from tests.kit.running import Bridge
+from tests.kit.running import HASTY, Bridge
 from tests.kit.waiting import until
 from tests.servers.kubernetes import Kubernetes
 
@@ -144,6 +144,45 @@ async def test_two_clusters_are_joined_in_both_directions_and_one_may_die(
         await west.server.start()
         await until(lambda: has(west, "192.0.2.1", "192.0.2.2", "192.0.2.3"), "it catches up")
         assert await has(east, "192.0.2.1", "192.0.2.2", "192.0.2.3")
+
+
+async def test_a_frozen_apiserver_is_named_takes_nothing_away_and_is_followed_on(
+    kubernetes: Kubernetes, folder: Path
+) -> None:
+    """Its connections stay open, and its watch says nothing: that ends by its silence, which is shorter here."""
+    there, target = await cluster(kubernetes), folder / "target"
+    target.mkdir()
+    for number in (1, 2):
+        await native(there, f"pay-{number}", f"192.0.2.{number}")
+    names = {"namespaces": [there.namespace], "namespace": there.namespace}
+    prod = {"kind": "kubernetes", "kubeconfig": str(kubernetes.kubeconfig), **names}
+    links = [{"from": "prod", "to": "files", "policy": "sync", "services": {"include": ["pay-*"]}}]
+    bridge = Bridge(folder, {"prod": prod, "files": {"kind": "file", "path": str(target)}}, links)
+    bridge.program = HASTY
+
+    def copied(*numbers: int) -> bool:
+        return {path.name.partition(".")[0] for path in target.glob("*.yaml")} == {f"pay-{n}" for n in numbers}
+
+    async def state() -> str:
+        return str((await bridge.scopes())["prod"]["state"])
+
+    async with bridge:
+        await until(lambda: copied(1, 2), "both are copied")
+        with kubernetes.frozen():
+
+            async def named() -> bool:
+                return await state() == "stale"
+
+            await until(named, "the silence is noticed")
+            (told,) = [row for row in (await bridge.ask("status"))["attention"] if row["code"] == "source-stale"]
+            assert told["subject"].startswith("prod") and "gave no answer within" in told["text"], told
+            assert kubernetes.url in told["text"]
+            assert copied(1, 2)
+        await native(there, "pay-3", "192.0.2.3")
+        await until(lambda: copied(1, 2, 3), "it is followed on")
+        assert await state() == "synced"
+        rows = (await bridge.isthmus("log", "-o", "json")).json
+        assert {row["kind"] for row in rows} >= {"add"} and not any(row["kind"] == "remove" for row in rows)
 
 
 async def native(there: Cluster, name: str, address: str) -> None:
