@@ -154,14 +154,18 @@ async def test_a_history_that_is_gone_is_expired_also_inside_a_good_answer(
 ) -> None:
     server = await kubernetes_server()
     cluster = await standing(server, 3)
+    client = Client(Keeper(str(server.kubeconfig), None))
+    first = (await client.call("GET", RESOURCE.path(cluster.namespace), query={"limit": "1"})).json(Page[Slice])
+    await cluster.put(SLICES, "endpointslices", slice_of("pay", instance(4)))
     await server.kill()
     await server.start()
-    client = Client(Keeper(str(server.kubeconfig), None))
     follower = Follower(client, RESOURCE.path(cluster.namespace), Slice, random.Random(1), _stands)
     try:
         with pytest.raises(Expired, match="410 too old resource version"):
             await follower.follow("1", ignore)
         await server.etcd.compact(await _revision(client, cluster))
+        with pytest.raises(Expired, match="410"):  # the rest of a list, from before the restart
+            await client.call("GET", RESOURCE.path(cluster.namespace), query={"continue": first.metadata.continue_})
         query = {"resourceVersion": "2", "resourceVersionMatch": "Exact"}
         with pytest.raises(Expired, match="410"):
             await client.call("GET", RESOURCE.path(cluster.namespace), query=query)
