@@ -201,8 +201,12 @@ class Joint:
         return found
 
     def behind(self, turn: int) -> list[Daemon]:
-        """The other daemons that run and do not follow what was decided up to that turn."""
+        """The other daemons that run and do not follow what was decided up to that turn, by the last look at them."""
         return self._roll.behind(self._key, turn)
+
+    async def look_around(self) -> None:
+        """Looks which daemons run and what they follow. Raises Unavailable or Denied."""
+        await self._roll.look()
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -213,6 +217,7 @@ class Joint:
         """
         self._since = self._wall()
         try:
+            await self._roll.enter(self._key)
             await self.pass_on()
         except ValueError as error:
             self._handover.freeze_all(f"what the daemons of this bridge share cannot be read: {error}")

@@ -82,6 +82,8 @@ class Roll:
         self._beat = 0
         self._said = float("-inf")
         self._asked = asyncio.Event()
+        self._turn = asyncio.Lock()  # one look at a time
+        self._told: Mapping[str, int] = {}  # what others can read that it follows
         self._trouble = ""
 
     def follow(self, key: str, number: int) -> None:
@@ -90,9 +92,20 @@ class Roll:
             self._follows[key] = number
             self._asked.set()
 
+    async def enter(self, key: str) -> None:
+        """To be called before that note is first read: from then on others can read that this process is waited for.
+
+        Whoever changes the note and then looks at the roll either finds this process there, which follows nothing yet,
+        or has changed the note before this process reads it. Raises Unavailable or Denied.
+        """
+        self._follows.setdefault(key, 0)
+        while key not in self._told and self._notes() is not None:
+            await self.look()
+
     def leave(self, key: str) -> None:
         """It acts by that note no more: nobody waits for it."""
         if self._follows.pop(key, None) is not None:
+            self._told = {one: number for one, number in self._told.items() if one != key}
             self._asked.set()
 
     @property
@@ -130,16 +143,17 @@ class Roll:
 
         Raises Unavailable or Denied.
         """
-        notes = self._notes()
-        if notes is None:
-            self._heard.clear()
-            return
-        found = await self.listen()
-        for key, one in self._heard.items():
-            if self._wall() - one.said.at > FORGOTTEN and key != self._key:
-                with contextlib.suppress(Conflict):
-                    await notes.remove(key, one.note)
-        await self._say(notes, found.get(self._key))
+        async with self._turn:
+            notes = self._notes()
+            if notes is None:
+                self._heard.clear()
+                return
+            found = await self.listen()
+            for key, one in self._heard.items():
+                if self._wall() - one.said.at > FORGOTTEN and key != self._key:
+                    with contextlib.suppress(Conflict):
+                        await notes.remove(key, one.note)
+            await self._say(notes, found.get(self._key))
 
     async def listen(self) -> Mapping[str, Note]:
         """One look at the others, by who need not be a daemon; all notes, by key. Raises Unavailable or Denied."""
@@ -164,11 +178,12 @@ class Roll:
             process=self._me(), at=self._wall(), beat=self._beat + 1, follows=dict(self._follows), seeds=self._seeds()
         )
         if known is not None and now - self._said < BEAT and _news(known.said) == _news(fresh):
+            self._told = fresh.follows
             return
         self._beat += 1
         with contextlib.suppress(Conflict):  # somebody took it for forgotten: the next look says it again
             await notes.write(self._key, msgspec.json.encode(fresh), before)
-            self._said = now
+            self._said, self._told = now, fresh.follows
 
     async def _take_away(self) -> None:
         notes = self._notes()

@@ -136,17 +136,15 @@ async def passed_on(reconciler: Reconciler, to: str) -> Followed:
 
 
 async def _passed_to_all(peers: Joint, to: str) -> Followed:
-    async def nothing() -> None:
-        """The daemon looks by itself."""
-
     try:
         async with asyncio.timeout(SAVED):
             agreed = await peers.pass_on()
+            await peers.look_around()  # only now: who began since the last look has read what was decided, or is there
+        return await _all_follow(lambda: peers.behind(agreed.turn), peers.look_around, to)
     except TimeoutError:
         return Followed(to, None, f"bridge.seat does not answer, and other hosts may serve {to}")
     except (IsthmusError, ValueError) as error:
         return Followed(to, None, f"{to}: {error}; other hosts may serve it")
-    return await _all_follow(lambda: peers.behind(agreed.turn), nothing, to)
 
 
 async def waited(seat: Seat, to: str, shared: note.Shared, patience: float = PATIENCE) -> Followed:

@@ -1,0 +1,334 @@
+"""Histories of an export that several daemons serve, in virtual time; each of their rules dropped is found by one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, NamedTuple
+from unittest import mock
+
+import pytest
+
+from adapters.common.export import ExportSink
+from adapters.common.picture import Picture
+from adapters.memory import Memory
+from adapters.memory.server import Store as Server
+from bridge.adapter import Note, Notes, Observed
+from bridge.destination import joint
+from bridge.destination.destination import Destination
+from bridge.destination.joint import Joint
+from bridge.destination.reconciler import Reconciler
+from bridge.destination.roll import Roll
+from bridge.destination.writer import Writer
+from bridge.engine.stopping import passed_on
+from bridge.guard.holds import Item
+from bridge.link import Guard
+from bridge.model import Instance, ServiceName, Traits
+from bridge.sources.feed import Feed
+from bridge.sources.store import Store
+from bridge.sources.view import View
+from bridge.state.decisions import APPROVED, Kind
+from bridge.state.folder import State
+from tests.bridge.core import Record
+from tests.kit.builders import PAY, instance, link
+from tests.simulation.loop import Loop
+
+NEAR, FAR = 0.01, 0.6  # seconds that a request to the seat is under way at most, and its answer, by host
+EPOCH = 1e9
+HOUR = 3600.0
+SEEDS = 60  # of a history, by which a mutant is found
+SOON = 60.0  # seconds in which all daemons do what one may
+STRICT = Guard(service_share=1.0, confirm_event=HOUR, confirm_absence=HOUR)  # every loss is held
+ALL = frozenset(Instance.__struct_fields__)
+
+
+class Far:
+    """Notes at the end of a slow line."""
+
+    def __init__(self, notes: Notes, far: float, rng: random.Random) -> None:
+        self._notes = notes
+        self._far = far
+        self._rng = rng
+
+    async def _way(self) -> None:
+        await asyncio.sleep(self._rng.random() * self._far)
+
+    async def _answer(self, answer: Callable[[], Awaitable[Any]]) -> Any:
+        await self._way()
+        found = await answer()
+        await self._way()
+        return found
+
+    async def read(self, key: str) -> Note | None:
+        found: Note | None = await self._answer(lambda: self._notes.read(key))
+        return found
+
+    async def below(self, start: str) -> Mapping[str, Note]:
+        found: Mapping[str, Note] = await self._answer(lambda: self._notes.below(start))
+        return found
+
+    async def write(self, key: str, content: bytes, before: Note | None) -> Note:
+        found: Note = await self._answer(lambda: self._notes.write(key, content, before))
+        return found
+
+    async def remove(self, key: str, before: Note) -> None:
+        await self._answer(lambda: self._notes.remove(key, before))
+
+
+class Host:
+    """One daemon and what it keeps: it can end and begin again. `ahead`: of its clock, in seconds."""
+
+    def __init__(self, world: World, name: str, guard: Guard) -> None:
+        self.picture = Picture(None)
+        self.kept = State(None, self.wall)
+        self.link = link("mesh", "inventory", guard=guard)
+        self.reconciler: Reconciler
+        self._world = world
+        self._name = name
+        self._ahead = world.rng.uniform(-1, 1)
+        self._far = world.rng.choice((NEAR, FAR))
+        self._begun = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def wall(self) -> float:
+        return EPOCH + self._world.loop.time() + self._ahead
+
+    @property
+    def served(self) -> set[str]:
+        """The instances that it sends traffic to."""
+        return {id for id, one in self.picture.services.get(PAY, {}).items() if one.instance.serving}
+
+    def begin(self) -> None:
+        self._begun += 1
+        clock, world = self._world.loop.time, self._world
+        rng, record = random.Random(world.rng.random()), Record()
+        me = Writer(self._name, self._begun, self.wall(), "", "state")
+        self._store, self._feeds = Store(clock), dict[View, Feed]()
+        notes = Far(Memory("keeper", world.keeper).notes("b1"), self._far, rng)
+        sink = ExportSink("xds:mesh", self.picture, Traits(ALL), lambda _, one: one, "b1")
+        there = Destination(
+            name="mesh",
+            owner="b1",
+            sink=sink,
+            links=[self.link],
+            store=self._store,
+            events=record,
+            clock=clock,
+            frozen=lambda one: self.kept.frozen(one) is not None,
+        )
+        self._roll = Roll(lambda: notes, lambda: me, clock=clock, wall=self.wall, rng=rng)
+        self.joint = Joint(
+            notes,
+            there,
+            self.kept,
+            record,
+            self._roll,
+            me=lambda: me,
+            clock=clock,
+            wall=self.wall,
+            again=lambda names: self.reconciler.poke(names),
+            rng=rng,
+        )
+        self.reconciler = Reconciler(
+            there,
+            sink=sink,
+            seat=None,
+            store=self._store,
+            events=record,
+            clock=clock,
+            rng=rng,
+            second_opinion=self._read,
+            relist=lambda view, reason: self._feeds[view].relist(reason),
+            spend=self.kept.spend,
+            peers=self.joint,
+        )
+        self._task = world.loop.spawn(self, self._run(rng))
+
+    async def _run(self, rng: random.Random) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            async for source in Memory("inventory", self._world.source).scopes():
+                view = self._store.view("inventory", source.scope)
+                self._source = source
+                self._feeds[view] = Feed(source, view, self._world.loop.time, rng)
+                tasks.create_task(self._feeds[view].run())
+            tasks.create_task(self._roll.run())
+            tasks.create_task(self.reconciler.run())
+
+    async def _read(self, _: View, name: ServiceName) -> Observed:
+        return await self._source.read(name)
+
+    async def end(self) -> None:
+        """As by SIGTERM."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # -- an operator at this host ----------------------------------------------------------------------------------
+
+    async def freeze(self) -> bool:
+        """Whether the command says that every daemon follows."""
+        self.kept.decisions.freeze(self.link.name, "CHG", "operator")
+        return not (await passed_on(self.reconciler, "mesh")).why
+
+    def unfreeze(self) -> None:
+        self.kept.decisions.unfreeze(self.link.name)
+        self.reconciler.poke()
+
+    def approve(self) -> None:
+        now = self._world.loop.time()
+        for hold in self.reconciler.destination.holds.show(now):
+            items: tuple[Item, ...] = self.reconciler.destination.holds.approve(hold.id, now)
+            self.kept.decisions.approve(hold.id, items, "CHG", "operator", APPROVED)
+        self.reconciler.poke()
+
+    @property
+    def held(self) -> set[str]:
+        return set(self.reconciler.destination.holds.of(PAY))
+
+
+class World:
+    """One source, one keeper of notes, and hosts."""
+
+    def __init__(self, loop: Loop, seed: int) -> None:
+        self.loop = loop
+        self.rng = random.Random(seed)
+        self.source = Server("inventory")
+        self.keeper = Server("keeper")
+        self.hosts: list[Host] = []
+
+    def host(self, guard: Guard = STRICT) -> Host:
+        self.hosts.append(Host(self, f"host-{len(self.hosts)}", guard))
+        return self.hosts[-1]
+
+    def hosted(self, count: int, *guards: Guard) -> list[Host]:
+        """That many run, of which some have limits of their own."""
+        hosts = [self.host(guard) for guard in (*guards, *(STRICT for _ in range(count - len(guards))))]
+        for one in hosts:
+            one.begin()
+        return hosts
+
+    def say(self, *ids: str) -> None:
+        """These are there."""
+        for id in ids:
+            self.source.register(PAY, instance(id))
+
+    async def settles(self, condition: Callable[[], bool]) -> None:
+        """Waits until it is so. Raises AssertionError."""
+        ends = self.loop.time() + SOON
+        while not condition():
+            assert self.loop.time() < ends, self.story()
+            await asyncio.sleep(0.1)
+
+    async def serve(self, ids: Collection[str], *hosts: Host) -> None:
+        await self.settles(lambda: all(one.served == set(ids) for one in hosts or self.hosts))
+
+    async def steady(self, seconds: float, *hosts: Host) -> None:
+        """Nothing changes there for so long."""
+        before = [set(one.served) for one in hosts]
+        for _ in range(int(seconds)):
+            await asyncio.sleep(1.0)
+            assert [one.served for one in hosts] == before, self.story()
+
+    def story(self) -> str:
+        return "; ".join(f"{one._name} serves {sorted(one.served)} holds {sorted(one.held)}" for one in self.hosts)
+
+
+History = Callable[[World], Awaitable[None]]
+
+
+async def a_freeze_meets_a_host_that_begins(world: World) -> None:
+    one, other = world.host(), world.host()
+    world.say("i1")
+    one.begin()
+    await world.serve({"i1"}, one)
+    begins = world.loop.call_later(world.rng.uniform(0, 1), other.begin)
+    await asyncio.sleep(world.rng.uniform(0, 2))
+    assert await one.freeze()
+    before = set(other.served)
+    world.say("i2")
+    for _ in range(20):
+        await asyncio.sleep(0.1)
+        assert "i2" not in other.served | one.served, "the command has said that all follow"
+        assert before <= other.served
+    begins.cancel()
+    one.unfreeze()
+    await world.serve({"i1", "i2"}, one)
+
+
+HISTORIES: tuple[History, ...] = (a_freeze_meets_a_host_that_begins,)
+
+
+def play(history: History, seed: int) -> None:
+    """Raises AssertionError where a promise is broken."""
+    loop = Loop()
+    world = World(loop, seed)
+
+    async def live() -> None:
+        try:
+            await history(world)
+        finally:
+            for one in world.hosts:
+                await one.end()
+
+    try:
+        loop.run_until_complete(live())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=lambda one: one.__name__)
+def test_what_daemons_of_an_export_promise_each_other(history: History) -> None:
+    for seed in range(10):
+        play(history, seed)
+
+
+# -- each rule dropped -------------------------------------------------------------------------------------------------
+
+Replaced = tuple[Any, str, Any]
+
+
+class Mutant(NamedTuple):
+    """What is replaced (owner, attribute, by what), what that breaks, and the history that finds it."""
+
+    breaks: str
+    found_by: History
+    replaced: Callable[[], Replaced]
+
+
+async def _nothing(*_: object) -> None:
+    """Done at once."""
+
+
+def _none_behind() -> Replaced:
+    return (Joint, "behind", lambda *_: [])
+
+
+MUTANTS = (
+    Mutant(
+        "who begins is on the roll before it reads",
+        a_freeze_meets_a_host_that_begins,
+        lambda: (Roll, "enter", _nothing),
+    ),
+    Mutant(
+        "who decides looks who has begun", a_freeze_meets_a_host_that_begins, lambda: (Joint, "look_around", _nothing)
+    ),
+    Mutant("a freeze waits for all", a_freeze_meets_a_host_that_begins, _none_behind),
+    Mutant(
+        "a freeze is everybody's",
+        a_freeze_meets_a_host_that_begins,
+        lambda: (joint, "ALIKE", joint.ALIKE - {Kind.FREEZE}),
+    ),
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.breaks.replace(" ", "-"))
+def test_each_rule_that_is_dropped_is_found(mutant: Mutant) -> None:
+    owner, name, by = mutant.replaced()
+    with mock.patch.object(owner, name, by):
+        for seed in range(SEEDS):
+            try:
+                play(mutant.found_by, seed)
+            except AssertionError:
+                return
+    pytest.fail(f"no seed of {SEEDS} finds that nobody heeds: {mutant.breaks}")
