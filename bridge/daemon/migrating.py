@@ -39,6 +39,7 @@ from bridge.state.journal import Journal
 log = logging.getLogger("isthmus.daemon")
 
 EVERY = 1.0  # seconds between two looks at the record
+SOON = 0.1  # seconds between two looks where this process has changed something meanwhile
 KEY = "migrations"
 BUSY = "{} others of the migration are on their way first, or two went back within the hour"
 FILE = "migrations.json"
@@ -54,6 +55,7 @@ class Following:
         self.probed = Reporting()
         self.leads = False  # this process moves the steps
         self.reason = ""  # why the record is not read now
+        self.news = asyncio.Event()  # there is another record here, or this process follows further
         self._engine = engine
         self._path = folder / FILE if folder is not None else None
         self._roll = roll
@@ -111,6 +113,7 @@ class Following:
     async def _take(self, record: Record) -> None:
         if record == self.doses.record:
             return
+        self.news.set()
         changed = self.doses.follow(record)
         for place, names in changed.items():
             if (reconciler := self._engine.reconcilers.get(place)) is not None:
@@ -139,7 +142,18 @@ class Following:
             self._roll.leave(_key_of(place))
         for place, turn in follows.items():
             self._roll.follow(_key_of(place), turn)
+        if follows != self._follows:
+            self.news.set()
         self._follows = dict(follows)
+
+    async def rest(self) -> None:
+        """The time until the next look at the record; where shares are written meanwhile, that is told at once."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + EVERY
+        while self._waiting and clock() < until:
+            await asyncio.sleep(SOON)
+            self._tell(self._written())
+        await asyncio.sleep(until - clock())
 
     def lacking(self, intent: Intent) -> str:
         """Who does not follow a step yet, "" if every place and every daemon does."""
@@ -196,14 +210,22 @@ class Steering:
             ended = asyncio.ensure_future(term.ended())
             try:
                 while not ended.done():
+                    self.following.news.clear()
                     await self._step(term)
-                    await asyncio.wait((ended,), timeout=EVERY)
+                    await self._rest(ended)
             finally:
                 self.following.leads = False
                 self.last = {}
                 ended.cancel()
                 for one in self._asking.values():
                     await one.close()
+
+    async def _rest(self, ended: asyncio.Future[None]) -> None:
+        """Until it is time to look again, or there is something new to look at."""
+        await asyncio.sleep(SOON)
+        news = asyncio.ensure_future(self.following.news.wait())
+        await asyncio.wait((ended, news), timeout=EVERY - SOON, return_when=asyncio.FIRST_COMPLETED)
+        news.cancel()
 
     async def _step(self, term: Term) -> None:
         notes = self._engine.notes
@@ -378,7 +400,7 @@ class Migrating:
                 await self.following.look()
             except ValueError as error:  # no record of ours: it is not taken over
                 raise Unavailable(f"the record of migrations cannot be read: {error}") from error
-            await asyncio.sleep(EVERY)
+            await self.following.rest()
 
     async def _forever(self, work: Callable[[], object]) -> None:
         def failed(error: Exception, reaction: Reaction) -> None:

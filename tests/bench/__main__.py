@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench import asked, cold, cost, exports, latency, machine, memory, standby, stream, throughput
+from tests.bench import asked, cold, cost, exports, latency, machine, memory, moving, standby, stream, throughput
 from tests.bench.sides import KINDS
 from tests.bench.stage import Pair, Stage, set_up
 from tests.bench.table import Row, lines
@@ -75,6 +75,9 @@ ROWS = {
     "renewing": Part(
         lambda stage, quick: asked.renewing(stage, 500 if quick else 10_000, 10.0 if quick else 90.0), 180, 60, 1
     ),
+    "step": Part(lambda stage, quick: moving.step(stage, 2 if quick else 10), 90, 30),
+    "moving": Part(lambda stage, quick: moving.beside(stage, 15.0 if quick else 80.0, random.Random(1)), 110, 45),
+    "plan": Part(lambda stage, quick: moving.plan(stage, 100 if quick else 1_000, 3 if quick else 5), 150, 30),
     "peers": Part(lambda stage, quick: asked.peers(stage, 20.0 if quick else 90.0), 140, 70, 1),
 }
 
@@ -87,9 +90,11 @@ def _listed(stage: Stage, quick: bool) -> int:
 # What is measured of which pair where none is named.
 OF_REGISTRIES = ("requests", "watched", "watched10k", "ticks", "renewing", "peers")
 OF_STREAMS = ("latency", "throughput", "writes", "rebuild", "beside")
-OF_STORES = tuple(name for name in ROWS if name not in (*OF_REGISTRIES, "rebuild", "beside", "exports"))
+OF_EXPORTS = ("exports", "step", "plan")
+OF_STORES = tuple(name for name in ROWS if name not in (*OF_REGISTRIES, *OF_EXPORTS, "rebuild", "beside", "moving"))
 MEASURED: dict[Pair, tuple[str, ...]] = {
     **{Pair(source, target): OF_STORES for source in STORES for target in STORES},
+    Pair("etcd", "etcd"): (*OF_STORES, "moving"),
     Pair("consul", "consul"): ("latency", "writes", "requests"),
     Pair("consul", "kubernetes"): ("latency", "writes", "requests"),
     Pair("consul", "etcd"): ("watched", "watched10k", "peers"),
@@ -97,7 +102,7 @@ MEASURED: dict[Pair, tuple[str, ...]] = {
     Pair("etcd", "eureka"): ("latency", "writes", "requests", "renewing"),
     Pair("eureka", "etcd"): ("ticks", "requests"),
     STREAM: OF_STREAMS,
-    EXPORT: ("latency", "exports"),
+    EXPORT: ("latency", *OF_EXPORTS),
 }
 
 

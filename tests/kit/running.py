@@ -55,8 +55,8 @@ class Ran(NamedTuple):
 
 async def isthmus(*words: str | Path, cwd: Path = ROOT, program: Program = THIS, **environment: str) -> Ran:
     """Runs a command to its end, in a process of its own; of this version one that need not import it (`zygote`)."""
-    if program is THIS and not environment and words[0] != "log":  # which reads what a daemon writes a moment later
-        asked = os.environ | _only(program)
+    if program is THIS and words[0] != "log":  # which reads what a daemon writes a moment later
+        asked = os.environ | _only(program) | environment
         return Ran(*await _zygote().run([*map(str, words)], cwd, asked, COMMAND_TIME))
     python = (sys.executable, "-m", program.module)
     return await ended(*python, *map(str, words), cwd=cwd, program=program, **environment)

@@ -1,0 +1,320 @@
+"""Rows of migrations: what a step costs at an export, what a move that runs costs others, and a plan of very many.
+
+`python -m tests.bench.moving STORE ADDRESS` is the raw arm of the first: somebody changes weights by hand, in one key
+of the same store, and the smallest control plane there is serves them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc.aio
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.service.discovery.v3 import discovery_pb2 as discovery
+
+from bridge.admin.client import call
+from bridge.errors import IsthmusError
+from tests.bench.figures import P50, P99, ratio
+from tests.bench.latency import ARMS, INSTANCES, REST, Driven
+from tests.bench.records import Native, lots
+from tests.bench.sides import Side, kind
+from tests.bench.sides.xds import OPTIONS, TYPE, Xds, address_of, subscribed
+from tests.bench.stage import LOT, Bridge, Stage, Watcher, populate
+from tests.bench.table import Row
+from tests.kit.waiting import until
+from tests.servers.process import Process
+
+VMS, PODS, BY_HAND = "/bench/vms/", "/bench/pods/", "/bench/weights/"
+NETS = {VMS: "10.1", PODS: "10.2"}
+SIDE = 200  # instances of each side of the service that is moved
+STEPS = [10, 20, 30, 40, 50, 100]
+SERVICE = "move-000"
+PATIENCE = 120.0
+
+
+def natives(prefix: str, service: str, count: int) -> Iterable[Native]:
+    for number in range(count):
+        host = f"{NETS[prefix]}.{number >> 8}.{number & 255}"
+        yield Native(service, f"{service}-{host.replace('.', '-')}", host, "v1", {})
+
+
+@asynccontextmanager
+async def sides(stage: Stage, services: int, count: int) -> AsyncIterator[None]:
+    """So many services, each with `count` instances at both sides, for as long as the block runs."""
+    async with AsyncExitStack() as stack:
+        for prefix in NETS:
+            side = await stack.enter_async_context(stage.reading(prefix))
+            some = (one for number in range(services) for one in natives(prefix, f"move-{number:03d}", count))
+            for lot in lots(((f"{one.service}/{one.id}", side.encode(one)) for one in some), LOT):
+                await side.register(lot)
+        yield
+
+
+def moving(ours: Bridge, stage: Stage) -> Bridge:
+    """The bridge with a migration beside whatever else it does."""
+    blocks = {one: kind(stage.pair.source).block(stage.source.address, prefix) for one, prefix in _SIDES.items()}
+    link = {"from": ["pods", "vms"], "to": "target", "policy": "sync", "services": {"include": ["move-*"]}}
+    ours.written["bridge"]["seat"] = "source"
+    ours.written["registries"] |= blocks
+    ours.written["links"].append({**link, "name": "moving", **kind(stage.pair.target).LINK})
+    gates = {"hold_for": "0s", "approve": [], "parity": "warn"}
+    move = {"name": "pay", "services": ["move-*"], "from": ["vms"], "to": ["pods"], "at": ["target"], "settle": 0}
+    ours.written["migrations"] = [{**move, "steps": STEPS, "gates": gates}]
+    return ours
+
+
+_SIDES = {"vms": VMS, "pods": PODS}
+
+
+class Move:
+    """One move of a daemon, as its commands have it."""
+
+    def __init__(self, ours: Bridge) -> None:
+        self._socket = ours.state / "admin.sock"
+
+    async def act(self, verb: str, **said: Any) -> None:
+        done = await self._ask("migrate", verb=verb, name="pay", reason="bench", **said)
+        assert {one["code"] for one in done} == {0}, done
+
+    async def reaches(self, step: int) -> None:
+        """The step has settled; says `next` until it is there."""
+
+        async def there() -> bool:
+            rows: list[Mapping[str, Any]] = []
+            try:
+                rows = await self._ask("migrate-status", name="pay")
+            except IsthmusError:
+                return False
+            if all(row["phase"] == "shift" and row["step"] == step for row in rows):
+                return all(row["settled"] is not None for row in rows)
+            if any(row["waits"] == "person" and row["phase"] == "shift" and row["step"] < step for row in rows):
+                await self._ask("migrate", verb="next", name="pay", reason="bench")
+            return False
+
+        await until(there, f"step {step}", within=PATIENCE, every=0.01)
+
+    async def plan(self) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = await self._ask("migrate-plan", name="pay")
+        return found
+
+    async def _ask(self, command: str, **said: Any) -> Any:
+        return await asyncio.to_thread(call, self._socket, command, **said)
+
+
+# -- a step at an export ---------------------------------------------------------------------------------------------
+
+
+class Told:
+    """A data plane that is told of the service: the share of the new side as it has it, in percent."""
+
+    def __init__(self, address: str) -> None:
+        self.share = -1.0
+        self._address = address
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        async with grpc.aio.insecure_channel(self._address, OPTIONS) as channel:
+            stream: Any = subscribed(channel)
+            await stream.write(
+                discovery.DeltaDiscoveryRequest(node={"id": "b"}, type_url=TYPE, resource_names_subscribe=[SERVICE])
+            )
+            while (response := await stream.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                for one in response.resources:
+                    self.share = _share(one.resource.value)
+                self._news.set()
+                await stream.write(discovery.DeltaDiscoveryRequest(type_url=TYPE, response_nonce=response.nonce))
+
+    async def has(self, share: float) -> float:
+        """Waits for it, within half a point; when that was (perf_counter)."""
+        async with asyncio.timeout(PATIENCE):
+            while abs(self.share - share) > 0.5:
+                self._news.clear()
+                await self._news.wait()
+        return time.perf_counter()
+
+
+def _share(body: bytes) -> float:
+    """Of the weights of one assignment; a locality's share is that of its weight."""
+    weights = dict.fromkeys(NETS.values(), 0.0)
+    for locality in ClusterLoadAssignment.FromString(body).endpoints:
+        whole = sum(each.load_balancing_weight.value for each in locality.lb_endpoints) or 1
+        for each in locality.lb_endpoints:
+            net = each.endpoint.address.socket_address.address[:4]
+            weights[net] += locality.load_balancing_weight.value * each.load_balancing_weight.value / whole
+    return 100 * weights[NETS[PODS]] / (sum(weights.values()) or 1)
+
+
+class ByHand(Xds):
+    """The raw arm: one service, whose weights somebody says in one key."""
+
+    async def weigh(self, share: int) -> None:
+        if self._server is None:
+            await self._serve()
+        made = ClusterLoadAssignment(cluster_name=SERVICE)
+        for prefix, part in ((VMS, 100 - share), (PODS, share)):
+            group = made.endpoints.add()
+            group.locality.zone = prefix
+            group.load_balancing_weight.value = max(1, part)
+            for one in natives(prefix, SERVICE, SIDE):
+                endpoint = group.lb_endpoints.add()
+                endpoint.endpoint.address.socket_address.address = one.host
+                endpoint.endpoint.address.socket_address.port_value = 8080
+                endpoint.load_balancing_weight.value = max(1, part)
+        self._made = discovery.Resource(name=SERVICE, version=str(share))
+        self._made.resource.type_url, self._made.resource.value = TYPE, made.SerializeToString()
+        self._served[SERVICE] = {}
+        body = discovery.DeltaDiscoveryResponse(type_url=TYPE, nonce="1", resources=[self._made]).SerializeToString()
+        for context in list(self._streams):
+            await self._send(context, body)
+
+    def _resource(self, service: str) -> discovery.Resource:
+        return self._made
+
+
+async def step(stage: Stage, rounds: int) -> list[Row]:
+    """From the command of a person until a data plane is told: one step of ours, and the same weights by hand."""
+    blocks = []
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(sides(stage, 1, SIDE))
+        hand = await stack.enter_async_context(stage.reading(BY_HAND))
+        raw = stage.child("by-hand")
+        stack.push_async_callback(raw.kill)
+        await _start(raw, stage)
+        ours = await stack.enter_async_context(moving(stage.bridge(ARMS[0]), stage))
+        await ours.start()
+        told = [Told(address_of(stage.target.address, arm)) for arm in ARMS[:2]]
+        tasks = [asyncio.create_task(one.run()) for one in told]
+        stack.callback(lambda: [task.cancel() for task in tasks])
+        move = Move(ours)
+        await told[0].has(0)
+        await move.act("start")
+        for _ in range(rounds):
+            for before, share in enumerate(STEPS[1:-1], 1):
+                await move.reaches(before)
+                began = time.perf_counter()
+                await move.act("next")
+                spent = await told[0].has(share) - began
+                began = time.perf_counter()
+                await hand.put("weights", b"%d" % share)
+                blocks.append(([spent], [await told[1].has(share) - began]))
+            await move.reaches(len(STEPS) - 1)
+            await move.act("back", to=STEPS[0], now=True)
+            await told[0].has(STEPS[0])
+    about = {"instances": 2 * SIDE, "steps": len(blocks)}
+    found = [[1000 * block[arm][0] for block in blocks] for arm in (0, 1)]
+    return [
+        Row(
+            name="a step at an export, until a data plane has it",
+            unit="ms",
+            ours=P50(found[0]),
+            raw=P50(found[1]),
+            ratio=ratio(blocks, P50),
+            limit=1.5,
+            about={**about, "ours_ms": found[0], "raw_ms": found[1]},
+        )
+    ]
+
+
+async def _start(raw: Process, stage: Stage) -> None:
+    async def ready() -> bool:
+        return b"ready\n" in raw.log.read_bytes()
+
+    address = address_of(stage.target.address, ARMS[1])
+    await raw.start([sys.executable, "-m", "tests.bench.moving", stage.source.address, address], ready)
+
+
+async def by_hand(store: str, address: str) -> None:
+    """The raw arm, for ever."""
+    async with kind("etcd").open(store, BY_HAND) as weights, ByHand(address) as plane:
+        await plane.weigh(0)
+        print("ready", flush=True)
+        async for changes in weights.follow():
+            for _, value in changes:
+                if value is not None:
+                    await plane.weigh(int(value))
+
+
+# -- what others notice, and a plan of many --------------------------------------------------------------------------
+
+
+async def beside(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
+    """The latency of other services at a bridge that moves one all the time, beside one that moves nothing, twice."""
+    driven = Driven(ARMS)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(sides(stage, 1, SIDE))
+        sources: dict[str, Side] = {}
+        bridges = []
+        for prefix in ARMS:
+            sources[prefix] = await stack.enter_async_context(stage.reading(prefix))
+            target = await stack.enter_async_context(stage.writing(prefix))
+            watcher = await stack.enter_async_context(Watcher(target, driven.arrived(prefix)))
+            ours = stage.bridge(prefix)
+            bridges.append(await stack.enter_async_context(moving(ours, stage) if prefix == ARMS[0] else ours))
+            await populate(sources[prefix], INSTANCES)
+            await bridges[-1].start()
+            await watcher.until(lambda watcher=watcher: len(watcher.marks) >= INSTANCES)  # type: ignore[misc]
+        move = Move(bridges[0])
+        await move.act("start")
+        await move.reaches(1)
+        await asyncio.sleep(REST)
+        turning = asyncio.create_task(_turn(move))
+        await driven.drive(sources, seconds, rng)
+        assert not turning.done()
+        turning.cancel()
+    blocks = driven.blocks()
+    found = [[sample for block in blocks for sample in block[arm]] for arm in range(len(ARMS))]
+    return [
+        Row(
+            name=f"latency of others beside a migration {name}",
+            unit="ms",
+            ours=statistic(found[0]),
+            raw=statistic(found[1] + found[2]),
+            ratio=ratio([(block[0], block[1] + block[2]) for block in blocks], statistic),
+            aa=ratio([(block[1], block[2]) for block in blocks], statistic),
+            limit=limit,
+            about=driven.about(found),
+        )
+        for name, statistic, limit in (("p50", P50, 1.05), ("p99", P99, float("inf")))
+    ]
+
+
+async def _turn(move: Move) -> None:
+    """Up and down, without an end."""
+    while True:
+        await move.reaches(2)
+        await move.act("back", to=STEPS[0], now=True)
+        await move.reaches(1)
+
+
+async def plan(stage: Stage, services: int, rounds: int) -> list[Row]:
+    """The plan of a migration of many services with a hundred instances each."""
+    count = 50
+    async with sides(stage, services, count), moving(stage.bridge(ARMS[0]), stage) as ours:
+        await ours.start()
+        move = Move(ours)
+
+        async def read() -> bool:
+            try:
+                rows = await move.plan()
+            except IsthmusError:
+                return False
+            return len(rows) == services and all(row["places"][0]["to"] == count for row in rows)
+
+        await until(read, "everything is read", within=PATIENCE, every=1.0)
+        spent = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            await move.plan()
+            spent.append(time.perf_counter() - began)
+    about = {"services": services, "instances": 2 * services * count, "seconds": spent}
+    return [Row(name=f"plan of {services:,} services", unit="s", ours=P50(spent), limit=2.0, about=about)]
+
+
+if __name__ == "__main__":
+    asyncio.run(by_hand(*sys.argv[1:]))
