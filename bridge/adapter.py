@@ -503,7 +503,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     `type`: its versioned name. `about`: the registry, destination or link. `subject`: the service or the instance.
     `service`: events of one service keep their order, None: it is about none. `seconds` since the epoch. `id`: the same
-    for the same event, however often it is told. `data`: JSON.
+    for the same event, however often it is told. `data`: JSON. `trace`: a traceparent (W3C), "" without a trace.
     """
 
     type: str
@@ -513,6 +513,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     seconds: float
     id: str
     data: bytes
+    trace: str = ""
 
 
 @runtime_checkable

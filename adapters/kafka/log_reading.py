@@ -78,4 +78,5 @@ def event_of(key: bytes | None, value: bytes | None, headers: Iterable[mapping.H
         seconds=datetime.fromisoformat(said["time"]).timestamp() if "time" in said else 0.0,
         id=said.get("id", ""),
         data=value or b"{}",
+        trace=said.get("traceparent", ""),
     )

@@ -152,6 +152,7 @@ class KafkaSink:
             self._numbers.next(),
             event.seconds,
             event.id,
+            (("traceparent", event.trace),),
         )
         partition = mapping.part_of(key, topic.partitions)
         return Outgoing(topic.name, partition, key, event.data, tuple(mapping.headers(about)))

@@ -43,6 +43,11 @@ MEANINGS = {
         "secrets": "Metadata with such keys is never copied, logged or shown: globs.",
         "access": "Who may ask the daemon beside root and its own user, who may everything; below.",
         "journal": "How much of the journal stays on this host: what `log` reads and a stream is told; below.",
+        "tracing": "Traces of changes for a collector of OpenTelemetry; without it none are made; below.",
+    },
+    "Tracing": {
+        "otlp": "The collector's base URL, as `http://127.0.0.1:4318`: OTLP over HTTP, as JSON, to `/v1/traces` below.",
+        "sample": "The share of changes of which a trace is made, above 0, at most 1. A restart changes it.",
     },
     "Journal": {
         "keep": "Lines older than this go, at least a day. What has to go earlier, for want of room, is attention.",
@@ -274,6 +279,7 @@ def configuration() -> str:
     )
     text += _section("`bridge`", schema.Bridge, "Bridge")
     text += _section("`access`", schema.Access, "Access", level="###")
+    text += _section("`tracing`", schema.Tracing, "Tracing", level="###")
     text += "## `registries`\n\nA mapping of a name to a block: `kind`, the keys of that kind, and these two:\n\n"
     text += "- `foreign_sync`: what other synchronisers wrote there is not sent (`ignore`), or is sent (`follow`).\n"
     text += f"- `network`: that of its addresses, `{DEFAULT}` where it is not said. A block has one network and one\n"

@@ -37,6 +37,13 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     room: Annotated[int, msgspec.Meta(ge=128 << 20), SIZE] = 1 << 30
 
 
+class Tracing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where traces go, and of which share of all changes."""
+
+    otlp: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/\s]+(/\S*)?$")]
+    sample: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.01
+
+
 class Bridge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who this bridge is (the owner of every entry that it writes), and where it keeps its things.
 
@@ -56,6 +63,7 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     secrets: tuple[str, ...] = ("*password*", "*token*", "*secret*")
     access: tuple[Access, ...] = ()
     journal: Journal = Journal()
+    tracing: Tracing | None = None
 
 
 class Link(

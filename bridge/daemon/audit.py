@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Unpack
+from typing import Any, Protocol, Unpack
 
 from bridge.adapter import Cause, Change
 from bridge.daemon.metrics import Metrics
@@ -57,6 +57,18 @@ class Acts:
         return list(self._latest)
 
 
+class Tracing(Protocol):
+    """What makes traces of changes, where the file asks for them; `bridge.daemon.tracing` says what they are."""
+
+    def observed(self, told: Observation) -> str: ...
+
+    def written(self, event: Written) -> str: ...
+
+    def held(self, event: HeldBack) -> None: ...
+
+    def failed(self, event: Failed) -> None: ...
+
+
 class Audit:
     """What a daemon keeps of the events at its destinations.
 
@@ -78,6 +90,7 @@ class Audit:
         self._clock = clock
         self._writer_of = writer_of
         self._observes = observes
+        self.tracing: Tracing | None = None
 
     def tell(self, event: Event) -> None:
         """One event, where it belongs."""
@@ -109,6 +122,8 @@ class Audit:
         said: Said = {"serving": event.serving, "change": seen.change, "revision": seen.revision}
         if ground is not None:
             said |= {"rule": ground.rule, "freed": str(ground.freed), "hold": ground.hold}
+        if self.tracing is not None:
+            said["trace"] = self.tracing.written(event)
         self._note(event.kind, change, event.destination, event.cause, **said)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
@@ -155,6 +170,8 @@ class Audit:
 
     def _held(self, event: HeldBack) -> None:
         """One line of the log a set, however large; the journal has each."""
+        if self.tracing is not None:
+            self.tracing.held(event)
         ones = event.ones
         first, services = ones[0], {one.item[1] for one in ones}
         log.warning(
@@ -199,6 +216,8 @@ class Audit:
         )
 
     def _failed(self, event: Failed) -> None:
+        if self.tracing is not None:
+            self.tracing.failed(event)
         change, error = event.change, event.error
         kind = type(error).__name__.lower()
         self._metrics.failed(_link(change), kind)
@@ -256,6 +275,7 @@ class Audit:
             revision=told.revision,
             cause=told.cause,
             reason=told.reason,
+            trace=self.tracing.observed(told) if self.tracing is not None else "",
         )
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ class Daemon:
         self.reload = Reload(path, self.engine, kept, self.journal, self._notifier)
         self.shipping = Shipping(self.engine, kept.folder, self.journal, self._audit.observed)
         self.metrics.unshipped = self.shipping.unshipped
+        self._tracing = self._traced(configuration)
         self.troubles = Troubles(
             path, self.engine, kept, self.journal, self.reload, self._tasks, self._is_reached, self.shipping, still
         )
@@ -128,6 +129,18 @@ class Daemon:
             state=self.state.folder,
             orderings={**self.overriding.orderings, Rank.SHARE: self._doses},
         )
+
+    def _traced(self, configuration: Configuration) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        """What sends traces; None: the file does not ask for any, and nothing of OpenTelemetry is even imported."""
+        if configuration.bridge.tracing is None:
+            return None
+        from bridge.daemon.tracing import Tracing
+
+        tracing = Tracing(configuration.bridge.tracing, configuration.bridge.id, self.engine.store)
+        self._audit.tracing = tracing
+        self.engine.store.touched = tracing.touched
+        self.metrics.spans_dropped = lambda: tracing.waiting.dropped
+        return tracing.run
 
     @property
     def configuration(self) -> Configuration:
@@ -190,6 +203,7 @@ class Daemon:
             "reload": self.reload.run(),
             "shipping": self.shipping.run(),
             "migrations": self.migrating.run(),
+            **({"tracing": self._tracing()} if self._tracing is not None else {}),
         }
 
     @contextlib.asynccontextmanager

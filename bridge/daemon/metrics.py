@@ -97,6 +97,7 @@ class Metrics(Collector):
         self._took: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
         self.unshipped: Callable[[], dict[str, int]] = dict  # by destination, what its log has not been told yet
+        self.spans_dropped: Callable[[], int] | None = None  # None: there are no traces
         self.attention: Callable[[], dict[tuple[str, str], int]] = dict  # by code and level, how many subjects
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -149,9 +150,7 @@ class Metrics(Collector):
         for row in status["credentials"]:
             credentials.add_metric((row["registry"], row["credential"]), row["ends"])
         yield credentials
-        dropped = CounterMetricFamily("isthmus_journal_dropped", "Records that the journal had no room for")
-        dropped.add_metric((), status["journal_dropped"])
-        yield dropped
+        yield from self._dropped(status["journal_dropped"])
         fault = GaugeMetricFamily("isthmus_state_fault", "1 while the state folder cannot be written")
         fault.add_metric((), float(status["state_fault"] is not None))
         yield fault
@@ -167,6 +166,15 @@ class Metrics(Collector):
         for labels, count in self.attention().items():
             attention.add_metric(labels, float(count))
         yield attention
+
+    def _dropped(self, records: float) -> Iterator[Metric]:
+        dropped = CounterMetricFamily("isthmus_journal_dropped", "Records that the journal had no room for")
+        dropped.add_metric((), records)
+        yield dropped
+        if self.spans_dropped is not None:
+            spans = CounterMetricFamily("isthmus_spans_dropped", "Spans of traces that no collector was told")
+            spans.add_metric((), self.spans_dropped())
+            yield spans
 
     def _propagation(self) -> Metric:
         found = HistogramMetricFamily("isthmus_propagation_seconds", "From seen to written", labels=("link",))

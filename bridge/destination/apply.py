@@ -136,7 +136,7 @@ class Applier:
         late = self._clock() - sent > LATE
         for outcome in outcomes:
             name = outcome.change.service
-            rests[name] = max(rests.get(name, 0.0), self._conclude(outcome, batch.plans[name], late=late))
+            rests[name] = max(rests.get(name, 0.0), self._conclude(outcome, batch.plans[name], sent, late=late))
             made[name] = made.get(name, 0) + (outcome.error is None)
 
     async def _end(self, batch: Batch, rests: dict[ServiceName, float], made: dict[ServiceName, int]) -> None:
@@ -172,11 +172,11 @@ class Applier:
         await asyncio.sleep(seconds)
         self._backlog.end_and_plan({name})
 
-    def _conclude(self, outcome: Outcome, planned: Planned, *, late: bool) -> float:
+    def _conclude(self, outcome: Outcome, planned: Planned, sent: float, *, late: bool) -> float:
         """Takes one outcome over; returns the seconds to wait before this name is tried again."""
         change, error = outcome.change, outcome.error
         if error is None:
-            self._destination.done(outcome, planned.plan, planned.seen, late=late)
+            self._destination.done(outcome, planned.plan, planned.seen, late=late, sent=sent)
             self._conflicts.pop(change.service, None)
             return 0.0
         if isinstance(error, Rejected) and change.after is not None:

@@ -357,13 +357,13 @@ class Destination:
         self.planner.refuse(change, error, at)
         return str(before or "") != str(error)
 
-    def done(self, outcome: Outcome, plan: Plan, seen: Seen, *, late: bool = False) -> None:
-        """One change was made; `late`: perhaps long ago."""
+    def done(self, outcome: Outcome, plan: Plan, seen: Seen, *, late: bool = False, sent: float = 0.0) -> None:
+        """One change was made; `late`: perhaps long ago. `sent`: when it was sent (monotonic)."""
         change = outcome.change
         if change.forget:
             self.inventory.forget_loose(change.service, change.id)
             serving = (plan.serving, plan.serving)
-            self._events.tell(Written(outcome, "forget", change.cause, seen, serving, self.name))
+            self._events.tell(Written(outcome, "forget", change.cause, seen, serving, self.name, sent=sent))
             return
         now, ground = self._clock(), self.gate.ground(change)
         self.gate.wrote(change, now)
@@ -383,7 +383,7 @@ class Destination:
         kind = "add" if change.before is None else "remove" if change.after is None else "update"
         self.went.made(change, won, now)
         became = (was + won - counted, was + won)
-        self._events.tell(Written(outcome, kind, cause, seen, became, self.name, ground))
+        self._events.tell(Written(outcome, kind, cause, seen, became, self.name, ground, sent))
 
     def note_first_copies(self) -> None:
         """Everything that was seen is planned: what has no instance left to be added has had its first copy."""

@@ -17,6 +17,7 @@ class Written(NamedTuple):
 
     `serving`: entries of the service before and after; equal where the guard counts no loss or gain.
     `destination`, here and below: the name of the registry that is written. `ground`: of a removal, why it may go.
+    `sent`: when it was sent there (monotonic), 0 where that was not by a plan.
     """
 
     outcome: Outcome
@@ -26,6 +27,7 @@ class Written(NamedTuple):
     serving: tuple[int, int]
     destination: str
     ground: Ground | None = None
+    sent: float = 0.0
 
 
 class Noticed(NamedTuple):

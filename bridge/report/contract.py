@@ -10,6 +10,7 @@ import msgspec
 from bridge.report.happenings import NOTED, OBSERVED, PREFIX, TYPES, Happening
 
 VERSION = "1.0.0"  # the first number changes with what breaks readers: never, for types are versioned by name
+OPTIONAL = {"ce_traceparent": {"type": "string"}}  # CloudEvents' extension "Distributed Tracing"
 HEADERS = ("specversion", "id", "source", "type", "subject", "time", "partitionkey", "sequence")
 
 
@@ -54,7 +55,7 @@ def _message(name: str, payload: Any) -> dict[str, Any]:
         "name": name,
         "headers": {
             "type": "object",
-            "properties": {**required, "ce_type": {"const": name}, "ce_cause": {"type": "string"}},
+            "properties": {**required, "ce_type": {"const": name}, "ce_cause": {"type": "string"}, **OPTIONAL},
             "required": sorted(required.keys() - {"ce_subject"}),
         },
         "payload": payload if payload is not None else {"type": "null"},

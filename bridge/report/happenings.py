@@ -123,6 +123,7 @@ def event_of(record: Record, daemon: str) -> Event:
         seconds=record.at,
         id=_id(record, daemon),
         data=msgspec.json.encode(_happening(record, daemon)),
+        trace=record.trace,
     )
 
 

@@ -45,6 +45,7 @@ class Store:
         self.scrub = scrub
         self.recorder = recorder or Recorder()
         self.asked: dict[str, list[Callable[[Observation], None]]] = {}  # by registry: see `report`
+        self.touched: Callable[[str, ServiceName, Seen], None] | None = None  # told of every change; see `touch`
         self.claims = Claims(lambda view, name: self.touch(view.registry, name))
         self._clock = clock
         self._views: dict[str, dict[str, View]] = {}
@@ -106,7 +107,9 @@ class Store:
         self.version += 1
         key = (registry, name)
         self._touched.pop(key, None)
-        self._touched[key] = Seen(self._clock(), self.version, revision)
+        seen = self._touched[key] = Seen(self._clock(), self.version, revision)
+        if self.touched is not None:
+            self.touched(registry, name, seen)
         if len(self._touched) > self._room:
             self._forget_gone()
         if self._waiting:

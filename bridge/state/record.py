@@ -29,7 +29,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     `revision` the store's position, 0 where it has none; of what was written, the position that it answers.
     Of a removal: `rule` has the guard's limit with its figures, `freed` what let it go (`bridge.guard.gate.Freed`),
     `hold` the set that was approved, also of the approval itself. Of a start and a file that is taken over: `file` is
-    its hash, `version` that of isthmus.
+    its hash, `version` that of isthmus. `trace`: the traceparent (W3C) of what is said, where its trace is sampled.
     """
 
     at: float
@@ -57,6 +57,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     hold: str = ""
     file: str = ""
     version: str = ""
+    trace: str = ""
 
 
 class Said(TypedDict, total=False):
@@ -81,6 +82,7 @@ class Said(TypedDict, total=False):
     hold: str
     file: str
     version: str
+    trace: str
 
 
 class Loss(NamedTuple):

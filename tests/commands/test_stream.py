@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -192,6 +193,10 @@ async def events(kafka: Kafka) -> list[dict[str, Any]]:
     return found
 
 
+def trace(row: dict[str, Any]) -> str:
+    return str(row["ce_traceparent"].split("-")[1])
+
+
 def of(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["type"] == f"{kind}.v1"]
 
@@ -199,6 +204,7 @@ def of(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
 async def test_the_log_has_what_was_seen_and_what_was_done_about_it_once(kafka: Kafka, made: Site) -> None:
     bridge = made.bridge
     bridge.registries["stream"]["changes_topic"] = LOG
+    bridge.bridge["tracing"] = {"otlp": "http://127.0.0.1:1", "sample": 1}  # nobody listens there
     bridge.write()
     await bridge.start()
     await made.shows("192.0.2.1", "192.0.2.2", "192.0.2.3")
@@ -220,6 +226,9 @@ async def test_the_log_has_what_was_seen_and_what_was_done_about_it_once(kafka: 
     )
     assert "after" not in gone
     (changed,) = of(rows, "instance.changed")
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", changed["ce_traceparent"])
+    traced = [row["instance"] for row in of(rows, "entry.written") if trace(row) == trace(changed)]
+    assert traced == [changed["instance"]]
     assert (changed["changed"], changed["after"]["address"]) == (["address"], "192.0.2.11")
     (removed,) = of(rows, "entry.removed")
     assert (removed["destination"], removed["cause"], removed["service"]) == ("stream", "event", "inventory:pay")
