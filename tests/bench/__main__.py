@@ -49,7 +49,7 @@ ROWS = {
     "throughput": Part(lambda stage, quick: throughput.sustained(stage, 2.0 if quick else 5.0), 130, 50),
     "burst": Part(lambda stage, quick: throughput.burst(stage, 2 if quick else 5, 2_000 if quick else 10_000), 65, 25),
     "cpu": Part(lambda stage, quick: cost.cpu(stage, SMALL if quick else SIZES, 6.0 if quick else 36.0), 115, 28),
-    "writes": Part(lambda stage, quick: cost.writes(stage, 50 if quick else 500, 3.0 if quick else 10.0), 40, 20),
+    "writes": Part(lambda stage, quick: cost.writes(stage, 50 if quick else 500, 3.0 if quick else 10.0), 40, 20, 1),
     "list": Part(lambda stage, quick: cold.listing(stage, _listed(stage, quick), 2 if quick else 6), 45, 10, 1),
     "copy": Part(lambda stage, quick: cold.copying(stage, 10_000 if quick else 100_000, 1 if quick else 3), 180, 20),
     "memory": Part(

@@ -47,6 +47,30 @@ def emptied(watch: Watching, name: ServiceName = PAY) -> list[Observed]:
     return [one for one in watch.observations(name) if not one.service.instances]
 
 
+async def test_a_frozen_datacenter_is_silent_and_the_other_one_goes_on(pair: list[Consul]) -> None:
+    """The agent that is asked is well, and waits for the frozen servers as long as anybody does."""
+    here, there = pair
+    await register(here, "a")
+    await register(there, "b")
+    async with registry(here, "dc1", "dc2") as opened, watching(opened.sources["dc1"]) as alive:
+        async with watching(opened.sources["dc2"]) as frozen:
+            await frozen.until(lambda: frozen.synced)
+            with there.frozen():
+                await register(here, "c")
+                await alive.until(lambda: len(alive.service(PAY).instances) == 2)
+                await frozen.until(lambda: frozen.error is not None)
+                assert isinstance(frozen.error, Unavailable)
+                assert not emptied(frozen)
+        await until(lambda: _sees(here, "dc2"), "the datacenters have found each other again")
+        async with watching(opened.sources["dc2"]) as again:
+            await again.until(lambda: len(again.service(PAY).instances) == 1)
+        assert alive.error is None
+
+
+async def _sees(agent: Consul, dc: str) -> bool:
+    return await agent.answers(f"/v1/catalog/nodes?dc={dc}") == 200
+
+
 async def test_a_dead_datacenter_is_silent_and_the_other_one_goes_on(pair: list[Consul]) -> None:
     here, there = pair
     await register(here, "a")
