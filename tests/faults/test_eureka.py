@@ -142,6 +142,8 @@ async def test_what_is_written_to_eureka_is_kept_alive_through_everything(
         await server.start()
         await until(lambda: _equal(entries, three), "a server that forgot them has them again")
         writer, other = (first, second) if await first.writes() else (second, first)
+        shown = (await writer.isthmus("status")).out
+        assert "new: 3 entries are renewed; without a bridge they end in 7 d" in shown
         await writer.ask("freeze", link="old-to-new", reason="the test says so")
         write(source, 1, 2, 3, turn="2")
         assert await renewed("i2:pay")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-READY_TIME = 60.0  # seconds to come up in, on a machine that is busy with other tests
+READY_TIME = 150.0  # seconds to come up in, on a machine that is busy with other tests: nothing waits for it in vain
 STOP_TIME = 20.0  # seconds that SIGTERM may take
 RUNNING: set[Process] = set()  # those whose logs are worth showing when a test fails
 

@@ -260,6 +260,7 @@ async def test_check_says_what_self_preservation_keeps(eureka_server: StartEurek
             return next((note for note in notes if "self-preservation keeps 1 instances" in note), "")
 
         assert "silent for" in await until(noted, "the lease is over", every=0.5)
+        assert "end 7 days after their last heartbeat" in " / ".join((await registry.reach()).limits)
         async with watching(registry.source) as watch:
             await watch.until(lambda: watch.service(PAY).instances.keys() == {"i1"})
 
