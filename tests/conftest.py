@@ -43,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     soaking = os.environ.get("ISTHMUS_SOAK", "") not in ("", "0")
     group.addoption("--soak", action="store_true", default=soaking, help="run the tests that take long, and only them")
     group.addoption("--seed", type=int, help="the seed of random histories (else 1, or a new one for each soak test)")
+    group.addoption("--minutes", type=float, default=10.0, help="how long each soak test sends nonsense to a port (10)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

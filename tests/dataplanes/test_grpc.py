@@ -38,7 +38,7 @@ threading.Thread(target=call, daemon=True).start()
 for line in sys.stdin:
     print(json.dumps(found), flush=True)
     found.clear()
-""".replace("SERVICE", SERVICE)
+"""
 
 
 class Client:
@@ -69,11 +69,12 @@ class Client:
 
 
 @asynccontextmanager
-async def client(bootstrap: Path) -> AsyncIterator[Client]:
+async def client(bootstrap: Path, service: str = SERVICE) -> AsyncIterator[Client]:
+    """Calls that service until the block ends."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        CLIENT,
+        CLIENT.replace("SERVICE", service),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=os.environ | {"GRPC_XDS_BOOTSTRAP": str(bootstrap)},
