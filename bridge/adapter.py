@@ -737,6 +737,18 @@ class Readers(Protocol):
         ...
 
 
+@runtime_checkable
+class Observer(Protocol):
+    """An optional side of a registry that knows of which kinds some of its readers are (ADR 40)."""
+
+    async def consumers(self, name: ServiceName) -> Collection[str]:
+        """The kinds of clients that are known to read a service now, as keys of `bridge.consumers` ("dubbo-go").
+
+        Asked often, so it costs next to nothing. Raises Unavailable or Denied.
+        """
+        ...
+
+
 class Raw(msgspec.Struct, frozen=True):
     """One record as it is in the store, for `explain`.
 

@@ -66,6 +66,10 @@ class Xds(ExportRegistry):
         """See `Readers`: each client says what it wants to be told."""
         return self._ads.readers(name)
 
+    async def consumers(self, name: ServiceName) -> set[str]:
+        """See `Observer`: each client says what it is."""
+        return self._ads.kinds(name)
+
     def bootstrap(self, client: str, said: Mapping[str, str]) -> str:
         """See `Bootstraps.bootstrap`."""
         if client not in CLIENTS:

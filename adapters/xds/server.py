@@ -124,6 +124,11 @@ class Ads:
             if (told := names & one.told(names))
         ]
 
+    def kinds(self, service: ServiceName) -> set[str]:
+        """Of which kind the clients are that are told of a service."""
+        names = self._served.names(service)
+        return {"envoy" if one.looks_up else "grpc" for one in self._connected if names & one.told(names)}
+
     @property
     def notes(self) -> Sequence[str]:
         """Where it answers, and whom."""

@@ -15,10 +15,11 @@ from urllib.parse import unquote
 from adapters.common import assembly, places
 from adapters.common.seat import MovedSeat
 from adapters.zookeeper import acl, identity
+from adapters.zookeeper import readers as reading
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.config import Config
 from adapters.zookeeper.lock import contenders
-from adapters.zookeeper.readers import AdminServers, consumers
+from adapters.zookeeper.readers import AdminServers
 from adapters.zookeeper.seat import ZooKeeperNotes, ZooKeeperSeat
 from adapters.zookeeper.session_file import CarriedSession
 from adapters.zookeeper.sink import ZooKeeperSink
@@ -167,10 +168,16 @@ class ZooKeeper:
         found: list[Reader] = []
         if self._config.layout == "dubbo2":
             folder = f"{tree.root}/{name.name}/consumers"
-            found += consumers(name, folder, await self._client.children(folder), now)
+            found += reading.consumers(name, folder, await self._client.children(folder), now)
             places += [f"{tree.root}/{each}/{name.name}" for each in ("mapping", "config/dubbo")]
         ours = [client.session for client in (self._client, *self._writing.values())]
         return [*found, *await self._admin.readers(places, ours, now)]
+
+    async def consumers(self, name: ServiceName) -> set[str]:
+        """See `Observer`: of all that read ZooKeeper Dubbo's consumers alone write down what they are."""
+        if self._config.layout != "dubbo2":
+            return set()
+        return reading.kinds(name, await self._client.children(f"{self._tree.root}/{name.name}/consumers"))
 
     async def raw(self, name: ServiceName) -> list[Raw]:
         """See `Registry.raw`: paths and values of one service's nodes, each with its ledger's."""

@@ -6,7 +6,7 @@ A watch on a node's children is listed by no server, so an empty list proves not
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import msgspec
 
@@ -37,12 +37,7 @@ class _Connections(msgspec.Struct, frozen=True):
 
 def consumers(name: ServiceName, folder: str, nodes: Collection[str], now: float) -> Iterator[Reader]:
     """Of Dubbo's nodes, one for each consumer, which die with its session; those of other groups are left out."""
-    for node in nodes:
-        url = urlsplit(unquote(node))
-        said = {key: values[0] for key, values in parse_qs(url.query).items()}
-        groups = said.get("group", "").split(",")
-        if url.scheme != "consumer" or not {name.namespace, "*"} & set(groups):
-            continue
+    for url, said in _consumers(name, nodes):
         what = [f"{key} {said[key]}" for key in ("application", "version", "pid") if said.get(key)]
         yield Reader(
             who=f"{said.get('application', 'a consumer')} at {url.netloc}",
@@ -50,6 +45,20 @@ def consumers(name: ServiceName, folder: str, nodes: Collection[str], now: float
             evidence=f"its node in {folder}: {', '.join(what) or 'nothing more'}",
             at=now,
         )
+
+
+def kinds(name: ServiceName, nodes: Collection[str]) -> set[str]:
+    """Which programs wrote these: dubbo-go says so in its `release`, Java has its bare version there."""
+    return {"dubbo-go" if "golang" in said.get("release", "") else "dubbo" for _, said in _consumers(name, nodes)}
+
+
+def _consumers(name: ServiceName, nodes: Collection[str]) -> Iterator[tuple[SplitResult, dict[str, str]]]:
+    for node in nodes:
+        url = urlsplit(unquote(node))
+        said = {key: values[0] for key, values in parse_qs(url.query).items()}
+        groups = said.get("group", "").split(",")
+        if url.scheme == "consumer" and {name.namespace, "*"} & set(groups):
+            yield url, said
 
 
 class AdminServers:

@@ -78,6 +78,8 @@ def _print_plan(found: list[Row]) -> None:
                 say(f"restart: {kind} at {one['place']} never follows by itself")
             for kind in one["not_steered"]:
                 say(f"not steered: {kind} at {one['place']} goes its own way; its share is to be measured")
+        for one in row["observed"]:
+            say(f"observed: {_consumer(one)}")
         for one in row["parity"]:
             say(f"parity {one['severity']}: {one['what']}: {one['text']}")
         for text in (*row["missing"], *row["nowhere"], *row["refused"]):
@@ -186,8 +188,16 @@ def _print_status(rows: list[Row]) -> None:
         for gate in row.get("gates", ()):
             look = gate["look"] or {}
             say(f"{row['move']} gate {gate['gate']}: {_said(look)}")
+        for one in row.get("consumers", ()):
+            if one["observed"]:
+                say(f"{row['move']} observed: {_consumer(one)}")
         if row.get("way_back"):
             say(f"{row['move']} way back: {row['way_back']}")
+
+
+def _consumer(one: Row) -> str:
+    takes = "never follows by itself" if one["settles"] is None else f"follows within {one['settles']:g} s"
+    return f"{one['consumer']} reads {one['place']} and {takes}" + ("" if one["declared"] else "; not in `consumers`")
 
 
 def _said(look: Row) -> str:

@@ -20,6 +20,7 @@ from bridge.daemon.reporting import Reporting
 from bridge.destination.roll import Roll
 from bridge.engine import moves
 from bridge.engine.engine import Engine
+from bridge.engine.observing import observe
 from bridge.errors import ConfigError, Conflict, Superseded, Unavailable
 from bridge.migration import parity, quiet
 from bridge.migration.block import Migration, Part
@@ -40,6 +41,7 @@ log = logging.getLogger("isthmus.daemon")
 
 EVERY = 1.0  # seconds between two looks at the record
 SOON = 0.1  # seconds between two looks where this process has changed something meanwhile
+OBSERVE = 30.0  # seconds between two looks at the kinds of clients
 KEY = "migrations"
 BUSY = "{} others of the migration are on their way first, or two went back within the hour"
 FILE = "migrations.json"
@@ -124,6 +126,12 @@ class Following:
                 await asyncio.to_thread(files.replace, self._path, encode(record))
             except OSError as error:  # what is wrong with the folder is said by who looks after it
                 log.warning("unkept what=migrations reason=%r", files.why(error))
+
+    async def observe(self) -> None:
+        """Looks at who reads the places of the moves that are under way."""
+        for intent in [one for one in self.doses.record.moves.values() if not one.state.ended]:
+            for place, at in intent.places.items():
+                await observe(self._engine, place, at.name)
 
     def reloaded(self) -> None:
         """The file changed."""
@@ -380,7 +388,7 @@ class Steering:
 
 
 class Migrating:
-    """Both loops of a daemon, and what keeps them up."""
+    """The loops of a daemon, and what keeps them up."""
 
     def __init__(self, following: Following, steering: Steering, rng: random.Random | None = None) -> None:
         self.following = following
@@ -392,6 +400,7 @@ class Migrating:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._forever(self._follow))
             tasks.create_task(self._forever(self.steering.lead))
+            tasks.create_task(self._forever(self._observe))
 
     async def _follow(self) -> None:
         while True:
@@ -401,6 +410,11 @@ class Migrating:
             except ValueError as error:  # no record of ours: it is not taken over
                 raise Unavailable(f"the record of migrations cannot be read: {error}") from error
             await self.following.rest()
+
+    async def _observe(self) -> None:
+        while True:
+            await self.following.observe()
+            await asyncio.sleep(OBSERVE)
 
     async def _forever(self, work: Callable[[], object]) -> None:
         def failed(error: Exception, reaction: Reaction) -> None:

@@ -14,6 +14,7 @@ from bridge.config.document import nearest
 from bridge.daemon.migrating import Following, Seen, Steering
 from bridge.engine import moves
 from bridge.engine.engine import Engine
+from bridge.engine.observing import observe
 from bridge.errors import Conflict, Unavailable
 from bridge.migration import reports
 from bridge.migration.block import Migration, Named, Part
@@ -54,7 +55,13 @@ class Moving:
         block = self._block(name.migration)
         given = reports.Reports.of(_reports(arguments)).reached
         probed = (*self._following.probed.known.reached, *given)
-        return [report.plan_rows(self._engine, block, one, probed) for one in self._services(block, name)]
+        rows = []
+        for service in self._services(block, name):
+            for place in block.at if block.consumers else ():  # else every kind that can read it counts anyway
+                if (there := moves.name_at(self._engine, block, service, place)) is not None:
+                    await observe(self._engine, place, there)
+            rows.append(report.plan_rows(self._engine, block, service, probed))
+        return rows
 
     async def targets(self, arguments: dict[str, Any], _: Peer) -> Row:
         """The addresses of one side, for `isthmus probe --targets` at another host."""
@@ -79,7 +86,8 @@ class Moving:
                 found = moves.spots(self._engine, block, intent.name, intent.service)
                 seen = self._steering.seen(record, intent, found)
                 stands = moves.measured(found, self._engine, block)
-                rows.append(report.status_row(block, intent, stands, seen.facts, seen.looked) | _requests(seen))
+                row = report.status_row(block, intent, stands, seen.facts, seen.looked)
+                rows.append(row | {"consumers": report.consumer_rows(self._engine, block, found)} | _requests(seen))
         for block in self._engine.configuration.migrations:
             for service in moves.services(self._engine, block):
                 move = f"{block.name}/{service}"

@@ -88,6 +88,7 @@ class Engine:
         self.store = Store(clock, _scrub(configuration), recorder)
         self.reconcilers: dict[str, Reconciler] = {}
         self.clock = clock
+        self.observed: dict[tuple[str, ServiceName], frozenset[str]] = {}  # kinds of clients, by place and name there
         self._events = events
         self._frozen = frozen
         self._spend = spend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bridge.adapter import Entry
@@ -133,7 +133,7 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
     sides = members(block, supplies)
     fixed = _fixed(engine, block, reconciler, name)
     layout = layout_of(engine.configuration.registries[place])
-    consumers = _consumers(block, layout)
+    consumers = _consumers(block, layout, engine.observed.get((place, name), frozenset()))
     counts = not consumers or not all(one.weighs for one in consumers)
     free = layout in EXPORTS and not any(fixed[part] for part in Part)
     means = Means.BOTH if free else Means.COUNTS if counts else Means.WEIGHTS
@@ -169,10 +169,13 @@ def _side(engine: Engine, sides: Sides, place: str, entry: Entry) -> Part:
     return sides.side(place, next(read, entry.instance), mark)
 
 
-def _consumers(block: Migration, layout: str) -> tuple[Consumer, ...]:
-    """Who reads a place: of the kinds that can, those that the file names; where it names none of them, all."""
+def _consumers(block: Migration, layout: str, observed: Collection[str]) -> tuple[Consumer, ...]:
+    """Who reads a place: of the kinds that can, those that the file names, and those that were seen there; where it
+    names none of them, all."""
     known = consumers_of(layout)
-    return tuple(one for one in known if one.key in block.consumers) or known
+    if not any(one.key in block.consumers for one in known):
+        return known
+    return tuple(one for one in known if one.key in block.consumers or one.key in observed)
 
 
 def spots(engine: Engine, block: Migration, move: str, service: ServiceName) -> list[Spot]:

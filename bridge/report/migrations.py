@@ -75,6 +75,7 @@ def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Se
                 "consumers": [each.name for each in one.consumers],
             }
         )
+    seen = consumer_rows(engine, block, found)
     missing = moves.missing(engine, block, service)
     differences = moves.differences(engine, block, found, time.time(), probed)
     nowhere = [step for step in block.steps if places and reached.get(step, 0.0) <= 0]
@@ -87,8 +88,24 @@ def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Se
             for one in differences
         ],
         "refused": moves.refused(engine, found),
+        "observed": [row for row in seen if row["observed"]],
         "nowhere": [_nowhere(step, places) for step in nowhere],
     }
+
+
+def consumer_rows(engine: Engine, block: Migration, found: Sequence[moves.Spot]) -> list[Row]:
+    """Who reads each place, as the settle time goes by: how long he needs (None: he never follows), and who says so."""
+    return [
+        {
+            "place": spot.place,
+            "consumer": one.name,
+            "settles": one.settles,
+            "declared": one.key in block.consumers,
+            "observed": one.key in engine.observed.get((spot.place, spot.name), ()),
+        }
+        for spot in found
+        for one in spot.consumers
+    ]
 
 
 def _nowhere(step: float, places: Sequence[Row]) -> str:

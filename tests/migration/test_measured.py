@@ -8,9 +8,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 
 from tests.conftest import provided
+from tests.kit.ads import CLUSTER, Ads
 from tests.kit.metered import ERRORS, REQUESTS, metered
 from tests.kit.running import Bridge, isthmus
 from tests.kit.waiting import until
@@ -46,6 +48,14 @@ async def parity_takes_reports(made: Bridge, folder: Path) -> None:
     assert rows == [[("warn", sorted(PODS))], [("block", [lost])]]
 
 
+async def who_was_seen_to_read_counts(made: Bridge) -> None:
+    """Beside the kinds of clients that the file declares."""
+    ran = await isthmus("migrate", "plan", "pay", "-f", str(made.file))
+    assert "observed: gRPC with xds:/// reads mesh and follows within 0.5 s; not in `consumers`" in ran.out, ran
+    (planned,) = await made.ask("migrate-plan", name="pay")
+    assert planned["places"][0]["consumers"] == ["Envoy", "gRPC with xds:///"]
+
+
 async def test_no_data_holds_a_healthy_side_goes_on_and_a_sick_one_goes_back(etcd: Etcd, folder: Path) -> None:
     (port,) = ports.reserve(1)
     seat = {"kind": "etcd", "endpoints": [etcd.url], "layout": "kratos"}
@@ -66,6 +76,11 @@ async def test_no_data_holds_a_healthy_side_goes_on_and_a_sick_one_goes_back(etc
         made = await stack.enter_async_context(estate.bridge(steps=[20, 60, 100], gates=gates, consumers=["envoy"]))
         await until(made.rests, "everything is read")
         await parity_takes_reports(made, folder)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+        client = await stack.enter_async_context(Ads(channel).delta("shop", agent="grpc-go"))
+        await client.ask(CLUSTER)
+        await client.told()
+        await who_was_seen_to_read_counts(made)
         await act(made, "start")
 
         async def at(**wanted: Any) -> dict[str, Any]:

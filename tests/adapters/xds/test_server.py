@@ -304,6 +304,8 @@ async def test_only_clients_that_ask_for_a_service_are_its_readers(tmp_path: Pat
             assert sorted(each.who.partition(" at ")[0] for each in found) == ["all", "one"]
             assert {(each.certainty, each.evidence) for each in found} == {("known", "has asked for pay")}
             assert await at.registry.readers(ServiceName("ship")) == []
+            assert await at.registry.consumers(PAY) == {"envoy"}
+            assert await at.registry.consumers(ServiceName("ship")) == set()
 
 
 def elsewhere(instance: Instance, mark: Mark | None) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import quote_plus
 from kazoo.client import KazooClient
 
 from adapters import zookeeper as adapter
-from bridge.adapter import Certainty, Reader, Readers
+from bridge.adapter import Certainty, Observer, Reader, Readers
 from bridge.model import ServiceName
 from tests.conftest import StartZooKeeper
 from tests.servers.zookeeper import ZooKeeper
@@ -58,7 +58,7 @@ async def test_consumers_of_dubbo_are_known_by_their_own_nodes(zookeeper: ZooKee
     nodes = [
         consumer("192.0.2.7", application="shop", version="1.0", pid="41"),
         consumer("192.0.2.8", group="*", application="console"),
-        consumer("192.0.2.9", group="g2", application="other"),
+        consumer("192.0.2.9", group="g2", application="other", release="dubbo-golang-3.3.0"),
         quote_plus("nonsense"),
     ]
 
@@ -66,8 +66,13 @@ async def test_consumers_of_dubbo_are_known_by_their_own_nodes(zookeeper: ZooKee
         for node in nodes:
             client.create(f"{folder}/{node}", ephemeral=True, makepath=True)
 
-    async with kazoo(zookeeper, register):
+    config = adapter.Config(hosts=[zookeeper.address], layout="dubbo2")
+    async with kazoo(zookeeper, register), adapter.create("legacy", config, None) as registry:
         found = await asked(zookeeper, "dubbo2", PAY)
+        assert isinstance(registry, Observer)
+        groups = ("g1", "g2", "g3")
+        kinds = [await registry.consumers(ServiceName(PAY.name, group)) for group in groups]
+    assert kinds == [{"dubbo"}, {"dubbo", "dubbo-go"}, {"dubbo"}]  # the console reads every group
     assert of(found, Certainty.KNOWN) == [
         f"console at 192.0.2.8: its node in {folder}: application console",
         f"shop at 192.0.2.7: its node in {folder}: application shop, version 1.0, pid 41",
