@@ -703,6 +703,22 @@ class Meter(Protocol):
         ...
 
 
+# Requests since some start, by who counted them for which purpose, address and port.
+Counts = Mapping[tuple[str, str, int], float]
+
+
+class Counter(Protocol):
+    """Something between consumers and instances that counts the requests to each: a measured share (ADR 40)."""
+
+    async def counts(self) -> Counts:
+        """All of them; each grows, or begins anew. Raises Unavailable or Denied, and never answers with less."""
+        ...
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        ...
+
+
 class Certainty(enum.StrEnum):
     """How much is known of a reader. POSSIBLE: it is connected there, and what it reads is not told."""
 

@@ -109,6 +109,7 @@ MEANINGS = {
         "at": "Where consumers look: destinations of links, registries and exports alike.",
         "elsewhere": "Destinations that get these services from `from` and are to lose them.",
         "consumers": "Who reads there: `spring`, `dubbo`, `kratos`, `envoy` ... Default: every kind that can.",
+        "envoys": "Admin pages of Envoys, `http://HOST:PORT`, that count requests where no `prometheus.requests` does.",
         "steps": "Percent that `to` should have; the last one is 100.",
         "natives": "What is done about registrations that are not ours: nothing; people stop the processes.",
         "at_once": "So many moves of it are under way at a time.",

@@ -31,6 +31,7 @@ KINDS = {
     "nginx": "adapters.nginx",
 }
 METERS = {"prometheus": "adapters.prometheus.query"}
+COUNTERS = {"envoy": "adapters.xds.counting"}
 ENTRY_POINTS = "isthmus.adapters"  # kinds that other distributions bring
 
 
@@ -85,6 +86,12 @@ def meter(kind: str, block: Mapping[str, Any], clock: Callable[[], float]) -> in
     """
     module = importlib.import_module(METERS[kind])
     return _asked(lambda: cast(interface.Meter, module.create(msgspec.convert(block, module.Config), clock)))
+
+
+def counter(kind: str, block: Mapping[str, Any]) -> interface.Counter:
+    """What counts requests; `block`: the keys of its adapter's Config. Raises ConfigError, and nothing else."""
+    module = importlib.import_module(COUNTERS[kind])
+    return _asked(lambda: cast(interface.Counter, module.create(msgspec.convert(block, module.Config))))
 
 
 def notes(registry: interface.Registry, bridge: str) -> interface.Notes | None:

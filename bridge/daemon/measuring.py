@@ -4,18 +4,74 @@ from __future__ import annotations
 
 import time
 
-from bridge.adapter import Meter
+from bridge.adapter import Counts, Meter
 from bridge.config import kinds
+from bridge.engine import moves
+from bridge.engine.engine import Engine
+from bridge.errors import Denied, Unavailable, Undecodable
 from bridge.migration import asking
-from bridge.migration.block import Migration
+from bridge.migration.block import Migration, Part
+from bridge.migration.counting import Window, measured
 from bridge.migration.gates import Gate, Prometheus, Timing
 from bridge.migration.intent import Intent, Requests
 from bridge.migration.phases import Phase
 
+FIRST = 5.0  # seconds of the first window of a step that Envoys are counted in
+TOGETHER = 1.0  # seconds for which what they said counts for every move
 EVERY = 30.0  # seconds between two measures of the requests of one move
 
 
 NOTHING = Requests()
+
+
+class Counting:
+    """What Envoys counted for the moves of one migration, from one look to the next."""
+
+    def __init__(self, urls: tuple[str, ...]) -> None:
+        self.urls = urls
+        self._counter = kinds.counter("envoy", {"urls": urls})
+        self._windows: dict[str, Window] = {}
+        self._due: dict[str, float] = {}
+        self._last: tuple[float, Counts] = (0.0, {})
+
+    async def measure(
+        self, engine: Engine, block: Migration, intent: Intent, timing: Timing, now: float
+    ) -> Requests | None:
+        """The requests since the look before, once the last consumer follows this step; None: it is too early."""
+        name, number = intent.name, intent.state.number
+        before = self._windows.get(name)
+        begins = before is None or before.number != number
+        if timing.settled is None or now < timing.settled + timing.settle:
+            return None
+        if now < self._due.get(name, 0.0) and not begins:
+            return None
+        self._due[name] = now + (FIRST if begins else EVERY)
+        try:
+            counts = await self._counts(now)
+        except (Unavailable, Denied, Undecodable) as error:
+            return Requests(why=f"an Envoy does not tell: {error}", at=now, number=number)
+        self._windows[name] = Window(number, now, counts)
+        if before is None or begins:
+            return None
+        sides = [moves.addresses(engine, block, intent.service, part) for part in (Part.OLD, Part.NEW)]
+        found = measured(before.counts, counts, *sides)
+        return Requests(
+            share=None if found.share is None else 100 * found.share,
+            why="" if found.share is not None else "there was no request",
+            at=now,
+            number=number,
+            settled=True,
+        )
+
+    async def _counts(self, now: float) -> Counts:
+        """Once for all moves that are looked at together."""
+        if now - self._last[0] >= TOGETHER:
+            self._last = now, await self._counter.counts()
+        return self._last[1]
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        await self._counter.close()
 
 
 class Asking:
@@ -23,6 +79,7 @@ class Asking:
 
     def __init__(self) -> None:
         self._meter: tuple[Prometheus, Meter] | None = None
+        self._counting: Counting | None = None
 
     async def looks(self, block: Migration, intent: Intent, timing: Timing, now: float) -> dict[str, Gate]:
         """Each gate, with one more look where its interval is over."""
@@ -38,10 +95,19 @@ class Asking:
                 found[query.name] = gate.after(one) if one is not None else gate
         return found
 
+    async def counted(
+        self, engine: Engine, block: Migration, intent: Intent, timing: Timing, now: float
+    ) -> Requests | None:
+        """The requests of both sides as Envoys count them; None: no news."""
+        if self._counting is None or self._counting.urls != block.envoys:
+            await self.close()
+            self._counting = Counting(block.envoys)
+        return await self._counting.measure(engine, block, intent, timing, now)
+
     async def measure(
         self, block: Migration, intent: Intent, known: Requests, timing: Timing, now: float
     ) -> Requests | None:
-        """The requests of both sides; None: nothing counts them, or what is known is fresh and of this step."""
+        """The requests of both sides by the query; None: nothing counts them, or what is known is fresh."""
         prometheus, phase = block.gates.prometheus, intent.state.phase
         window = block.quiet_for if phase is Phase.RETIRE else timing.window(now)
         if prometheus is None or prometheus.requests is None or window is None:
@@ -72,3 +138,6 @@ class Asking:
         if self._meter is not None:
             await self._meter[1].close()
             self._meter = None
+        if self._counting is not None:
+            await self._counting.close()
+            self._counting = None

@@ -309,11 +309,17 @@ class Steering:
         self, block: Migration, intent: Intent, found: Sequence[moves.Spot], now: float
     ) -> dict[str, Gate]:
         """The gates after the looks that are due."""
-        if block.gates.prometheus is None:
+        prometheus, known = block.gates.prometheus, self.requests(intent)
+        if prometheus is None and not block.envoys:
             return dict(intent.gates)
         asking = self._asking.setdefault(intent.migration, Asking())
-        timing = Timing(intent.state.since, intent.state.settled, moves.settle(found), block.gates.prometheus.scrape)
-        if (measured := await asking.measure(block, intent, self.requests(intent), timing, now)) is not None:
+        scrape = prometheus.scrape if prometheus is not None else 0.0
+        timing = Timing(intent.state.since, intent.state.settled, moves.settle(found), scrape)
+        if prometheus is not None and prometheus.requests is not None:
+            measured = await asking.measure(block, intent, known, timing, now)
+        else:
+            measured = await asking.counted(self._engine, block, intent, timing, now) if block.envoys else None
+        if measured is not None:
             self.following.probed.measured = {**self.following.probed.measured, intent.name: measured}
         if intent.state.phase not in (Phase.SHIFT, Phase.DRAIN):
             return dict(intent.gates)
@@ -350,7 +356,7 @@ class Steering:
         measured = self.requests(intent)
         since = intent.state.since if intent.state.settled is None else intent.state.settled
         seen = quiet.quiet(
-            moves.left(self._engine, block, intent.service),
+            moves.addresses(self._engine, block, intent.service, Part.OLD),
             self.following.probed.known.listening,
             for_=block.quiet_for,
             since=since,

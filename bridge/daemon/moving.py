@@ -264,6 +264,8 @@ def _reports(arguments: Mapping[str, Any]) -> list[reports.One]:
 def _requests(seen: Seen) -> Row:
     """The share of requests, in percent, where this process measures it."""
     found = seen.requests
+    if found.share is not None and found.number != seen.intent.state.number and not seen.intent.state.ended:
+        return {"requests": None, "requests_why": f"not in this step yet; before it {found.share:.4g} %"}
     return {"requests": None if found.share is None else round(found.share, 2), "requests_why": found.why}
 
 

@@ -228,11 +228,11 @@ def serving(engine: Engine, block: Migration, service: ServiceName, part: Part) 
     return sum(1 for _ in side(engine, block, service, part))
 
 
-def left(engine: Engine, block: Migration, service: ServiceName) -> set[tuple[str, int]]:
-    """The addresses and ports of the old side that a connection may be made to."""
+def addresses(engine: Engine, block: Migration, service: ServiceName, part: Part) -> set[tuple[str, int]]:
+    """The addresses and ports of a side that a connection may be made to."""
     return {
         (one.address, port.number)
-        for _, one in side(engine, block, service, Part.OLD)
+        for _, one in side(engine, block, service, part)
         for port in one.ports
         if port.connects
     }

@@ -45,6 +45,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 Ends = Annotated[tuple[str | End, ...], msgspec.Meta(min_length=1)]
 Names = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+/?$")]
 Percent = Annotated[float, msgspec.Meta(gt=0, le=100)]
 
 
@@ -89,6 +90,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Which services move from one side to the other, at which places, in which steps (percent of `to`).
 
     `at`: where consumers look: the destinations of links. `elsewhere`: places that are to lose these services.
+    `envoys`: URLs of the admin pages of Envoys that count the requests of the measured share.
     `consumers`: kinds of clients, as `bridge.consumers` names them; `settle`: seconds in the place of what these are
     known to need. Each service is a move of its own.
     """
@@ -100,6 +102,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     at: Names
     elsewhere: tuple[str, ...] = ()
     consumers: tuple[str, ...] = ()
+    envoys: Annotated[tuple[Url, ...], msgspec.Meta(max_length=100)] = ()
     steps: Annotated[tuple[Percent, ...], msgspec.Meta(min_length=1, max_length=100)] = (1.0, 5.0, 25.0, 50.0, 100.0)
     natives: Literal["untouched", "steer"] = "untouched"
     at_once: Annotated[int, msgspec.Meta(ge=1)] = 5

@@ -57,7 +57,7 @@ class Requests(msgspec.Struct, frozen=True, omit_defaults=True):
 
     share: float | None = None
     quiet: bool | None = None
-    why: str = "nobody counts the requests: gates.prometheus.requests"
+    why: str = "nobody counts the requests: gates.prometheus.requests, or envoys"
     at: float = 0.0
     number: int = 0
     settled: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,7 +119,9 @@ async def taken_over(at: Site, step: int) -> None:
 
 
 async def dark(at: Site, step: int) -> None:
-    """The new side does not answer: the step waits, and what was known of it serves."""
+    """The new side does not answer: the step waits, and what was known of it serves. Before that Envoy counted."""
+    for one in (at.bridge, at.second):
+        await until(partial(_counts, one, at.steps[step - 1]), "the share that Envoy counts is shown", within=WITHIN)
     folder = at.estate.pods.folder
     folder.rename(at.folder / "away")
     await at.waits("pods")
@@ -186,7 +189,8 @@ async def site(folder: Path, etcd: Etcd, instances: int, steps: Sequence[int]) -
             "book": {**store, "prefix": "/book/", "endpoints": [f"http://{book.address}"]},
         }
         estate = Estate(folder, {**store, "prefix": "/seat/", "endpoints": [f"http://{seat.address}"]}, places)
-        first, second = (estate.bridge(name, steps=list(steps), settle=0) for name in ("first", "second"))
+        move: dict[str, Any] = {"steps": list(steps), "settle": 0, "envoys": [f"http://127.0.0.1:{admin}"]}
+        first, second = (estate.bridge(name, **move) for name in ("first", "second"))
         second.registries["core"]["endpoints"] = [etcd.url]
         second.registries["mesh"]["listen"] = f"127.0.0.1:{other}"
         second.write()
@@ -257,6 +261,11 @@ async def sickens(at: Site, step: int, stack: AsyncExitStack) -> None:
     for one in (at.bridge, at.second):
         one.migrations[0]["gates"] = before
         await one.hup()
+
+
+async def _counts(one: Bridge, percent: float) -> bool:
+    requests = (await row(one)).get("requests")
+    return requests is not None and abs(requests - percent) <= 2
 
 
 async def _is(at: Site, **wanted: Any) -> bool:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from adapters import xds
 from adapters.common.export import ExportRegistry
 from adapters.xds.resources import VIEWS
-from bridge.adapter import Change
+from bridge.adapter import Change, Observer
 from bridge.errors import Denied
 from bridge.model import Instance, Locality, Mark, Port, ServiceName
 from tests.kit.ads import CLUSTER, ENDPOINTS, SERVICE, Ads, Told
@@ -304,6 +304,7 @@ async def test_only_clients_that_ask_for_a_service_are_its_readers(tmp_path: Pat
             assert sorted(each.who.partition(" at ")[0] for each in found) == ["all", "one"]
             assert {(each.certainty, each.evidence) for each in found} == {("known", "has asked for pay")}
             assert await at.registry.readers(ServiceName("ship")) == []
+            assert isinstance(at.registry, Observer)
             assert await at.registry.consumers(PAY) == {"envoy"}
             assert await at.registry.consumers(ServiceName("ship")) == set()
 
