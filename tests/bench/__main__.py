@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import compileall
 import json
 import random
 import selectors
@@ -16,6 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import adapters
+import bridge
+import mappings
+import tests
 from tests.bench import asked, cold, cost, exports, latency, machine, memory, moving, standby, stream, throughput
 from tests.bench.sides import KINDS
 from tests.bench.stage import Pair, Stage, set_up
@@ -149,6 +154,15 @@ def _rows(pair: Pair, only: list[str] | None) -> list[str]:
     return [name for name in only if name in measured or pair not in MEASURED] or only
 
 
+def compiled() -> None:
+    """Compiles what the arms import, as an installation does.
+
+    Where nothing may be written (`PYTHONDONTWRITEBYTECODE`), each process would compile it anew, and ours is larger.
+    """
+    for package in (bridge, adapters, mappings, tests):
+        compileall.compile_dir(package.__path__[0], quiet=2)
+
+
 def main() -> int:
     """Exit status 1 where a row broke; a goal that is missed is printed, and no failure."""
     began = time.monotonic()
@@ -159,6 +173,7 @@ def main() -> int:
     given = parser.parse_args()
     pairs = [pair for pair in PAIRS if str(pair) in given.pair] if given.pair else list(MEASURED)
     wanted = [(pair, _rows(pair, given.only)) for pair in pairs]
+    compiled()
     # select() keeps time to some tens of microseconds, epoll to a millisecond: the generator is to be on time.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
         found, broken = runner.run(run(wanted, given.quick))
