@@ -79,7 +79,7 @@ class Etcd:
         await self._client.close()
 
     async def scopes(self) -> AsyncIterator[Source]:
-        """One source, for a cluster answers or fails as a whole."""
+        """One source: a cluster answers or fails as a whole."""
         yield self.source
 
     def sink(self, bridge: str) -> EtcdSink:
@@ -87,7 +87,7 @@ class Etcd:
         return self._sinks.setdefault(bridge, EtcdSink(self._client, self._space, bridge))
 
     def seat(self, bridge: str, destination: str) -> Seat:
-        """The lock and the note below `/isthmus/`; while the own lock is held, the leases of entries are renewed."""
+        """The lock and the note below `/isthmus/`. While our own lock is held, the leases of entries are renewed."""
         lent = "" if destination == self.name else destination
         lock, note = self._space.own.lock(bridge, lent).encode(), self._space.own.note(bridge, lent).encode()
         ttl = self._times.lock
@@ -140,27 +140,27 @@ class Etcd:
 
     async def raw(self, name: ServiceName) -> list[Raw]:
         """See `Registry.raw`: the keys and values of one service, then its ledger entries."""
-        answer = await self._client.call(READ, reading([self._space.folder(name), self._space.words(name)]))
-        entries, words = (response.response_range.kvs for response in answer.responses)
-        # Below the key of a service are those of services with longer names (`user/v2`), too.
+        answer = await self._client.call(READ, reading([self._space.folder(name), self._space.proofs(name)]))
+        entries, proofs = (response.response_range.kvs for response in answer.responses)
+        # Services with longer names (`user/v2`) have their keys below this one, too.
         found = [self._raw(name, kv) for kv in entries if (self._space.locate(kv.key) or (name,))[0] == name]
-        for kv in words:
+        for kv in proofs:
             place = self._space.locate(ledger.data_of(kv.key))
             if place is not None and place[0] == name:
                 found.append(Raw(kv.key.decode(errors="replace"), kv.value.decode(errors="replace")))
         return found
 
     async def readers(self, name: ServiceName) -> list[Reader]:
-        """See `Readers`: etcd counts watches and reads, and knows neither whose they are nor of what."""
+        """See `Readers`: etcd counts watches and reads, but not by client or by key."""
         return await self._counters.readers(time.time())
 
     async def traces(self, bridge: str) -> list[Trace]:
-        """See `Tracer`: what is below `/isthmus/`; the lease of a lock, and those of entries, end by themselves."""
+        """See `Tracer`: all keys below `/isthmus/`. The leases of the lock and of entries expire by themselves."""
         answer = await self._client.call(READ, reading([Range.below(ROOT.encode())]))
         kvs = answer.responses[0].response_range.kvs
         found = self._space.own.traces(bridge, [kv.key.decode(errors="replace") for kv in kvs])
         for kv in kvs:
-            mark = ledger.word_of(kv).mark if kv.key.startswith(LEDGER) else None
+            mark = ledger.proof_of(kv).mark if kv.key.startswith(LEDGER) else None
             if mark is not None and mark.owner == bridge:
                 elsewhere = "" if self._space.has(ledger.data_of(kv.key)) else OTHER_LAYOUT
                 found.append(Trace("ledger entry", kv.key.decode(errors="replace"), elsewhere))
@@ -175,7 +175,7 @@ class Etcd:
             self._space.layout.decode(name, place[1], kv.value, self._space.protocol)
         except Undecodable as error:
             return Raw(key, text, place[1], str(error))
-        except Exception as bug:  # as in a watch: a mapping's bug is one record's
+        except Exception as bug:  # as in a watch: a bug of a mapping costs one record
             return Raw(key, text, place[1], f"a bug in the mapping: {bug!r}")
         return Raw(key, text, place[1])
 
@@ -184,13 +184,13 @@ class Etcd:
         request = pb.RangeRequest(key=area.start, range_end=area.end, keys_only=True)
         try:
             answer = await self._client.call(RANGE, request)
-        except Denied:  # locks are no part of what a reader must see
+        except Denied:  # a reader needs no permission for the locks
             return None
         keys = (kv.key.decode(errors="replace") for kv in answer.kvs)
         return frozenset(bridge for key in keys if (bridge := self._space.own.bridge_of(key)) is not None)
 
     async def _permissions(self) -> tuple[pb.Header | None, bool | None, bool | None]:
-        """Who answers, and whether we may read and write (None is unknown); nothing is written to find out."""
+        """The answer's header, and whether we may read and write (None: unknown). Nothing is written to find out."""
         try:
             header, granted = await permissions.granted(self._client)
         except NoUser:
@@ -200,14 +200,14 @@ class Etcd:
         if granted is None:
             return header, True, True
         may_read = permissions.allows(granted, permissions.READ, [*self._space.entries, self._space.ledger])
-        # What a transaction compares, it must be allowed to read.
+        # A transaction needs permission to read what it compares.
         written = [*self._space.entries, Range.below(ROOT.encode())]
         may_write = all(permissions.allows(granted, kinds, written) for kinds in (permissions.READ, permissions.WRITE))
         return header, may_read, may_write
 
 
 def place(config: Config) -> tuple[frozenset[str], str]:
-    """Where a registry's entries are: the servers, and what all their keys begin with."""
+    """Where a registry's entries are: its servers, and the prefix of all its keys."""
     return frozenset(config.endpoints), _prefix(config)
 
 

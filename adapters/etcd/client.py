@@ -22,15 +22,15 @@ from bridge.errors import Denied, Expired, IsthmusError, Rejected, Unavailable
 
 UNARY_TIME = 5.0  # seconds for one request
 PAGE_TIME = 15.0  # seconds for one page of a list
-PAGE = 5_000  # keys: etcd counts the whole range anew for each page; what a larger one took stays with the process
-# Bytes: gRPC's own limit of 4 MiB is one batch of a busy watch; this one is the deletion of some three million keys.
+PAGE = 5_000  # keys: etcd counts the whole range for each page, and memory for a larger page is never given back
+# Bytes. gRPC's default of 4 MiB is less than one batch of a busy watch; this holds a deletion of three million keys.
 LARGEST = 256 << 20
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),  # also the time that one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 1_000),  # when to ask again is the bridge's decision, not gRPC's
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # also the timeout of one attempt to connect
+    ("grpc.max_reconnect_backoff_ms", 1_000),  # the bridge decides when to retry, not gRPC
 )
 
 Q = TypeVar("Q", bound=Message)
@@ -38,14 +38,14 @@ R = TypeVar("R", bound=Message)
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """User and password; the password is asked for at each log-in, so that its file may be rotated."""
+    """User and password. The password is read at each login, so that its file may be rotated."""
 
     user: str
     password: Callable[[], str]
 
 
 class Method(msgspec.Struct, Generic[Q, R], frozen=True):
-    """One RPC. `again`: harmless when it is sent twice, so the next endpoint is asked where one does not answer."""
+    """One RPC. `again`: it is idempotent, so the next endpoint is tried where one does not answer."""
 
     path: str
     request: type[Q]
@@ -67,11 +67,11 @@ AUTHENTICATE = Method("/etcdserverpb.Auth/Authenticate", pb.AuthenticateRequest,
 
 
 class TokenExpired(Denied):
-    """The server does not know our token any more: log in again."""
+    """The server does not accept our token any more: log in again."""
 
 
 class Refused(Unavailable):
-    """An answer that every member would give."""
+    """A refusal that every member would repeat, so that no other endpoint is tried."""
 
 
 class AuthOff(Refused):
@@ -83,23 +83,23 @@ class NoUser(Refused):
 
 
 class LeaseGone(Refused):
-    """The lease that was named does not exist."""
+    """The requested lease does not exist."""
 
 
 class LeaseExists(Refused):
-    """A lease with the id asked for exists already."""
+    """A lease with the requested id exists already."""
 
 
 class TooLarge(Rejected):
     """The request or the answer is larger than a message may be."""
 
 
-# What etcd says (rpctypes/error.go) to our classes: the code alone is ambiguous. First match wins.
+# etcd's error texts (rpctypes/error.go) and our classes: the status code alone is ambiguous. First match wins.
 SAID: tuple[tuple[str, type[IsthmusError]], ...] = (
     ("invalid auth token", TokenExpired),
     ("revision of auth store is old", TokenExpired),
     ("authentication failed", Denied),
-    ("user name is empty", TokenExpired),  # it was switched on since we asked for a token
+    ("user name is empty", TokenExpired),  # authentication was enabled after we had asked for a token
     ("permission denied", Denied),
     ("has been compacted", Expired),
     ("is a future revision", Expired),
@@ -119,7 +119,7 @@ CODES: dict[grpc.StatusCode, type[IsthmusError]] = {
 
 
 def error_of(code: grpc.StatusCode, said: str) -> IsthmusError:
-    """Our error for a failed call: what no table knows is Unavailable, which costs nothing but a second try."""
+    """Our error for a failed call. An unknown one is Unavailable, which at worst costs a retry."""
     if "database space exceeded" in said:
         return Unavailable("etcd refuses writes: its database is full (NOSPACE alarm); compact, defragment and disarm")
     for text, kind in SAID:
@@ -129,14 +129,14 @@ def error_of(code: grpc.StatusCode, said: str) -> IsthmusError:
 
 
 def reading(areas: Iterable[Range]) -> pb.TxnRequest:
-    """Ranges (of one key: with an empty end) as of one moment, for READ."""
+    """A request for ranges as of one revision, for READ; a range of one key has an empty end."""
     return pb.TxnRequest(
         success=[pb.RequestOp(request_range=pb.RangeRequest(key=area.start, range_end=area.end)) for area in areas]
     )
 
 
 def _asked(request: Message, user: str | None) -> str:
-    """What somebody was refused, by its first key, "" where it is about none."""
+    """What the user was refused, by the first key of the request; "" where it names no key."""
     operation = next(iter(request.success), None) if isinstance(request, pb.TxnRequest) else None
     what = getattr(operation, operation.WhichOneof("request")) if operation is not None else request
     key = getattr(what, "key", b"").decode(errors="replace")
@@ -146,7 +146,7 @@ def _asked(request: Message, user: str | None) -> str:
 
 
 class _Link:
-    """One channel, with those who use it: a channel that was replaced is closed by the last of them."""
+    """One channel, with a count of its users: a channel that was replaced is closed by the last of them."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -185,7 +185,7 @@ class _Endpoint(NamedTuple):
 
 
 class Client:
-    """Several endpoints of one cluster: one is used as long as it works, then the next one is.
+    """A client of one cluster. One endpoint is used as long as it works, then the next one.
 
     Opens a connection when it is first used. Raises the errors of `bridge.errors` and never waits to try again.
     `largest`: bytes of one message.
@@ -209,7 +209,7 @@ class Client:
         self._pems = Pems()  # that the link was made with
         self._read_pems = Question(lambda: self._pems.read(self._tls), "the TLS files")
         self._password = Question(credentials.password, "the password's file") if credentials else None
-        self._token: str | None = None  # "": logged in where authentication is off
+        self._token: str | None = None  # "": logged in, and authentication is disabled
         self._login = asyncio.Lock()
 
     async def close(self) -> None:
@@ -250,7 +250,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def stream(self, method: Method[Q, R], *metadata: tuple[str, str]) -> AsyncIterator[Any]:
-        """A call that streams both ways, cancelled at the end; what fails inside is raised as our errors."""
+        """A bidirectional stream, cancelled on exit. Its failures are raised as our errors."""
         token = await self._authenticated()
         try:
             async with _Use(self) as link:
@@ -269,9 +269,9 @@ class Client:
     async def pages(
         self, areas: Iterable[Range], keys_only: bool = False, limit: int = PAGE
     ) -> AsyncGenerator[tuple[Range, pb.RangeResponse]]:
-        """All of some ranges, each in key order, every page as of the revision of the first one.
+        """All pages of some ranges, each range in key order, all as of the revision of the first page.
 
-        While one page is looked at, the next is on its way: whoever stops early closes the generator (`aclosing`).
+        The next page is requested while one is used: a caller that stops early closes the generator (`aclosing`).
         Raises Expired where the revision is compacted meanwhile, or another cluster answers.
         """
         first = pb.Header()
@@ -300,7 +300,7 @@ class Client:
     async def _page(
         self, start: bytes, end: bytes, revision: int, keys_only: bool, limit: int
     ) -> tuple[pb.RangeResponse, int]:
-        """One page, and the limit with which it was not too large."""
+        """One page, and the number of keys with which it fits into a message."""
         while True:
             request = pb.RangeRequest(key=start, range_end=end, limit=limit, revision=revision, keys_only=keys_only)
             try:
@@ -312,7 +312,7 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def fresh(self) -> AsyncIterator[Client]:
-        """The same cluster over a connection that nobody has used, for a second opinion."""
+        """A client of the same cluster over a new connection, for a second opinion."""
         other = Client([], times=self._times, largest=self._largest)
         other.user, other._endpoints, other._tls = self.user, self._endpoints, self._tls
         other._password, other._token, other._current = self._password, self._token, self._current
@@ -322,12 +322,12 @@ class Client:
             await other.close()
 
     def forget(self, token: str | None = None) -> None:
-        """The token is not accepted any more (None: whichever we have)."""
+        """Drops a token that is not accepted any more; None: whichever we have."""
         if token is None or token == self._token:
             self._token = None
 
     async def leave(self, link: _Link | None = None) -> None:
-        """Uses the next endpoint from now on, where there is one; what still uses this one may end by itself."""
+        """Uses the next endpoint from now on, where there is one. Calls under way on this one may finish."""
         left = self._link
         if left is not None and link in (left, None) and len(self._endpoints) > 1:
             self._current = (self._current + 1) % len(self._endpoints)
@@ -343,7 +343,7 @@ class Client:
                     request = pb.AuthenticateRequest(name=self.user, password=await self._password.answer())
                     self._token = (await self.call(AUTHENTICATE, request)).token
                 except AuthOff:
-                    self._token = ""  # as etcd's own client does: users are configured before it is switched on
+                    self._token = ""  # as etcd's own client does: users are configured before authentication is enabled
         return self._token
 
     async def _connected(self) -> _Link:
@@ -360,7 +360,7 @@ class Client:
             *OPTIONS,
             ("grpc.max_receive_message_length", self._largest),
             ("grpc.keepalive_time_ms", round(self._times.ping * 1000)),
-            # keepalive_timeout_ms does not find a frozen server in grpcio 1.85, this does.
+            # In grpcio 1.85 keepalive_timeout_ms does not detect a frozen server; this option does.
             ("grpc.http2.ping_timeout_ms", round(self._times.pong * 1000)),
         ]
         if not endpoint.secure:
@@ -374,7 +374,7 @@ class Client:
 
 
 class _Use:
-    """A use of the client's channel, whose failures are raised as our errors: entered for each request."""
+    """One use of the client's channel, entered for each request. Failures are raised as our errors."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -399,4 +399,4 @@ class _Use:
         if isinstance(failure, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is None or not task.cancelling():
-                raise Unavailable("the connection was closed") from None  # by `close`, which is how gRPC says it
+                raise Unavailable("the connection was closed") from None  # `close` was called: gRPC cancels its calls

@@ -13,7 +13,7 @@ from mappings.layout import Layout
 ROOT = f"{places.ROOT}/"
 LEDGER = f"{places.LEDGER}/".encode()
 
-# What other software and the other layouts keep in the keyspace. `/registry/` is Kubernetes.
+# Keys of other software and of the other layouts. `/registry/` is Kubernetes.
 FOREIGN = ("/dubbo/", "/micro/registry/", "/microservices/", "/registry/", "/services/", "kitex/registry-etcd/", ROOT)
 
 # The first 16 bits of every lease that a bridge puts entries under ("is"); etcd draws its own at random, and every
@@ -40,7 +40,7 @@ def _after(prefix: bytes) -> bytes:
 
 
 def without(area: Range, excluded: Iterable[bytes]) -> Iterator[Range]:
-    """What is left of a range without the keys below some prefixes of it."""
+    """The parts of a range that remain when the keys below some prefixes are taken out."""
     start = area.start
     for prefix in sorted(excluded):
         if start < prefix:
@@ -66,7 +66,7 @@ class Space:
         self.ledger = Range.below(LEDGER + self._start)
 
     def identity(self, cluster: int) -> str:
-        """The same for every bridge that looks at this layout of this cluster."""
+        """The identity of the registry: the same for every bridge that reads this layout of this cluster."""
         return f"etcd:{cluster:x}:{self.layout.NAME}:{self.prefix}"
 
     def has(self, key: bytes) -> bool:
@@ -85,11 +85,11 @@ class Space:
         return f"{self.prefix}{name.name}/{id}".encode()
 
     def folder(self, name: ServiceName) -> Range:
-        """The entries of one service; those of others may be among them (`locate` tells)."""
+        """The range with the entries of one service. Entries of others may be among them: `locate` tells them apart."""
         return Range.below(self.key(name, ""))
 
-    def words(self, name: ServiceName) -> Range:
-        """The ledger entries of one service, likewise."""
+    def proofs(self, name: ServiceName) -> Range:
+        """The range with the ledger entries of one service, likewise."""
         return Range.below(LEDGER + self.key(name, ""))
 
 

@@ -1,4 +1,4 @@
-"""The entries of the ledger in etcd: the data key that each is about, and the mark in it."""
+"""The ledger in etcd: an entry for each data key that a bridge wrote, with its mark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridge.model import Mark
 from mappings.ledger import decode
 
 
-class Word(NamedTuple):
+class Proof(NamedTuple):
     """What the ledger says of one key. It proves who wrote the entry while both have one revision (safety rule 5).
 
     `mark` None: written by a bridge whose format we cannot read, hence a copy of we know not what.
@@ -38,6 +38,6 @@ def data_of(key: bytes) -> bytes:
     return key[_HEAD:]
 
 
-def word_of(kv: pb.KeyValue) -> Word:
+def proof_of(kv: pb.KeyValue) -> Proof:
     """What an entry of the ledger says."""
-    return Word(kv.mod_revision, decode(kv.value))
+    return Proof(kv.mod_revision, decode(kv.value))

@@ -1,4 +1,4 @@
-"""The writer's lock and the leases that entries live under: etcd leases, kept alive while this process writes.
+"""The writer's lock, and the leases of leased entries, kept alive while this process writes.
 
 A lock alone does not keep a paused process from writing when it wakes up (Jepsen on etcd 3.4.3: "locks are not safe"):
 every transaction of the sink compares the lock's create revision.
@@ -21,12 +21,12 @@ from adapters.etcd.keys import Range
 from adapters.etcd.watching import Batch, Watching
 from bridge.errors import IsthmusError, Unavailable
 
-REVOKE_TIME = 2.0  # seconds: where it fails, the lease ends by itself
+REVOKE_TIME = 2.0  # seconds; where revoking fails, the lease expires by itself
 PAUSE = 0.2  # seconds between attempts to reach any endpoint at all
 
 
 class Fence(NamedTuple):
-    """What a transaction compares to be that of the only writer: the lock's key and its create revision."""
+    """What each transaction of the writer compares: the lock's key and its create revision."""
 
     key: bytes
     revision: int
@@ -34,7 +34,7 @@ class Fence(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """The lock as it was got. `since`: when its lease was asked for (the loop's clock). `over`: from another holder."""
+    """An acquired lock. `since`: when its lease was requested (the loop's clock). `over`: from another process."""
 
     lease: int
     fence: Fence
@@ -43,14 +43,14 @@ class Taken(NamedTuple):
 
 
 class EtcdTerm(LeasedTerm[Fence]):
-    """The time during which the lock is ours; it ends with the lock's lease, at the latest when that may have ended."""
+    """The time during which the lock is ours: at the latest until its lease may have expired."""
 
 
 @contextlib.asynccontextmanager
 async def locked(
     client: Client, key: bytes, shard: str, now: Callable[[], datetime], ttl: int
 ) -> AsyncIterator[EtcdTerm]:
-    """Waits for the lock, or for that of one shard, and keeps it; given back at the end, so that a standby goes on.
+    """Acquires the lock, or that of one shard, and keeps it. Released on exit, so that a standby takes over at once.
 
     `ttl`: seconds until the lock of a writer that died is free.
     """
@@ -89,7 +89,7 @@ async def kept_alive(client: Client, lease: int, patience: float, renewed: Calla
         try:
             async with client.stream(KEEP_ALIVE) as call:
                 while True:
-                    asked = loop.time()  # etcd's clock for it starts later
+                    asked = loop.time()  # etcd starts counting later than this
                     async with asyncio.timeout(patience):
                         await call.write(pb.LeaseKeepAliveRequest(id=lease))
                         answer = await call.read()
@@ -102,12 +102,12 @@ async def kept_alive(client: Client, lease: int, patience: float, renewed: Calla
         except TimeoutError:
             await client.leave()
         except IsthmusError:
-            pass  # tried again until it is too late: whoever waits for the end sets a limit
+            pass  # retried until the caller's deadline
         await asyncio.sleep(PAUSE)
 
 
 async def _acquire(client: Client, key: bytes, now: Callable[[], datetime], ttl: int) -> Taken:
-    """The lock of the whole; raises Unavailable where shards are marked beside it."""
+    """Acquires the lock of the whole. Raises Unavailable where shards are marked beside it."""
     mark, over = _mark(key), False
     while True:
         held, marked, header = await _look(client, key, mark)
@@ -121,7 +121,7 @@ async def _acquire(client: Client, key: bytes, now: Callable[[], datetime], ttl:
 
 
 async def _acquire_shard(client: Client, whole: bytes, shard: str, now: Callable[[], datetime], ttl: int) -> Taken:
-    """The lock of one shard, once the mark stands beside the lock of the whole, and nobody holds that any more."""
+    """Acquires the lock of one shard, once the mark of shards is set and nobody holds the lock of the whole."""
     mark, over = _mark(whole), False
     key = mark + b"/" + quote(shard, safe="").encode()
     free = pb.Compare(target=pb.Compare.CREATE, key=mark, create_revision=0)
@@ -139,7 +139,7 @@ async def _acquire_shard(client: Client, whole: bytes, shard: str, now: Callable
 
 
 async def _look(client: Client, key: bytes, mark: bytes) -> tuple[bool, bool, pb.Header]:
-    """Whether somebody holds the lock, and whether there is that mark."""
+    """Whether somebody holds the lock, and whether the mark of shards exists."""
     answer = await client.call(READ, reading([Range(key, b""), Range(mark, b"")]))
     held, marked = (bool(each.response_range.kvs) for each in answer.responses)
     return held, marked, answer.header
@@ -148,7 +148,7 @@ async def _look(client: Client, key: bytes, mark: bytes) -> tuple[bool, bool, pb
 async def _take(
     client: Client, key: bytes, absent: Sequence[bytes], now: Callable[[], datetime], ttl: int
 ) -> Taken | None:
-    """Creates the lock's key under a new lease, unless one of those keys is there."""
+    """Creates the lock's key under a new lease, unless one of the keys `absent` exists."""
     since = asyncio.get_running_loop().time()
     lease = (await client.call(GRANT, pb.LeaseGrantRequest(ttl=ttl))).id
     free = [pb.Compare(target=pb.Compare.CREATE, key=each, create_revision=0) for each in absent]
@@ -156,7 +156,7 @@ async def _take(
     try:
         answer = await client.call(TXN, pb.TxnRequest(compare=free, success=[pb.RequestOp(request_put=put)]))
     except BaseException:
-        await _revoke(client, lease)  # it may have been taken, and the answer lost
+        await _revoke(client, lease)  # the lock may have been acquired and the answer lost
         raise
     if answer.succeeded:
         return Taken(lease, Fence(key, answer.header.revision, answer.header.cluster_id), since, over=False)

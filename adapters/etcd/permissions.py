@@ -1,4 +1,4 @@
-"""What a user's roles allow, by etcd's rules for ranges (auth/range_perm_cache.go); pure but for `granted`."""
+"""What a user's roles allow, by etcd's rules for ranges (auth/range_perm_cache.go). Pure, except `granted`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Granted(NamedTuple):
 
 
 async def granted(client: Client) -> Granted:
-    """Asks etcd, which tells every user of its own roles. Raises Denied where it does not, NoUser and Unavailable."""
-    # Asked of nobody in particular, the question itself is refused where authentication is on.
+    """Asks etcd for the roles of our user, as any user may. Raises Denied, NoUser, Unavailable."""
+    # Without a user name the request itself is refused where authentication is enabled.
     user = await client.call(USER, pb.UserGetRequest(name=client.user or "root"))
     if client.user is None or "root" in user.roles:
         return Granted(user.header, None)
@@ -42,7 +42,7 @@ async def granted(client: Client) -> Granted:
 
 
 def readable(permissions: Iterable[pb.Permission], wanted: Iterable[Range]) -> tuple[Range, ...]:
-    """The parts of some ranges of entries that may be read, in their order, with the ledger's entries about them.
+    """The readable parts of some ranges of entries, in their order, for which the ledger is readable, too.
 
     Without those, a bridge's copy could not be told from a native's entry.
     """
@@ -52,13 +52,13 @@ def readable(permissions: Iterable[pb.Permission], wanted: Iterable[Range]) -> t
 
 
 def covers(areas: Iterable[Range], wanted: Iterable[Range]) -> bool:
-    """Whether some ranges, taken together, hold every wanted one."""
+    """Whether some ranges together cover every wanted one."""
     found = sorted(areas)
     return all(_covered(one, found) for one in wanted)
 
 
 def gaps(wanted: Iterable[Range], areas: Iterable[Range]) -> list[Range]:
-    """What the areas leave of some ranges."""
+    """The parts of some ranges that the areas do not cover."""
     found, having = [], sorted(areas)
     for want in wanted:
         start = want.start
@@ -74,7 +74,7 @@ def gaps(wanted: Iterable[Range], areas: Iterable[Range]) -> list[Range]:
 
 
 def _joined(areas: Iterable[Range]) -> list[Range]:
-    """The same keys in as few ranges as there can be."""
+    """The same keys in the smallest number of ranges."""
     found: list[Range] = []
     for area in sorted(areas):
         if found and (found[-1].end == _END or area.start <= found[-1].end):

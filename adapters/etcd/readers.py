@@ -1,4 +1,4 @@
-"""What etcd's own counters say of who reads it: how many watches and reads there are, and never whose or of what."""
+"""etcd's own counters of watches and reads: how many there are, but not by client or by key."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ READS = re.compile(rb'^grpc_server_started_total\{[^}]*grpc_method="Range"[^}]*\
 
 
 class Counters:
-    """Of each member. A look is compared with the one before, so that polling is seen."""
+    """The counters of each member. Each sample is compared with the one before, so that polling shows."""
 
     def __init__(self, endpoints: Sequence[str], tls: Tls | None) -> None:
         self._members = {url: Http([url], tls=tls) for url in endpoints}
-        self._seen: dict[str, tuple[float, float]] = {}  # when, and how many reads there had been
+        self._seen: dict[str, tuple[float, float]] = {}  # the time of the last sample, and the reads counted by then
 
     async def close(self) -> None:
         """Ends every connection."""
@@ -28,7 +28,7 @@ class Counters:
             await member.close()
 
     async def readers(self, now: float) -> list[Reader]:
-        """For each member one, which stands for all of them, ours among them."""
+        """One row for each member: all its readers together, this bridge included."""
         return [await self._member(url, http, now) for url, http in self._members.items()]
 
     async def _member(self, url: str, http: Http, now: float) -> Reader:

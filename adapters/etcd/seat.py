@@ -60,7 +60,7 @@ class EtcdNotes:
 class EtcdSeat:
     """The keys of one seat. `ttl`: seconds of the lock's lease.
 
-    `inside`: what runs for as long as the lock of the whole or of a shard is held.
+    `inside`: a context that is entered while the lock of the whole or of a shard is held.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The sink: what stands in etcd, and changes made in transactions that compare the lock and all that they replace."""
+"""The sink: reads what etcd holds, and writes in transactions that compare the lock and all that they replace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd import ledger
 from adapters.etcd.client import GRANT, RANGE, READ, TXN, UNARY_TIME, Client, LeaseExists, LeaseGone, TooLarge, reading
 from adapters.etcd.keys import LEDGER, Range, Space, is_ours, lease_of
-from adapters.etcd.ledger import Word
+from adapters.etcd.ledger import Proof
 from adapters.etcd.lock import EtcdTerm, kept_alive
 from adapters.etcd.txn import Step, in_portions, is_held, looks, step, stood, transaction
 from adapters.etcd.watching import Batch, Watching
@@ -29,8 +29,8 @@ from mappings import pairs
 
 FLIGHTS = 8  # transactions under way at once
 NAMES = 30  # services in one read
-BACKLOG = 64  # responses that the watch is ahead of whoever asks for the drift
-REMEMBERED = 65_536  # revisions of our own transactions, for the watch that looks for those of others
+BACKLOG = 64  # responses of the watch that wait for the consumer of the drift
+REMEMBERED = 65_536  # revisions of our own transactions, by which the watch tells those of others apart
 
 
 class EtcdSink:
@@ -45,21 +45,21 @@ class EtcdSink:
         self._leases: dict[int, asyncio.Task[None]] = {}  # kept alive while we are the writer
         self._written: OrderedDict[int, None] = OrderedDict()  # revisions of our transactions, oldest first
         self._flying: set[asyncio.Future[None]] = set()
-        self._theirs: dict[ServiceName, frozenset[str]] = {}  # the other layouts that have records under a name
+        self._theirs: dict[ServiceName, frozenset[str]] = {}  # by name, the other layouts that have records there
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
-        """See `Sink.canonical`: what the layout can carry, beside what others have under that name."""
+        """See `Sink.canonical`: what the layout can carry. Rejected where others' records rule it out."""
         self._judge(name)
         return self._space.layout.canonical(name, instance, self._space.protocol)
 
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
-        """Everything under those names; what nobody can decode stands there as a native's without an address."""
+        """Everything under those names. An undecodable record is shown as a native's without an address."""
         wanted = frozenset(names or ())
         try:
-            words, entries, header = await (
+            proofs, entries, header = await (
                 self._pages([self._space.ledger], self._space.entries) if names is None else self._services(wanted)
             )
-        except Expired as error:  # compacted while it was listed
+        except Expired as error:  # compacted during the list
             raise Unavailable(f"the list was cut short: {error}") from None
         services: dict[ServiceName, dict[str, Entry]] = {}
         theirs: dict[ServiceName, frozenset[str]] = dict.fromkeys(wanted, frozenset())
@@ -68,26 +68,26 @@ class EtcdSink:
             if place is None or (names is not None and place[0] not in wanted):
                 continue
             name, id = place
-            word = words.pop(kv.key, None)
-            if word is not None and word.revision != kv.mod_revision:
-                words[kv.key] = word  # a native wrote over it: loose
-                word = None
-            record, another = self._read(name, id, kv, word.mark if word is not None else None)
+            proof = proofs.pop(kv.key, None)
+            if proof is not None and proof.revision != kv.mod_revision:
+                proofs[kv.key] = proof  # a native has overwritten the entry: its ledger entry is loose
+                proof = None
+            record, another = self._read(name, id, kv, proof.mark if proof is not None else None)
             if another:
                 theirs[name] = theirs.get(name, frozenset()) | {another}
-            services.setdefault(name, {})[id] = assembly.entry(id, record, kv.mod_revision, ledgered=word is not None)
+            services.setdefault(name, {})[id] = assembly.entry(id, record, kv.mod_revision, ledgered=proof is not None)
             if record.mark is not None and record.mark.owner == self._bridge and is_ours(kv.lease):
                 self._keep(kv.lease)
         self._theirs = {name: one for name, one in {**({} if names is None else self._theirs), **theirs}.items() if one}
         loose: dict[ServiceName, dict[str, int]] = {}
-        for key, word in words.items():
+        for key, proof in proofs.items():
             place = self._space.locate(key)
-            if place is not None and word.mark is not None and word.mark.owner == self._bridge:
-                loose.setdefault(place[0], {})[place[1]] = word.revision
+            if place is not None and proof.mark is not None and proof.mark.owner == self._bridge:
+                loose.setdefault(place[0], {})[place[1]] = proof.revision
         return Held(self._space.identity(header.cluster_id), services, loose)
 
     async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
-        """See `Sink.apply`: many changes share a transaction, some transactions are under way at once."""
+        """See `Sink.apply`: a transaction holds many changes, and several transactions are in flight."""
         term = writing(EtcdTerm, self._bridge, term)
         outcomes = Outcomes(changes)
         steps: list[Step] = []
@@ -105,7 +105,7 @@ class EtcdSink:
         return outcomes.in_order()
 
     async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
-        """See `Sink.drift`; the empty set once, when it listens: what happened before then nobody knows."""
+        """See `Sink.drift`. The empty set once, when the watch has begun: earlier changes are unknown."""
         header = (await self._client.call(RANGE, pb.RangeRequest(key=LEDGER, keys_only=True))).header
         inbox: Inbox[Batch | None] = Inbox(BACKLOG)
         watching = Watching(self._client, dict.fromkeys(self._space.entries, header.revision), header.cluster_id)
@@ -129,7 +129,7 @@ class EtcdSink:
 
     @contextlib.asynccontextmanager
     async def renewing(self) -> AsyncIterator[None]:
-        """Inside, which is while we are the writer, the leases that our entries are found under are kept alive."""
+        """Keeps the leases of our entries alive inside, which is while we are the writer."""
         self._writes = True
         try:
             yield
@@ -143,47 +143,49 @@ class EtcdSink:
     # Reading.
 
     async def _pages(
-        self, words: Sequence[Range], entries: Sequence[Range]
-    ) -> tuple[dict[bytes, Word], list[pb.KeyValue], pb.Header]:
-        said: dict[bytes, Word] = {}
+        self, proofs: Sequence[Range], entries: Sequence[Range]
+    ) -> tuple[dict[bytes, Proof], list[pb.KeyValue], pb.Header]:
+        said: dict[bytes, Proof] = {}
         found: list[pb.KeyValue] = []
         header = pb.Header()
-        async with contextlib.aclosing(self._client.pages([*words, *entries])) as pages:
+        async with contextlib.aclosing(self._client.pages([*proofs, *entries])) as pages:
             async for area, page in pages:
                 header = page.header
-                if area in words:
+                if area in proofs:
                     self._note(said, page)
                 else:
                     found.extend(page.kvs)
         return said, found, header
 
-    async def _services(self, names: Collection[ServiceName]) -> tuple[dict[bytes, Word], list[pb.KeyValue], pb.Header]:
-        words: dict[bytes, Word] = {}
+    async def _services(
+        self, names: Collection[ServiceName]
+    ) -> tuple[dict[bytes, Proof], list[pb.KeyValue], pb.Header]:
+        proofs: dict[bytes, Proof] = {}
         entries: list[pb.KeyValue] = []
         header = pb.Header()
         ordered = sorted(names)
         for first in range(0, max(1, len(ordered)), NAMES):
             some = ordered[first : first + NAMES]
             folders = [self._space.folder(name) for name in some]
-            ledgers = [self._space.words(name) for name in some]
+            ledgers = [self._space.proofs(name) for name in some]
             try:
                 answer = await self._client.call(READ, reading([*folders, *ledgers]))
             except TooLarge:
                 said, found, header = await self._pages(ledgers, folders)
-                words |= said
+                proofs |= said
                 entries += found
                 continue
             header = answer.header
             for response in answer.responses[: len(some)]:
                 entries.extend(response.response_range.kvs)
             for response in answer.responses[len(some) :]:
-                self._note(words, response.response_range)
-        return words, entries, header
+                self._note(proofs, response.response_range)
+        return proofs, entries, header
 
     def _read(self, name: ServiceName, id: str, kv: pb.KeyValue, mark: Mark | None) -> tuple[Record, str]:
-        """What a record says, and the other layout that it is of, "" where it is none.
+        """The decoded record, and the name of the other layout that it is of ("": of ours).
 
-        A record of another layout that a registry of this very bridge wrote is not this destination's to change.
+        A record of another layout that another registry of this bridge wrote is not changed by this destination.
         """
         layout, protocol = self._space.layout, self._space.protocol
         record = assembly.decoded(mark, layout.decode, name, id, kv.value, protocol)
@@ -195,7 +197,7 @@ class EtcdSink:
     def _judge(self, name: ServiceName) -> None:
         """Raises Rejected where a record of ours and one of another layout would break each other's readers.
 
-        Readers of a name take all that is below it, so what stands under a name above this one counts, too.
+        Readers of a name read all keys below it, so the records of names above this one count, too.
         """
         if not self._theirs:
             return
@@ -206,17 +208,17 @@ class EtcdSink:
                     raise Rejected(f"{self._space.prefix}{text}/ holds a record of layout {other}, and {why}")
             text = text.rpartition("/")[0]
 
-    def _note(self, words: dict[bytes, Word], page: pb.RangeResponse) -> None:
+    def _note(self, proofs: dict[bytes, Proof], page: pb.RangeResponse) -> None:
         for kv in page.kvs:
             key = ledger.data_of(kv.key)
             if self._space.has(key):
-                words[key] = ledger.word_of(kv)
+                proofs[key] = ledger.proof_of(kv)
 
     # Writing.
 
     async def _all(self, term: EtcdTerm, steps: list[Step]) -> list[Outcome]:
         flown = list(in_portions(steps))
-        if len(flown) <= 1:  # the usual batch needs no task
+        if len(flown) <= 1:  # the usual batch is one portion and needs no task
             return await self._commit(term, steps) if steps else []
         flights = asyncio.Semaphore(FLIGHTS)
         superseded: list[Superseded] = []
@@ -236,7 +238,7 @@ class EtcdSink:
         return [outcome for task in tasks for outcome in task.result()]
 
     async def _commit(self, term: EtcdTerm, steps: list[Step]) -> list[Outcome]:
-        """One transaction; where one change spoils it, the others are tried once more, each by itself."""
+        """Sends one transaction. Where one change made it fail, the others are sent once more, each by itself."""
         try:
             answer = await self._send(transaction(term.fence, steps))
             if not answer.succeeded:
@@ -281,10 +283,10 @@ class EtcdSink:
             landed.set_result(None)
 
     async def _others(self, batch: Batch) -> set[ServiceName]:
-        """The services of those events that are not our own doing."""
+        """The services of the events that our own transactions did not cause."""
         foreign = [event.kv for event in batch.events if event.kv.mod_revision not in self._written]
         if foreign and self._flying:
-            # One of them may be the transaction whose answer is not in yet.
+            # One of them may be our transaction whose answer has not arrived yet.
             await asyncio.wait(tuple(self._flying))
             foreign = [kv for kv in foreign if kv.mod_revision not in self._written]
         places = [self._space.locate(kv.key) for kv in foreign]
@@ -293,21 +295,23 @@ class EtcdSink:
     # Leases.
 
     async def _lease(self, term: EtcdTerm, ttl: int) -> int:
-        """The lease of entries with this lifetime, granted where it does not exist; raises Unavailable, Denied."""
+        """The lease of entries with this lifetime, granted where there is none. Raises Unavailable, Denied."""
         lease = lease_of(self._bridge, self._space.identity(term.fence.cluster), ttl)
         if lease not in self._leases:
-            with contextlib.suppress(LeaseExists):  # from before a restart
+            with contextlib.suppress(LeaseExists):  # granted before a restart
                 await self._client.call(GRANT, pb.LeaseGrantRequest(ttl=ttl, id=lease))
             self._keep(lease)
         return lease
 
     def _keep(self, lease: int) -> None:
-        """Renews a lease as long as we are the writer; one that an earlier process left us, too."""
+        """Renews a lease as long as we are the writer, also one that an earlier process granted."""
         if not self._writes or lease in self._leases:
             return
 
         async def keep() -> None:
             await kept_alive(self._client, lease, UNARY_TIME, lambda _: None)
-            self._leases.pop(lease, None)  # expired: `drift` tells what went with it, and the next write grants it anew
+            self._leases.pop(
+                lease, None
+            )  # expired: `drift` reports the entries that went with it, and the next write grants it anew
 
         self._leases[lease] = asyncio.create_task(keep())

@@ -1,7 +1,7 @@
-"""The source: a paginated list at one revision, then the watch from the next one on, audited once in a while.
+"""The source: a paginated list at one revision, then a watch from the next revision on, with an audit once a minute.
 
-A stream that breaks costs no list: the working copy is kept, and the next watch goes on after the last revision that it
-holds, once the store has shown that it is still the one that it was.
+A broken stream needs no new list: the working copy is kept, and the next watch resumes after the copy's last revision,
+after a check that the store is the same one with the same history.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd import ledger, permissions
 from adapters.etcd.client import READ, Client, reading
 from adapters.etcd.keys import Range, Space
-from adapters.etcd.ledger import Word
+from adapters.etcd.ledger import Proof
 from adapters.etcd.times import TIMES, Times
 from adapters.etcd.watching import Batch, Watching
 from adapters.etcd.working_copy import Copy, Looked
@@ -25,31 +25,31 @@ from bridge.adapter import Behind, Listing, Observed, Synced
 from bridge.errors import Denied, Expired, Unavailable
 from bridge.model import Service, ServiceName
 
-AUDIT_PAGE = 5_000  # keys: small, for the watch goes on meanwhile
+AUDIT_PAGE = 5_000  # keys; small, because the watch goes on meanwhile
 SLICE = 1_000  # entries decoded at once, about 5 ms
-PASSING_TIME = 60.0  # seconds in which a watch must pass a revision that the store has
-GRACE_TIME = 5.0  # seconds for what etcd before 3.5.8 claims to have sent and has not
-LOOK = 60  # keys in one look: two ranges each, and a transaction has 128 operations at most
-BACKLOG = 64  # responses that are read ahead of their consumer
+PASSING_TIME = 60.0  # seconds until a watch must have passed a revision of the store
+GRACE_TIME = 5.0  # seconds for events that etcd before 3.5.8 reports as sent too early
+LOOK = 60  # keys in one read: two ranges each, of the 128 operations of a transaction
+BACKLOG = 64  # responses that wait for the consumer
 
 
 class Areas(NamedTuple):
-    """What is read: ranges of entries, and of the ledger's entries about them. `partial`: there is more."""
+    """What is read: ranges of entries, and of their ledger entries. `partial`: we may not read all of the prefix."""
 
     entries: tuple[Range, ...]
-    words: tuple[Range, ...]
+    proofs: tuple[Range, ...]
     partial: bool = False
 
 
 class _Place:
-    """Where a watch is: all that it has told, and up to which revision of each range."""
+    """The position of a watch: its working copy, and the last revision known of each range."""
 
     def __init__(self, copy: Copy, header: pb.Header, areas: Areas, audit_at: float) -> None:
         self.copy = copy
         self.areas = areas
         self.cluster = header.cluster_id
-        self.known = dict.fromkeys((*areas.entries, *areas.words), header.revision)
-        self.audit_at = audit_at  # of the loop's clock: streams that keep breaking put no audit off
+        self.known = dict.fromkeys((*areas.entries, *areas.proofs), header.revision)
+        self.audit_at = audit_at  # on the loop's clock: a stream that keeps breaking does not postpone it
 
     @property
     def revision(self) -> int:
@@ -66,10 +66,10 @@ class EtcdSource:
         self._client = client
         self._space = space
         self._times = times
-        self._left: _Place | None = None  # where the last watch was when its stream broke
+        self._left: _Place | None = None  # the position of the last watch when its stream broke
         self._watching: Watching | None = None  # while a watch runs
         self._whole = Areas(space.entries, (space.ledger,))
-        self._areas = self._whole  # what the last list was of
+        self._areas = self._whole  # what the last list covered
 
     @property
     def behind(self) -> Behind | None:
@@ -79,21 +79,21 @@ class EtcdSource:
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`. Raises Unavailable, Expired (compacted, or events were lost) or Denied.
 
-        After Unavailable the next watch tells again what is known, and goes on from there. Any other end, its
-        consumer's included, may mean that the copy is wrong: everything is listed anew.
+        After Unavailable the next watch reports what is known again, and resumes there. After any other end, its
+        consumer's included, the copy may be wrong: everything is listed anew.
         """
         place, self._left = self._left, None
         try:
             if place is None or not await self._stands(place):
-                place = None  # it is of no use any more, whatever becomes of the list
+                place = None  # it cannot be used any more, even if the list fails
                 place = await self._listed()
             partial = place.areas.partial
             yield Listing(self._space.identity(place.cluster), revision=place.revision, partial=partial)
             for observed in place.copy.again(place.revision):
                 yield observed
-            async with contextlib.aclosing(self._follow(place)) as words:
-                async for word in words:
-                    yield word
+            async with contextlib.aclosing(self._follow(place)) as followed:
+                async for told in followed:
+                    yield told
         except Unavailable:
             self._left = place
             raise
@@ -125,7 +125,7 @@ class EtcdSource:
                         copy.settle(item)
                 for observed in copy.changed(place.revision):
                     yield observed
-                if failure is not None:  # now that all is told that came before it
+                if failure is not None:  # now, for everything before it has been reported
                     raise failure
         finally:
             self._watching = None
@@ -135,7 +135,7 @@ class EtcdSource:
             await asyncio.gather(*ending, return_exceptions=True)
 
     async def _listed(self) -> _Place:
-        """Lists everything, or the part of it that may be read. Raises Denied where that is nothing."""
+        """Lists everything, or the readable part of it. Raises Denied where nothing is readable."""
         self._areas = self._whole
         self.ignored.clear()
         copy = Copy(self._space, self.ignored, self._is_cut)
@@ -156,7 +156,7 @@ class EtcdSource:
         return _Place(copy, header, self._areas, asyncio.get_running_loop().time() + self._times.audit)
 
     async def _readable(self) -> Areas:
-        """What our user may read of it now."""
+        """The part of the registry that our user may read now."""
         may = (await permissions.granted(self._client)).permissions
         if may is None:
             return self._whole
@@ -168,16 +168,16 @@ class EtcdSource:
         return self._areas.partial and not permissions.covers(self._areas.entries, [self._space.folder(name)])
 
     async def _stands(self, place: _Place) -> bool:
-        """Whether the store that answers is the one whose watch broke off, and still has the history since then.
+        """Whether the store that answers is the one whose watch broke, and still has the history since then.
 
-        A backup that was restored may have been written forward past what we know, under the same cluster id. So the
-        newest entry that we know is read as of then: another history does not have it. What went by without a trace
-        in our ranges the audit finds. Raises Unavailable or Denied.
+        A restored backup may have been written past our revision, under the same cluster id. So the newest entry that
+        we know is read as of its revision: another history does not have it there. A difference that leaves no trace
+        in our ranges is found by the audit. Raises Unavailable or Denied.
         """
         if place.copy.keeps_back:
-            return False  # it cannot be told as it is
+            return False  # it cannot be reported as it is
         since = min(place.known.values())
-        asked = [pb.RangeRequest(key=place.areas.words[0].start, revision=since, keys_only=True)]
+        asked = [pb.RangeRequest(key=place.areas.proofs[0].start, revision=since, keys_only=True)]
         newest = place.copy.newest()
         if newest is not None:
             key, revision = newest
@@ -186,7 +186,7 @@ class EtcdSource:
             answer = await self._client.call(
                 READ, pb.TxnRequest(success=[pb.RequestOp(request_range=each) for each in asked])
             )
-        except Expired:  # compacted, or a revision that is yet to come
+        except Expired:  # compacted, or a revision in the future
             return False
         if answer.header.cluster_id != place.cluster or answer.header.revision < place.revision:
             return False
@@ -196,13 +196,13 @@ class EtcdSource:
     async def read(self, name: ServiceName) -> Observed:
         """One service by a linearizable read over a connection of its own. Raises Unavailable or Denied.
 
-        Where the last list was of a part without all of this service, nothing of it can be read, and it may be there.
+        Where the last list did not cover all of this service, it is reported as unreadable, for it may be there.
         """
         if self._is_cut(name):
             return Observed(Service(name), frozenset({EVERY}))
         copy = Copy(self._space, Ignored())
         async with self._client.fresh() as client:
-            whole = Areas((self._space.folder(name),), (self._space.words(name),))
+            whole = Areas((self._space.folder(name),), (self._space.proofs(name),))
             header = await self._list(copy, client, whole)
         for observed in copy.changed(header.revision):
             if observed.service.name == name:
@@ -210,21 +210,21 @@ class EtcdSource:
         return Observed(Service(name), revision=header.revision)
 
     async def _list(self, copy: Copy, client: Client, areas: Areas) -> pb.Header:
-        """Fills the copy with what is there as of one revision; the header says which."""
+        """Loads the copy from a list as of one revision, which the returned header has."""
         header = pb.Header()
-        async with contextlib.aclosing(client.pages([*areas.words, *areas.entries])) as pages:
+        async with contextlib.aclosing(client.pages([*areas.proofs, *areas.entries])) as pages:
             async for area, page in pages:
                 header = header if header.revision else page.header
-                if area in areas.words:
-                    copy.load_words(page.kvs)
+                if area in areas.proofs:
+                    copy.load_proofs(page.kvs)
                 else:
                     for begin in range(0, len(page.kvs), SLICE):
                         copy.load(page.kvs[begin : begin + SLICE])
-                        await asyncio.sleep(0)  # others have waited
+                        await asyncio.sleep(0)  # other tasks get their turn
         return header
 
     async def _look(self, keys: Sequence[bytes], hand_over: Callable[[list[Looked]], Awaitable[None]]) -> None:
-        """Reads entries together with their ledger words."""
+        """Reads entries together with their ledger entries."""
         for first in range(0, len(keys), LOOK):
             chunk = keys[first : first + LOOK]
             places = [place for key in chunk for place in (Range(key, b""), Range(ledger.key_of(key), b""))]
@@ -232,24 +232,24 @@ class EtcdSource:
             found = [response.response_range.kvs for response in answer.responses]
             await hand_over(
                 [
-                    Looked(key, entries[0] if entries else None, _word(words), answer.header.revision)
-                    for key, entries, words in zip(chunk, found[::2], found[1::2], strict=True)
+                    Looked(key, entries[0] if entries else None, _proof(proofs), answer.header.revision)
+                    for key, entries, proofs in zip(chunk, found[::2], found[1::2], strict=True)
                 ]
             )
 
     async def _probe(self, watching: Watching) -> None:
-        """Asks how far the store is, and etcd how far the watch is: one that only waits looks like a quiet one."""
+        """Asks for the revisions of the store and of the watch: without that, a stuck watch looks like a quiet one."""
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(self._times.probe)
             at = clock()
-            with contextlib.suppress(Unavailable, Denied):  # what is wrong with the store the watch says
-                answer = await self._client.call(READ, reading([Range(self._areas.words[0].start, b"")]))
+            with contextlib.suppress(Unavailable, Denied):  # a fault of the store is reported by the watch
+                answer = await self._client.call(READ, reading([Range(self._areas.proofs[0].start, b"")]))
                 watching.heard_of(answer.header.revision, at)
                 await watching.ask_progress()
 
     async def _audit(self, place: _Place, watching: Watching) -> None:
-        """Raises Expired when the watch has lost an event, so that everything is listed again."""
+        """Raises Expired where the watch has lost an event, so that everything is listed anew."""
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(place.audit_at - clock())
@@ -267,7 +267,7 @@ class EtcdSource:
                     revision = revision or page.header.revision
                     audit.page(page.kvs)
         except (Unavailable, Expired):
-            return  # a list that fails says nothing about a watch that runs
+            return  # a failed list says nothing about the running watch
         audit.end(revision)
         await self._passed(watching, revision)
         if audit.lost():
@@ -285,5 +285,5 @@ class EtcdSource:
             raise Expired(f"the watch stands still at revision {watching.passed}, the store is at {revision}")
 
 
-def _word(kvs: Sequence[pb.KeyValue]) -> Word | None:
-    return ledger.word_of(kvs[0]) if kvs else None
+def _proof(kvs: Sequence[pb.KeyValue]) -> Proof | None:
+    return ledger.proof_of(kvs[0]) if kvs else None

@@ -1,4 +1,4 @@
-"""How long an etcd is waited for, and how often it is asked, where the file does not say it; seconds."""
+"""Timeouts and intervals of the etcd adapter that are no keys of the file; in seconds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 
 class Times(NamedTuple):
-    """`lock`: how long a standby waits for a writer that died. `audit`: from one audit of a watch to the next, so how
-    long it may lie (safety fault 18). `probe`: between two questions how far the store is, and how far the watch.
-    `ping`: of silence on a connection until it is tried, `pong`: in which the server must answer that.
+    """`lock`: lease of the writer's lock, so the time until a standby takes over from a writer that died.
+
+    `audit`: between two audits of a watch, so the time for which it may be wrong (safety fault 18).
+    `probe`: between two requests for the revisions of the store and of the watch.
+    `ping`: silence on a connection until it is tested, `pong`: until the server must have answered that.
     """
 
     lock: int = 10

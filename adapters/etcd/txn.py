@@ -1,4 +1,4 @@
-"""Changes as etcd transactions: what is compared, what is written, and who stood in the way; pure."""
+"""Changes as etcd transactions: what is compared, what is written, and which changes were possible. Pure."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from bridge.errors import Rejected
 from mappings.ledger import encode
 
 CHANGES = 60  # in one transaction: two operations each and the lock's, of the 128 that etcd allows (--max-txn-ops)
-BYTES = 1 << 20  # of keys and values in one transaction, below the 1.5 MiB that etcd allows (--max-request-bytes)
+BYTES = 1 << 20  # bytes of keys and values in one transaction, of the 1.5 MiB that etcd allows (--max-request-bytes)
 GONE = 0  # the revision of a key that does not exist
 
 
 class Step(NamedTuple):
-    """One change to be sent: what to write, and the revisions that both keys must have until then (None: any)."""
+    """One change to be sent: the values, and the revisions that both keys must still have (None: any)."""
 
     change: Change
     key: bytes
-    expected: tuple[int | None, int | None]  # of the entry, of its ledger word
+    expected: tuple[int | None, int | None]  # of the entry, and of its ledger entry
     value: bytes | None = None
-    word: bytes | None = None
+    proof: bytes | None = None
     lease: int = 0
 
     @property
     def size(self) -> int:
-        """Bytes on the wire, about."""
-        return 3 * len(self.key) + len(self.value or b"") + len(self.word or b"")
+        """Its approximate size on the wire, in bytes."""
+        return 3 * len(self.key) + len(self.value or b"") + len(self.proof or b"")
 
 
 def step(space: Space, bridge: str, change: Change, lease: int) -> Step:
-    """Raises Rejected: the value must not be written. Conflict: what stands there was not written by this bridge."""
+    """Raises Rejected where the value must not be written, Conflict where another one wrote what is there."""
     judge(bridge, change)
     key, before = space.key(change.service, change.id), change.before
     if change.forget:
         revision = before.version if before is not None else None
         return Step(change, key, (revision if before is not None and before.mark else None, revision))
-    # A create revision would not do: stock clients rewrite a key and keep it (safety rule 5).
+    # Not the create revision: stock clients overwrite a key and keep it (safety rule 5).
     expected: tuple[int, int | None] = (GONE, None)
     if before is not None:
         expected = (before.version, before.version if before.mark else None)
@@ -57,18 +57,18 @@ def step(space: Space, bridge: str, change: Change, lease: int) -> Step:
 
 
 def in_portions(steps: Iterable[Step]) -> Iterator[list[Step]]:
-    """Steps by transaction, in their order."""
+    """The steps of each transaction, in their order."""
     return portions(steps, lambda step: step.size, CHANGES, BYTES)
 
 
 def transaction(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
-    """All or nothing; where it comes to nothing, `looks` finds out why."""
-    # add() and assignment: with nested constructors, which copy, building it costs four times as much.
+    """One transaction of several steps: all or nothing. Where it fails, `looks` finds out why."""
+    # add() and assignment: nested constructors copy, and cost four times as much.
     request = pb.TxnRequest()
     compare, operation = request.compare.add, request.success.add
     lock = compare()
     lock.target, lock.key, lock.create_revision = pb.Compare.CREATE, fence.key, fence.revision
-    for change, key, (entry, said), value, word, lease in steps:
+    for change, key, (entry, said), value, proof, lease in steps:
         ledger_key = ledger.key_of(key)
         if entry is not None:
             _stands(compare(), key, entry)
@@ -76,7 +76,7 @@ def transaction(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
             _stands(compare(), ledger_key, said)
         if value is not None:
             _put(operation().request_put, key, value, lease)
-            _put(operation().request_put, ledger_key, word or b"", lease)
+            _put(operation().request_put, ledger_key, proof or b"", lease)
         else:
             if not change.forget:
                 operation().request_delete_range.key = key
@@ -85,7 +85,7 @@ def transaction(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
 
 
 def looks(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
-    """Reads what a transaction compared. It is not asked for in the transaction itself: most come to something."""
+    """Reads what a transaction compared: not part of the transaction itself, for most of them succeed."""
     request = pb.TxnRequest()
     for key in (fence.key, *(key for each in steps for key in (each.key, ledger.key_of(each.key)))):
         look = request.success.add().request_range
@@ -94,7 +94,7 @@ def looks(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
 
 
 def noting(key: bytes, content: bytes, revision: int, fence: Fence | None) -> pb.TxnRequest:
-    """Writes a note over the one of that revision; as the writer, where there is a fence."""
+    """Replaces the note of that revision; with a fence, only as the writer."""
     request = pb.TxnRequest(compare=[pb.Compare(target=pb.Compare.MOD, key=key, mod_revision=revision)])
     if fence is not None:
         lock = request.compare.add()
@@ -104,25 +104,25 @@ def noting(key: bytes, content: bytes, revision: int, fence: Fence | None) -> pb
 
 
 def removing(key: bytes, fence: Fence) -> pb.TxnRequest:
-    """Deletes a key as the writer, whatever is there."""
+    """Deletes a key, only as the writer, whatever its revision."""
     held = pb.Compare(target=pb.Compare.CREATE, key=fence.key, create_revision=fence.revision)
     return pb.TxnRequest(compare=[held], success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))])
 
 
 def dropping(key: bytes, revision: int) -> pb.TxnRequest:
-    """Deletes a key that has that revision."""
+    """Deletes a key if it has that revision."""
     stands = pb.Compare(target=pb.Compare.MOD, key=key, mod_revision=revision)
     return pb.TxnRequest(compare=[stands], success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))])
 
 
 def is_held(fence: Fence, answer: pb.TxnResponse) -> bool:
-    """Whether the lock is ours, and so was when the transaction came to nothing."""
+    """Whether the lock was still ours when the transaction failed."""
     found = answer.responses[0].response_range.kvs
     return bool(found) and found[0].create_revision == fence.revision
 
 
 def stood(steps: Sequence[Step], answer: pb.TxnResponse) -> list[bool]:
-    """Which steps could be made, of a transaction that came to nothing."""
+    """Which steps of a failed transaction are possible by themselves."""
     revisions = [
         found.response_range.kvs[0].mod_revision if found.response_range.kvs else GONE for found in answer.responses[1:]
     ]

@@ -1,4 +1,4 @@
-"""One etcd watch over several ranges in one stream: whole responses, in order, or an error; it never tries again."""
+"""One etcd watch over several ranges in one stream: whole responses in order, or an error. It never retries."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from bridge.errors import Denied, Expired, Unavailable
 
 # A member that lost its cluster ends the stream instead of staying silent (etcd: watches are not linearizable).
 REQUIRE_LEADER = ("hasleader", "true")
-EVERYONE = -1  # the watch id of an answer to a progress request, which speaks for all ranges
-HEARD = 1_000  # positions of the store that are remembered until the watch has passed them
+EVERYONE = -1  # the watch id of an answer to a progress request, which is about all ranges
+HEARD = 1_000  # revisions of the store that are remembered until the watch has passed them
 
 
 class Batch(NamedTuple):
-    """The events of one or more whole revisions in one of the ranges; none: it is quiet there up to that revision."""
+    """The events of one or more whole revisions in one range; without events: there were none up to that revision."""
 
     area: Range
-    revision: int  # up to which this range has been told
+    revision: int  # up to which the events of this range are complete
     events: Sequence[pb.Event]
 
 
 class Watching:
     """Follows ranges, each after the revision up to which it is known, in the cluster with this id.
 
-    `run` is the body of a task. Fragments are not asked for: etcd 3.6 takes 47 s to split the events of one delete of
+    `run` is the body of a task. Fragments are not requested: etcd 3.6 takes 47 s to split the events of one delete of
     100,000 keys, and 0.5 s to send them in one message.
     """
 
@@ -44,22 +44,24 @@ class Watching:
         self._areas = dict(enumerate(known, 1))  # by watch id
         self._seen = dict(enumerate(known.values(), 1))  # watch id to revision of the last event
         self._passed = dict(self._seen)
-        self._heard: deque[tuple[int, float]] = deque()  # revisions that the store had and we have not passed; when
+        self._heard: deque[tuple[int, float]] = (
+            deque()
+        )  # revisions of the store that the watch has not passed yet, each with the time of the probe
         self._newest = 0
 
     @property
     def passed(self) -> int:
-        """The revision up to which everything has been handed over, says etcd; before 3.5.8 it says so too early."""
+        """The revision up to which all events were handed over, as etcd reports it (before 3.5.8: too early)."""
         return min(self._passed.values())
 
     def heard_of(self, revision: int, at: float) -> None:
-        """The store was at this revision at that time (the loop's clock): `behind` counts from there."""
+        """The store had this revision at that time (the loop's clock), from which `behind` counts."""
         if revision > max(self._newest, self.passed) and len(self._heard) < HEARD:
             self._heard.append((revision, at))
         self._newest = max(self._newest, revision)
 
     def behind(self, now: float) -> Behind | None:
-        """How far this watch is behind what `heard_of` said; None: it has passed all of it."""
+        """How far the watch is behind the revisions of `heard_of`; None: it has passed all of them."""
         passed = self.passed
         while self._heard and self._heard[0][0] <= passed:
             self._heard.popleft()
@@ -72,7 +74,7 @@ class Watching:
         """
         try:
             await self._follow(ready, hand_over)
-        except TooLarge as error:  # nothing of it can be skipped: what it says is found by a list
+        except TooLarge as error:  # it cannot be skipped: its events are found by a new list
             raise Expired(f"the watch has more to say at once than a message holds: {error}") from None
         raise Unavailable("etcd ended the watch")
 
@@ -99,10 +101,10 @@ class Watching:
                 batch = self._told(response) if response.events else self._quiet(response)
                 if batch is not None:
                     await hand_over(batch)
-                    await asyncio.sleep(0)  # whoever takes it goes on before the next is asked for
+                    await asyncio.sleep(0)  # the consumer gets its turn before the next response is read
 
     async def ask_progress(self) -> None:
-        """Asks how far the watch is; etcd answers when all ranges are up to date, and may not answer at all."""
+        """Requests the watch's progress. etcd answers when all ranges are up to date, or not at all."""
         if self._call is not None:
             try:
                 await self._call.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
@@ -123,14 +125,14 @@ class Watching:
             raise Expired(f"the watch was cancelled: {reason or 'no reason given'}")
         if header.cluster_id != self._cluster:
             raise Expired(f"another cluster answers: {header.cluster_id:x} instead of {self._cluster:x}")
-        # A watch from a revision that is yet to come says nothing and waits.
+        # A watch from a future revision reports nothing and waits.
         if response.created and header.revision < self._known:
             raise Expired(f"the store went back to revision {header.revision}, from {self._known}")
 
     def _told(self, response: pb.WatchResponse) -> Batch:
         id, events = response.watch_id, response.events
         first, last = events[0].kv.mod_revision, events[-1].kv.mod_revision
-        # etcd #15220: a watch that travelled back in time after a partition.
+        # etcd #15220: after a partition a watch went back in time.
         if first <= self._seen[id]:
             raise Expired(f"the watch repeats revision {first}, having seen {self._seen[id]}")
         self._seen[id] = last
@@ -138,7 +140,7 @@ class Watching:
         return Batch(self._areas[id], last, events)
 
     def _quiet(self, response: pb.WatchResponse) -> Batch | None:
-        """How far a range is; handed over only where etcd says it in turn with the range's events."""
+        """Progress of a range; handed over only where etcd reports it in order with the range's events."""
         id, revision = response.watch_id, response.header.revision
         for each in self._passed if id == EVERYONE else (id,):
             self._passed[each] = max(self._passed[each], revision)

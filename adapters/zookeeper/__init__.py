@@ -45,7 +45,7 @@ _VERSION = re.compile(rb"Zookeeper version: ([\w.]+)")
 class ZooKeeper:
     """One configured ensemble and layout; see `bridge.adapter.Registry`.
 
-    Reading and writing have a session each: a long list delays no write, and only the writer's is carried over.
+    Reading and writing use separate sessions: a long list delays no write, and only the writer's outlives a restart.
     """
 
     def __init__(self, name: str, config: Config, state: Path | None, times: Times = TIMES) -> None:
@@ -71,7 +71,7 @@ class ZooKeeper:
             await self._carried.close()
 
     async def scopes(self) -> AsyncIterator[Source]:
-        """One source, for an ensemble answers or fails as a whole."""
+        """One source: an ensemble answers or fails as a whole."""
         yield self.source
 
     def sink(self, bridge: str) -> ZooKeeperSink:
@@ -112,7 +112,7 @@ class ZooKeeper:
         return self._client.credentials()
 
     async def reach(self) -> Reach:
-        """See `Registry.reach`; the permissions are those of the root, or of what is there above it."""
+        """See `Registry.reach`; the permissions are those of the root, or of the nearest node above it that exists."""
         listing = await identity.listing(self._client, self._tree)
         notes = []
         asked, granted = self._config.session_timeout, self._client.granted
@@ -145,7 +145,7 @@ class ZooKeeper:
             for bridge in map(unquote, await self._client.children(places.LOCKS)):
                 if await self._is_held(self._tree.own.lock(bridge)):
                     found.add(bridge)
-        except Denied:  # locks are no part of what a reader must see
+        except Denied:  # a reader needs no permission for the locks
             return None
         return frozenset(found)
 
@@ -158,11 +158,11 @@ class ZooKeeper:
         return bool(contenders(names))
 
     async def traces(self, bridge: str) -> list[Trace]:
-        """See `Tracer`; the folders of services are the layout's, and vanish as those that natives leave."""
+        """See `Tracer`; the folders of services belong to the layout, and are removed as those of natives are."""
         return await traces(self._client, self._tree, bridge)
 
     async def readers(self, name: ServiceName) -> list[Reader]:
-        """See `Readers`: Dubbo's consumers list themselves; of others only data watches can be seen."""
+        """See `Readers`: Dubbo's consumers register themselves; of other readers only data watches are visible."""
         now, tree = time.time(), self._tree
         places = [f"{tree.root}/{name.name}"]
         found: list[Reader] = []
@@ -180,7 +180,7 @@ class ZooKeeper:
         return reading.kinds(name, await self._client.children(f"{self._tree.root}/{name.name}/consumers"))
 
     async def raw(self, name: ServiceName) -> list[Raw]:
-        """See `Registry.raw`: paths and values of one service's nodes, each with its ledger's."""
+        """See `Registry.raw`: paths and values of one service's nodes, and of their ledger nodes."""
         found: list[Raw] = []
         tree = self._tree
         async with aclosing(tree.folders([tree.folder_of(name)])) as folders:
@@ -190,19 +190,19 @@ class ZooKeeper:
                 for key, pair in folder.pairs.items():
                     place = tree.mapping.locate(key)
                     if place is not None and place[0] != name:
-                        continue  # services that differ in their namespace alone share a folder
+                        continue  # services of several namespaces share a folder
                     if pair.denied:
                         found.append(Raw(f"{tree.root}/{key}", "", place[1] if place else "", pair.denied))
                     if pair.entry is not None:
                         record = tree.record(key, *place, pair) if place is not None else None
                         fault = record.why if record is not None else ""
                         found.append(Raw(f"{tree.root}/{key}", _text(pair.entry), place[1] if place else "", fault))
-                    if pair.word is not None:
-                        found.append(Raw(f"{tree.ledger}/{key}", _text(pair.word)))
+                    if pair.proof is not None:
+                        found.append(Raw(f"{tree.ledger}/{key}", _text(pair.proof)))
         return found
 
     async def _version(self) -> str:
-        """What the first server that answers `srvr` says; not over TLS, where that command is not understood."""
+        """The version, by the first server that answers `srvr`; "" over TLS, where servers do not know that command."""
         if self._config.tls is not None:
             return ""
         for host in self._config.ensemble().hosts:
@@ -231,7 +231,7 @@ def _text(node: Node) -> str:
 
 
 def place(config: Config) -> tuple[frozenset[str], str]:
-    """Where a registry's entries are: the servers, and the path that is above all of them."""
+    """Where a registry's entries are: its servers, and the path above all entries."""
     hosts, chroot = config.ensemble()
     return frozenset(hosts), f"{chroot}{root_of(config)}/"
 

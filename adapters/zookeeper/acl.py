@@ -1,4 +1,4 @@
-"""Access rights: whoever may do something with a node's surroundings may do it with what we create there."""
+"""ACLs: a node that we create gets the ACL of the node above it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from adapters.zookeeper.wire import Acl
 from bridge.errors import Denied
 
 READ, WRITE, CREATE, DELETE = 1, 2, 4, 8
-_MASKED = "x"  # what a server says instead of a digest to those who may not administer the node (3.9)
+_MASKED = "x"  # shown instead of a digest to users without the permission ADMIN (3.9)
 
 
 async def inherited(client: Client, path: str) -> list[Acl]:
-    """The rights of a node, for those that are created below it; raises Denied where they are kept from us.
+    """The ACL of a node, for nodes created below it. Raises Denied where we may not see it.
 
-    ZooKeeper hands nothing down, and a native that could not delete what we wrote could not register anew.
+    ZooKeeper does not inherit ACLs, and a native that may not delete our node could not register again.
     """
     acl = []
     for perms, scheme, id in await client.acl(path):
@@ -35,7 +35,7 @@ async def inherited(client: Client, path: str) -> list[Acl]:
 
 
 async def ensure(client: Client, path: str) -> None:
-    """Creates a node and those above it, as far as they are missing, each with the rights of the one above."""
+    """Creates a node and the missing ones above it, each with the ACL of its parent."""
     if await client.exists(path):
         return
     parent = path.rpartition("/")[0]
@@ -47,7 +47,7 @@ async def ensure(client: Client, path: str) -> None:
 
 
 def allowed(acl: Iterable[Acl], credential: str | None, wanted: Sequence[int]) -> bool | None:
-    """Whether all of these permissions are ours; None: it depends on what only the server knows."""
+    """Whether we have all of these permissions; None: only the server knows."""
     ours = {("world", "anyone")}
     if credential is not None:
         ours |= {("digest", digest_of(credential)), ("digest", f"{credential.partition(':')[0]}:{_MASKED}")}
@@ -62,7 +62,7 @@ def allowed(acl: Iterable[Acl], credential: str | None, wanted: Sequence[int]) -
 
 
 async def nearest(client: Client, path: str) -> tuple[str, list[Acl]]:
-    """The rights of a node, or of the nearest one above it that is there."""
+    """The ACL of a node, or of the nearest node above it that exists."""
     while True:
         try:
             return path, await client.acl(path)
@@ -73,6 +73,6 @@ async def nearest(client: Client, path: str) -> tuple[str, list[Acl]]:
 
 
 def digest_of(credential: str) -> str:
-    """What stands in a node's rights for `user:password` (DigestAuthenticationProvider)."""
+    """How an ACL names `user:password` (DigestAuthenticationProvider)."""
     hashed = hashlib.sha1(credential.encode(), usedforsecurity=False).digest()
     return f"{credential.partition(':')[0]}:{base64.b64encode(hashed).decode()}"

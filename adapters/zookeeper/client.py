@@ -1,4 +1,4 @@
-"""ZooKeeper for asyncio: one session at a time, requests as awaitables, and listeners that hear events in order."""
+"""ZooKeeper for asyncio: one session at a time, requests as awaitables, events to listeners in order."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from bridge.errors import Denied, Expired, IsthmusError, Unavailable
 
 
 class Carried(Protocol):
-    """A session that is to outlive this process."""
+    """A session that outlives this process, on disk."""
 
     async def take(self) -> tuple[int, bytes] | None:
-        """Its id and password; never fails, and waits for the disk for some seconds at most."""
+        """Id and password of the kept session, None: there is none. Never fails; waits some seconds for the disk."""
 
     def keep(self, session: int, password: bytes) -> None:
-        """This is the one. Does not wait."""
+        """Keeps this session. Does not wait."""
 
     def forget(self) -> None:
-        """It has ended. Does not wait."""
+        """The session has ended. Does not wait."""
 
 
 class Listener(Protocol):
-    """Called in the thread of the event loop, in the order of the wire, answers to requests included; must not wait."""
+    """Called on the event loop, in the order in which the server sent events and answers; must not wait."""
 
     def connected(self) -> None: ...
 
@@ -53,7 +53,7 @@ class Listener(Protocol):
 class Client:
     """One session at a time with an ensemble, begun when it is first needed; used from one event loop.
 
-    `carried`: the session to go on with. Nothing is sent twice: what was under way when the connection is lost fails
+    `carried`: the session to resume. Nothing is sent twice: requests in flight when the connection is lost fail
     with Disconnected.
     """
 
@@ -71,17 +71,17 @@ class Client:
         self.granted = config.session_timeout  # seconds of silence after which the server ends the session
         self.credential: str | None = None  # `user:password`, as of the last connection
         self._config = config
-        self._outlives = False  # the session is not to end with us
+        self._outlives = False  # the session must not be closed at the end
         self._carried = carried
         self._credential = Question(config.auth.credential, "auth.password_file") if config.auth is not None else None
         self._beginning = asyncio.Lock()
         self._answer_limit = answer_limit
         self._connection: Connection | None = None
         self._up = False
-        self._since = 0.0  # when the connection was lost, or first asked for (the loop's time)
+        self._since = 0.0  # when the connection was lost, or first requested (the loop's time)
         self._refused = ""
         self._closed = False
-        self._notified = asyncio.Event()  # set, and replaced, with every change of the connection
+        self._notified = asyncio.Event()  # set and replaced at every change of the connection
         self._listeners: list[Listener] = []
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._awake = False
@@ -98,17 +98,17 @@ class Client:
 
     @property
     def silence(self) -> float:
-        """For how many seconds the server may have heard nothing of us: it ends the session after `granted`."""
-        return time.monotonic() - self._connection.word if self._connection is not None else float("inf")
+        """For how long the server may not have heard from us, in seconds: it expires the session after `granted`."""
+        return time.monotonic() - self._connection.answered_at if self._connection is not None else float("inf")
 
     async def connected(self) -> None:
         """Waits for a connection; raises Unavailable after `Times.connection`, or Denied."""
         if self._up:
             return
         connection = self._connection
-        if connection is not None and connection.word and self.silence > self.granted:
-            # No server can know this session any more. A new one also forgets the last transaction seen: kazoo says
-            # it when it connects, and a store that was restored or emptied would refuse us for ever.
+        if connection is not None and connection.answered_at and self.silence > self.granted:
+            # The session has expired at every server. A new one also forgets the last transaction seen: kazoo sends
+            # it when it connects, and a restored or emptied store would refuse us for ever.
             self.lost("the session has expired")
         self._refused = ""
         if self._connection is None:
@@ -120,8 +120,8 @@ class Client:
                         raise Denied(f"{self.hosts}: {self._refused}")
                     if self._connection is None:
                         await self._begin()
-                    elif not self._connection.word and self._connection.failures >= self.hosts.count(",") + 1:
-                        raise TimeoutError  # a session that has never been is not worth waiting for
+                    elif not self._connection.answered_at and self._connection.failures >= self.hosts.count(",") + 1:
+                        raise TimeoutError  # there has never been a session to wait for
                     await self._notified.wait()
         except TimeoutError:
             trouble = self._connection.trouble if self._connection is not None else ""
@@ -137,18 +137,18 @@ class Client:
         return [shown] if shown is not None else []
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """From now on the listener hears everything; returns what ends that."""
+        """Adds a listener; returns the function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     def carry(self) -> None:
-        """From now on the session outlives this object, for nodes are to die with it; it is resumed if it can be."""
+        """From now on the session is not closed at the end, for entries die with it; the next process resumes it."""
         self._outlives = True
         if self._carried is not None and self._connection is not None:
             self._carried.keep(self.session, self._connection.password)
 
     async def close(self) -> None:
-        """Ends the session; one that is carried ends by itself, after `granted` seconds, unless it is resumed."""
+        """Closes the session. A carried one expires by itself after `granted` seconds, unless it is resumed."""
         self._closed = True
         connection, self._connection = self._connection, None
         self._down(Unavailable("closed"))
@@ -160,12 +160,12 @@ class Client:
     # Requests.
 
     async def call(self, request: Any) -> Answer:
-        """One request; raises Disconnected, Expired, Denied, Unavailable, or what of kazoo's errors it is about."""
+        """One request. Raises Disconnected, Expired, Denied, Unavailable, or an error of kazoo's about the node."""
         await self.connected()
         return await self.submit(request)
 
     def submit(self, request: Any) -> asyncio.Future[Answer]:
-        """Sends, or waits for room in the window, after everything submitted before; fails as `call` does."""
+        """Sends a request after all earlier ones, when the window has room. Fails as `call` does."""
         if self._connection is None or not self._up:
             future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             future.set_exception(Disconnected(f"no connection to {self.hosts}"))
@@ -173,37 +173,37 @@ class Client:
         return self._window.submit(self._connection, request)
 
     def reads(self, values: Sequence[str] = (), lists: Sequence[str] = ()) -> asyncio.Future[Answer]:
-        """Values (Node) and children (list of names) of one moment, None for nodes that are not there."""
+        """Values (Node) and children (list of names), all as of one transaction; None for nodes that do not exist."""
         return self.submit(wire.MultiRead(self.chroot, values, lists))
 
     def multi(self, packed: bytes) -> asyncio.Future[Answer]:
-        """A transaction of what `pack` packed: the answer is a list with what failed (`wire.Failed`), if anything."""
+        """A transaction of packed operations (`pack`). The answer lists what failed (`wire.Failed`), if anything."""
         return self.submit(wire.Multi(packed))
 
     def pack(self, ops: Iterable[wire.Op]) -> bytes:
-        """Operations as they go over the wire."""
+        """Serialises operations."""
         return b"".join([op.pack(self.chroot) for op in ops])
 
     async def watch(self, *paths: str) -> None:
-        """Listeners are told of everything at and below these paths, until the connection is lost."""
+        """Watches these paths and all below them, for the listeners, until the connection is lost."""
         await asyncio.gather(*[self.submit(wire.AddWatch(self._at(path))) for path in paths])
 
     async def exists(self, path: str) -> bool:
-        """Whether there is such a node."""
+        """Whether a node exists."""
         return (await self.call(serialization.Exists(self._at(path), None))).value is not None
 
     async def sync(self, path: str) -> None:
-        """What is read from now on is no older than this moment, whichever server we talk to."""
+        """Later reads are no older than this call, whichever server answers them."""
         await self.call(serialization.Sync(self._at(path)))
 
     async def get(self, path: str) -> bytes | None:
-        """A value; None: there is no such node."""
+        """The value of a node, None: it does not exist."""
         await self.connected()
         (node,) = values_of(await self.reads([path]))
         return None if node is None else node.value
 
     async def children(self, path: str) -> list[str]:
-        """Names; none where there is no such node."""
+        """The names of a node's children; none where it does not exist."""
         await self.connected()
         (names,) = lists_of(await self.reads([], [path]))
         return names or []
@@ -215,25 +215,25 @@ class Client:
         return str(made)[len(self.chroot) :]
 
     async def set(self, path: str, value: bytes) -> None:
-        """Writes a value, whatever stands there."""
+        """Writes a value, whatever the version."""
         await self.call(serialization.SetData(self._at(path), value, -1))
 
     async def delete(self, path: str) -> None:
-        """Deletes a node, whatever stands there; raises NoNodeError and so on."""
+        """Deletes a node, whatever the version. Raises NoNodeError and so on."""
         await self.call(serialization.Delete(self._at(path), -1))
 
     async def acl(self, path: str) -> list[Acl]:
-        """Who may do what; raises NoNodeError and so on."""
+        """The ACL of a node. Raises NoNodeError and so on."""
         rights, _ = (await self.call(serialization.GetACL(self._at(path)))).value
         return [(right.perms, right.id.scheme, right.id.id) for right in rights]
 
     def _at(self, path: str) -> str:
         return self.chroot + path if path != "/" else self.chroot or "/"
 
-    # What the connection's threads say, in the order of the wire.
+    # Calls from the connection's threads, in the order in which the server sent them.
 
     def post(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Has a function called in the event loop; from any thread, and one wake-up for many."""
+        """Calls a function on the event loop, from any thread; many calls share one wake-up."""
         self._inbox.append((function, arguments))
         if not self._awake and self._loop is not None:
             self._awake = True
@@ -247,7 +247,7 @@ class Client:
             function(*arguments)
 
     async def _begin(self) -> None:
-        """Makes the connection unless somebody else does meanwhile. Raises Denied, and Unavailable once closed."""
+        """Makes the connection unless another task has. Raises Denied, and Unavailable once closed."""
         async with self._beginning:
             if self._connection is not None:
                 return
@@ -278,7 +278,7 @@ class Client:
         self._connection.begin()
 
     def heard_connected(self, session: int, granted: float) -> None:
-        """The session stands."""
+        """The session is established."""
         self.session, self.granted = session, granted
         self._up = True
         self.notify()
@@ -305,7 +305,7 @@ class Client:
             listener.lost(reason)
 
     def told(self, events: Sequence[tuple[int, str]]) -> None:
-        """Something happened to nodes."""
+        """Events of nodes."""
         for listener in tuple(self._listeners):
             for kind, path in events:
                 listener.told(kind, path)
@@ -318,7 +318,7 @@ class Client:
         self._window.fail(error)
 
     def notify(self) -> None:
-        """Has everybody who waits for a connection look again."""
+        """Wakes all that wait for a connection."""
         self._notified.set()
         self._notified = asyncio.Event()
 
@@ -328,14 +328,14 @@ class Client:
         task.add_done_callback(self._closing.discard)
 
     def _give_up(self, reason: str) -> None:
-        """Nothing is answered any more."""
+        """Drops a connection that answers nothing any more."""
         if self._connection is not None:
             self._connection.drop(reason)
             self._down(Unavailable(reason))
 
 
 class _Events:
-    """What one connection says; nothing of one that was given up."""
+    """Passes on the events of the current connection; those of an earlier one are ignored."""
 
     def __init__(self, client: Client) -> None:
         self.connection: Connection | None = None

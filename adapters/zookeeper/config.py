@@ -1,4 +1,4 @@
-"""What a registry of kind `zookeeper` may say in the configuration file, and which ensemble that is."""
+"""The block of a `zookeeper` registry in the configuration file, and the ensemble that it names."""
 
 from __future__ import annotations
 

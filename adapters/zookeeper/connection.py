@@ -1,4 +1,4 @@
-"""One connection of kazoo's, reshaped: what it hears is posted in the order of the wire, and it says when it heard.
+"""kazoo's connection, adapted: events are posted in the order of the wire, and the time of the last answer is known.
 
 kazoo 2.11 keeps the session, reconnects and authenticates. Ours is what it lacks: dialling with a deadline and our
 own TLS, a limit for answers, events of recursive watches, and the time at which the server was last known to know us.
@@ -29,11 +29,11 @@ from adapters.common.credentials import Contexts, Tls
 from bridge.adapter import Credential
 from bridge.errors import Denied
 
-DIAL_TIME = 4.0  # seconds for TCP and TLS to one server, so that the next one gets its turn
+DIAL_TIME = 4.0  # seconds for TCP and TLS to one server; then the next one is tried
 END_TIME = 1.0  # seconds that a server may take to close a session
 ANSWER_LIMIT = 256 << 20  # bytes: stock clients stop at jute.maxbuffer, 1 MiB, where one node's children may be more
 RETRY = {"max_tries": -1, "delay": 0.1, "backoff": 2, "max_delay": 1.0}  # of dialling all servers in turn
-RECEIVE = 1 << 20  # bytes taken from the system at once: after each taking, this thread waits for its turn again
+RECEIVE = 1 << 20  # bytes per recv(): after each call this thread waits for the GIL again
 NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 LOST = {
     KeeperState.EXPIRED_SESSION: "the session has expired",
@@ -51,13 +51,13 @@ Post = Callable[..., None]
 
 
 class Events(Protocol):
-    """Who is told, in the thread of the event loop and in the order of the wire."""
+    """What a connection reports, on the event loop and in the order of the wire."""
 
     def failed(self) -> None:
         """An attempt to connect has failed."""
 
     def connected(self, session: int, granted: float) -> None:
-        """The session stands; the server keeps it for `granted` seconds of silence."""
+        """The session is established; the server keeps it for `granted` seconds of silence."""
 
     def disconnected(self) -> None:
         """The connection is lost, the session perhaps not."""
@@ -80,7 +80,7 @@ class _Dialler(SequentialThreadingHandler):  # type: ignore[misc]
         self._server_name = tls.server_name if tls is not None else None
 
     def create_connection(self, address: tuple[str, int], timeout: float, hostname: str, **_: object) -> socket.socket:
-        # kazoo's own trusts the system's authorities beside the one configured, and dials as long as a session lasts.
+        # kazoo's own trusts the system's authorities beside the configured one, and dials without a deadline.
         limit = min(timeout, DIAL_TIME)
         sock = socket.create_connection(address, limit)
         try:
@@ -95,7 +95,7 @@ class _Dialler(SequentialThreadingHandler):  # type: ignore[misc]
     def select(
         self, reading: Sequence[Any], writing: Sequence[Any], _: object, timeout: float | None
     ) -> tuple[list[Any], list[Any], list[Any]]:
-        # kazoo's own makes a selector for each call, which was half of what a request cost.
+        # kazoo's own makes a selector for each call: half of the cost of a request.
         poll = select.poll()
         for sockets, event in ((reading, select.POLLIN), (writing, select.POLLOUT)):
             for each in sockets:
@@ -112,7 +112,7 @@ def _context(contexts: Contexts) -> ssl.SSLContext:
     try:
         return contexts.context()
     except Denied as error:
-        raise OSError(str(error)) from None  # which is what kazoo tries again after
+        raise OSError(str(error)) from None  # the error after which kazoo retries
 
 
 class _Wire(ConnectionHandler):  # type: ignore[misc]
@@ -123,13 +123,13 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
 
     def __init__(self, client: Connection, retry: Any, limit: int) -> None:
         super().__init__(client, retry, logger=_LOG)
-        self.dropping = ""  # why the connection is to be dropped
-        self.word = 0.0  # when the newest request was sent that the server has answered (monotonic)
+        self.dropping = ""  # why the connection must be dropped
+        self.answered_at = 0.0  # when the newest request was sent that the server has answered (monotonic)
         self._limit = limit
         self._sent: deque[float] = deque()
         self._pings: deque[float] = deque()
         self._room = memoryview(bytearray(RECEIVE))
-        self._received = bytearray()  # and not yet read
+        self._received = bytearray()  # received, and not read yet
 
     def _expand_client_hosts(self) -> list[tuple[str, str, int]]:
         found: list[tuple[str, str, int]] = super()._expand_client_hosts()
@@ -153,7 +153,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
         except Exception as error:
             self._failed(f"{host}:{port}: {str(error) or 'broke the connection'}")
             raise
-        self.word = began
+        self.answered_at = began
         self.client.failures = 0
         granted = read_timeout / 1000.0 * 1.5  # kazoo's read timeout is two thirds of what the server grants
         self.client.post(self.client.events.connected, self.client.session, granted)
@@ -165,10 +165,10 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
         super()._submit(request, timeout, xid)
 
     def _send_request(self, read_timeout: float, connect_timeout: float) -> None:
-        """All that wait, at once: kazoo's own sends one of them each time that it looks whether an answer has come."""
+        """Sends all waiting requests at once: kazoo's own sends one for each check for an answer."""
         if self.dropping:
             raise ConnectionDropped(self.dropping)
-        self._read_sock.recv(4096)  # it was woken once for each
+        self._read_sock.recv(4096)  # one wake-up was sent for each
         frames: list[bytes] = []
         queue = self.client._queue
         while queue:
@@ -191,7 +191,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
                         raise self.handler.timeout_exception("the server takes nothing") from None
 
     def _read_socket(self, read_timeout: float) -> Any:
-        """All that has come: nobody wakes us for what is received already."""
+        """Handles all that was received: select() does not report what is in our buffer."""
         while (response := super()._read_socket(read_timeout)) != CLOSE_RESPONSE:
             self._tell()
             if not self._is_more():
@@ -199,7 +199,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
         return response
 
     def _tell(self) -> None:
-        """The events that stand before the next answer, together: one of our own transactions causes hundreds."""
+        """Posts the events before the next answer together: one of our transactions causes hundreds."""
         told: list[tuple[int, str]] = []
         received, end = self._received, 0
         while len(received) - end >= _EVENT.size:
@@ -240,17 +240,17 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
     def _read_header(self, timeout: float) -> tuple[Any, bytes, int]:
         (length,) = int_struct.unpack(self._read(4, timeout))
         if length > self._limit:
-            # What follows cannot be skipped: the request fails for good, and the connection is made anew.
+            # The rest cannot be skipped: the request fails, and the connection is made anew.
             if self.client._pending:
                 _, asked, _ = self.client._pending.popleft()
                 asked.set_exception(TooLarge(f"an answer of {length:,} bytes, and {self._limit:,} are the limit"))
             raise ConnectionDropped("an answer beyond the limit")
         message = self._read(length, timeout)
         header, offset = ReplyHeader.deserialize(message, 0)
-        # Not when the answer came, which may have waited for us while we were frozen, but when it was asked for.
+        # The time of the request, not of the answer, which may have been waiting while we were frozen.
         times = self._pings if header.xid == PING_XID else self._sent if header.xid > 0 else None
         if times:
-            self.word = times.popleft()
+            self.answered_at = times.popleft()
         return header, message, offset
 
     def _read_watch_event(self, buffer: bytes, offset: int) -> None:
@@ -260,7 +260,7 @@ class _Wire(ConnectionHandler):  # type: ignore[misc]
 
 
 class Connection(KazooClient):  # type: ignore[misc]
-    """One session with an ensemble. What happens is posted as `post(function, *arguments)` from threads of kazoo's."""
+    """One session with an ensemble. Events are posted as `post(function, *arguments)` from kazoo's threads."""
 
     _connection: _Wire
 
@@ -287,7 +287,7 @@ class Connection(KazooClient):  # type: ignore[misc]
         )
         self.events = events
         self.post = post
-        self.trouble = ""  # why there is no connection
+        self.trouble = ""  # the reason why there is no connection
         self.failures = 0  # attempts in a row
         self.refused = False
         self._connection = _Wire(self, self._conn_retry.copy(), answer_limit)
@@ -306,24 +306,24 @@ class Connection(KazooClient):  # type: ignore[misc]
 
     @property
     def password(self) -> bytes:
-        """What proves that the session is ours."""
+        """The password that proves that the session is ours."""
         return bytes(self._session_passwd)
 
     @property
-    def word(self) -> float:
+    def answered_at(self) -> float:
         """When the newest request was sent that the server has answered (monotonic seconds)."""
-        return self._connection.word
+        return self._connection.answered_at
 
     def begin(self) -> None:
-        """Starts to connect, and to reconnect for ever."""
+        """Connects, and reconnects for ever."""
         self.start_async()
 
     def send(self, request: Any, asked: Any) -> None:
-        """Hands a request over; `asked.set(value)` or `asked.set_exception(error)` is called from another thread."""
+        """Queues a request; `asked.set(value)` or `asked.set_exception(error)` is called from another thread."""
         self._call(request, asked)
 
     def drop(self, reason: str) -> None:
-        """Makes the connection anew; the session stays."""
+        """Reconnects; the session stays."""
         self._connection.dropping = reason
         self._wake()
 

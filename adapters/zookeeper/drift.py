@@ -1,4 +1,4 @@
-"""What others did to what a sink writes: the events of its watch, less those that its own transactions cause."""
+"""Drift: the events of a watch on what a sink writes, without those that its own transactions cause."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Drift:
         self._notified = asyncio.Event()
 
     def begin(self) -> None:
-        """From now on nothing is missed."""
+        """Begins anew: from now on no event is missed."""
         self.stale = False
         self._names.clear()
 
     async def wait(self) -> None:
-        """Returns when something was told, or may have been missed."""
+        """Returns when there are events, or some may have been missed."""
         if not (self._names or self.stale):
             self._notified.clear()
             await self._notified.wait()
@@ -37,18 +37,18 @@ class Drift:
         return frozenset() if self.stale else frozenset(names)
 
     def expect(self, paths: Iterable[str]) -> None:
-        """These events are ours."""
+        """The next events of these paths are our own."""
         self._expected.update(paths)
 
     def forget(self, paths: Iterable[str]) -> None:
-        """The answer is in: whatever happens there now is others' doing."""
+        """The transaction has been answered: later events of these paths are others'."""
         for path in paths:
             self._expected.pop(path, None)
 
-    # What the client tells.
+    # Called by the client.
 
     def connected(self) -> None:
-        """Whoever listens asks for the watch anew."""
+        """Nothing: the caller of `begin` sets the watch again."""
 
     def disconnected(self) -> None:
         self.stale = True

@@ -1,4 +1,4 @@
-"""Dubbo 3 keeps a part of each record elsewhere: the report of a revision, which names the ports that are called."""
+"""Dubbo 3's metadata reports: one for each revision of an application, which names the ports that consumers call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKET = 60  # reports read at once
 
 
 class Reporting(Protocol):
-    """What `mappings.dubbo3` knows of reports."""
+    """The part of `mappings.dubbo3` that is about reports."""
 
     def report(self, name: ServiceName, instance: Instance) -> str | None: ...
 
@@ -27,7 +27,7 @@ class Reporting(Protocol):
 
 
 class Reports:
-    """The reports that one watch has read; a revision's never changes, but it may come and go."""
+    """The reports that one watch has read. The report of a revision never changes, but may be added or removed."""
 
     def __init__(self, client: Client, mapping: Reporting) -> None:
         self._client = client
@@ -35,18 +35,18 @@ class Reports:
         self._read: dict[str, bytes | None] = {}
 
     def clear(self) -> None:
-        """Everything may have changed."""
+        """Forgets all reports: any of them may have changed."""
         self._read.clear()
 
     def changed(self, path: str) -> ServiceName | None:
-        """The application whose report this is, to be resolved again; None: it is no report."""
+        """The application of a changed report, whose records must be resolved again; None: the path is no report."""
         if not path.startswith(f"{REPORTS}/"):
             return None
         self._read.pop(path, None)
         return ServiceName(path[len(REPORTS) + 1 :].partition("/")[0])
 
     async def resolve(self, name: ServiceName, records: Mapping[str, Record | None]) -> dict[str, Record | None]:
-        """The records with what their reports say."""
+        """The records, with the ports of their reports."""
         paths = {id: self._path(name, record) for id, record in records.items()}
         missing = [path for path in dict.fromkeys(paths.values()) if path is not None and path not in self._read]
         for first in range(0, len(missing), PACKET):
@@ -66,7 +66,7 @@ class Reports:
         if record is None or record.instance is None or path is None:
             return record
         report = self._read[path]
-        if report is None:  # as consumers have it: they do not see it
+        if report is None:  # as for consumers, for which it does not exist
             return replace(record, instance=replace(record.instance, health=Health.UNHEALTHY))
         try:
             return replace(record, instance=self._mapping.reported(record.instance, report))

@@ -1,6 +1,6 @@
 """Who an ensemble is: ZooKeeper has no name of its own, so the first bridge that writes there gives it one.
 
-That name is where it was found, which is also what everybody calls it who found it there and may not write: it does
+The name is the address at which it was found, as it is for every reader that may not write there: so it does
 not change when the ensemble becomes a destination.
 """
 
@@ -21,7 +21,7 @@ from bridge.errors import Denied, Unavailable
 
 
 async def listing(client: Client, tree: Tree) -> Listing:
-    """Who answers now, and how far its history goes."""
+    """The ensemble that answers now, and its last transaction."""
     if client.chroot and not await client.exists("/"):
         raise Unavailable(f"{client.hosts} has no {client.chroot}, which is the chroot")
     await client.connected()
@@ -32,7 +32,7 @@ async def listing(client: Client, tree: Tree) -> Listing:
 
 
 async def give(client: Client, acl: Sequence[Acl]) -> None:
-    """Names the ensemble for good, if nobody has done so yet, and if we may."""
+    """Gives the ensemble its name, if it has none and we may write."""
     with contextlib.suppress(NodeExistsError, Denied):
         await client.create(IDENTITY, found_at(client).encode(), acl)
 

@@ -25,7 +25,7 @@ from adapters.zookeeper.wire import Acl
 from bridge.errors import Expired, IsthmusError, Unavailable
 
 NODE = "writer-"
-RELEASE_TIME = 1.5  # seconds: where it fails, the session's end does it
+RELEASE_TIME = 1.5  # seconds; where it fails, the node ends with the session
 
 
 class ZooKeeperTerm:
@@ -41,7 +41,7 @@ class ZooKeeperTerm:
 
     @property
     def fence(self) -> str:
-        """The node whose presence a transaction checks."""
+        """The node whose existence each transaction checks."""
         return self.path
 
     @property
@@ -52,7 +52,7 @@ class ZooKeeperTerm:
 
     @property
     def over(self) -> bool:
-        """Whether the lock is lost, or may be by the time that a request arrives."""
+        """Whether the lock is lost, or may be lost before a request arrives."""
         self._lost = self._lost or self._client.silence >= self._client.granted * SURE
         return self._lost
 
@@ -70,7 +70,7 @@ class ZooKeeperTerm:
                     await self._changed.wait()
 
     def lose(self) -> None:
-        """It is over."""
+        """Ends the term."""
         self._lost = True
         self._changed.set()
 
@@ -86,7 +86,7 @@ class ZooKeeperTerm:
             self._doubtful = True
             raise
 
-    # What the client tells.
+    # Called by the client.
 
     def connected(self) -> None:
         self._changed.set()
@@ -104,7 +104,7 @@ class ZooKeeperTerm:
 
 
 class _Wake:
-    """Wakes whoever waits for the lock."""
+    """Wakes the task that waits for the lock."""
 
     def __init__(self, folder: str) -> None:
         self.event = asyncio.Event()
@@ -130,9 +130,9 @@ class _Wake:
 async def locked(
     client: Client, whole: str, shard: str, acl: list[Acl], now: Callable[[], datetime]
 ) -> AsyncIterator[ZooKeeperTerm]:
-    """Waits for the lock, or for that of one shard, and keeps it; given back at the end, so that a standby goes on.
+    """Acquires the lock, or that of one shard, and keeps it. Released on exit, so that a standby takes over at once.
 
-    `whole`: the node of the lock, which is there.
+    `whole`: the node of the lock, which exists.
     """
     folder, waited = whole, False
     if shard:
@@ -159,9 +159,9 @@ async def locked(
 
 
 async def _first(client: Client, folder: str, mine: str) -> bool:
-    """Waits until no node is before ours: whether any was.
+    """Waits until no node is before ours; whether there was one.
 
-    Raises Unavailable where ours is gone, or shards are marked beside it.
+    Raises Unavailable where our node is gone, or shards are marked beside it.
     """
     own, waited = mine.rpartition("/")[2], False
     async with aclosing(_children(client, folder)) as looks:
@@ -179,7 +179,7 @@ async def _first(client: Client, folder: str, mine: str) -> bool:
 
 
 async def _unheld(client: Client, folder: str) -> bool:
-    """Waits until nobody holds the lock of the whole, or waits for it: whether anybody did."""
+    """Waits until nobody holds the lock of the whole or waits for it; whether anybody did."""
     waited = False
     async with aclosing(_children(client, folder)) as looks:
         async for names in looks:
@@ -190,7 +190,7 @@ async def _unheld(client: Client, folder: str) -> bool:
 
 
 async def _children(client: Client, folder: str) -> AsyncGenerator[list[str]]:
-    """The names below a node, and again whenever they may have changed. Raises Unavailable where the session ends."""
+    """The names below a node, now and at each possible change. Raises Unavailable where the session ends."""
     wake = _Wake(folder)
     quiet = client.listen(wake)
     try:
@@ -213,12 +213,12 @@ async def _children(client: Client, folder: str) -> AsyncGenerator[list[str]]:
 
 
 def contenders(names: Iterable[str]) -> list[str]:
-    """The nodes of those who want the lock, the one who has it first."""
+    """The nodes of all contenders, the holder's first."""
     return sorted(name for name in names if name.startswith(NODE))
 
 
 async def _tidy(client: Client, folder: str) -> None:
-    """Deletes what an earlier process left in the session that we carry on, or a term of ours whose answer was lost."""
+    """Deletes nodes of an earlier process in the session that we resumed, and one whose creation's answer was lost."""
     await client.connected()
     paths = [f"{folder}/{name}" for name in contenders(await client.children(folder))]
     if not paths:

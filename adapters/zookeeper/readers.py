@@ -1,6 +1,6 @@
 """Who reads a service in ZooKeeper: Dubbo's list of consumers, and what the admin servers say of watches and sessions.
 
-A watch on a node's children is listed by no server, so an empty list proves nothing. Each server knows its sessions.
+No server lists watches on children, so an empty list proves nothing. Each server knows its own sessions only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bridge.model import ServiceName
 
 ANSWER_TIME = 5.0  # seconds
 MOST = 1000  # sessions of one server that are shown
-MASK = (1 << 64) - 1  # a session's number is signed for some and not for others
+MASK = (1 << 64) - 1  # a session's number is signed in some answers
 
 
 class _Watches(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class _Connections(msgspec.Struct, frozen=True):
 
 
 def consumers(name: ServiceName, folder: str, nodes: Collection[str], now: float) -> Iterator[Reader]:
-    """Of Dubbo's nodes, one for each consumer, which die with its session; those of other groups are left out."""
+    """The consumers in Dubbo's list, whose nodes die with their sessions; those of other groups are left out."""
     for url, said in _consumers(name, nodes):
         what = [f"{key} {said[key]}" for key in ("application", "version", "pid") if said.get(key)]
         yield Reader(
@@ -62,7 +62,7 @@ def _consumers(name: ServiceName, nodes: Collection[str]) -> Iterator[tuple[Spli
 
 
 class AdminServers:
-    """What `/commands/...` of each server of an ensemble says; `chroot`: of the paths that we have."""
+    """The admin servers (`/commands/...`) of an ensemble; `chroot`: the chroot of our paths."""
 
     def __init__(self, urls: Collection[str], chroot: str) -> None:
         self._clients = [Http([url]) for url in urls]
@@ -74,7 +74,7 @@ class AdminServers:
             await client.close()
 
     async def readers(self, paths: Collection[str], ours: Collection[int], now: float) -> list[Reader]:
-        """Sessions with a data watch at or below one of the paths, and all others that may have one on children."""
+        """Sessions with a data watch at or below one of the paths, and all others, which may watch children."""
         found: list[Reader] = []
         for client in self._clients:
             try:

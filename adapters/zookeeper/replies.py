@@ -1,4 +1,4 @@
-"""What ZooKeeper answers, in our words: nodes, lists of children, and errors of the class that says the reaction."""
+"""ZooKeeper's answers as nodes, lists of children, and errors of our classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOO_OLD = "ZooKeeper 3.6 or newer is needed: this server does not know persisten
 
 
 class Disconnected(Unavailable):
-    """The connection was lost with the request under way: what became of it is not known."""
+    """The connection was lost while the request was in flight: its outcome is unknown."""
 
 
 _OURS: dict[type[Exception], type[IsthmusError]] = {
@@ -29,22 +29,22 @@ _OURS: dict[type[Exception], type[IsthmusError]] = {
 
 
 class Answer(NamedTuple):
-    """What a request brought, and the last transaction that the server had made by then."""
+    """The answer to a request, and the server's last transaction at that time."""
 
     value: Any
     zxid: int
 
 
 class Missing(Unavailable, kazoo.NoNodeError):  # type: ignore[misc]
-    """There is no such node, where one is needed."""
+    """A required node does not exist."""
 
 
 class Exists(Unavailable, kazoo.NodeExistsError):  # type: ignore[misc]
-    """There is such a node, where none may be."""
+    """A node exists that must not."""
 
 
 def error_of(error: Exception, path: str = "", chroot: str = "") -> Exception:
-    """Our error for one of kazoo's, with the path of the node that it is about; `chroot`: the session's, if any."""
+    """Our error for one of kazoo's, with the path of its node; `chroot`: the session's, if any."""
     if isinstance(error, kazoo.UnimplementedError):
         return Unavailable(TOO_OLD)
     path = path or str(error)
@@ -73,12 +73,12 @@ def nodes_of(answer: Answer) -> list[Node | Denied | None]:
 
 
 def values_of(answer: Answer) -> list[Node | None]:
-    """The nodes of an answer, None for those that are not there; raises where one could not be read."""
+    """The nodes of an answer, None for those that do not exist. Raises where one may not be read."""
     return [one if type(one) is Node or not _missing(one) else None for one in answer.value]
 
 
 def lists_of(answer: Answer) -> list[list[str] | None]:
-    """The names of the children, None for nodes that are not there; raises where one could not be read."""
+    """The names of the children, None for nodes that do not exist. Raises where one may not be listed."""
     return [one if type(one) is list or not _missing(one) else None for one in answer.value]
 
 

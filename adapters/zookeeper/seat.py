@@ -23,7 +23,7 @@ from bridge.errors import Conflict, Denied, Rejected, Superseded
 
 
 async def _nothing(term: ZooKeeperTerm) -> None:
-    """A seat that is lent has no sink that would take anything over."""
+    """A lent seat has no sink, so there is nothing to prepare or take over."""
 
 
 class ZooKeeperNotes:
@@ -62,7 +62,7 @@ class ZooKeeperNotes:
         return Note(content, before.version + 1)
 
     async def remove(self, key: str, before: Note) -> None:
-        """See `Notes.remove`; the folder goes with the last of them."""
+        """See `Notes.remove`; the folder is removed with the last note."""
         await self._client.connected()
         await self._change(key, Delete(self._place(key), before.version))
         await remove_empty(self._client, self._folder)
@@ -83,7 +83,7 @@ class ZooKeeperNotes:
 
 
 class ZooKeeperSeat:
-    """The nodes of one seat. `prepare`: before the lock is asked for, e.g. the roots; `inherit`: with the lock."""
+    """The nodes of one seat. `prepare`: called before the lock is acquired, e.g. for the roots; `inherit`: after it."""
 
     def __init__(
         self,
@@ -112,9 +112,9 @@ class ZooKeeperSeat:
         async with locked(self._client, self._lock, shard, rights, self._now) as term:
             await self._inherit(term)
             yield term
-        if self._leaves:  # only now: the lock's node has children as long as somebody holds it, or waits for it
+        if self._leaves:  # only now, for it has children while somebody holds the lock or waits for it
             await remove_empty(self._client, self._lock, parent(self._lock))
-            with contextlib.suppress(Denied):  # it is not ours alone, and `footprint` names what stays
+            with contextlib.suppress(Denied):  # others use it, too; `footprint` names what stays
                 await remove_shared(self._client)
 
     async def recall(self) -> Note | None:
@@ -145,7 +145,7 @@ class ZooKeeperSeat:
         raise Conflict(f"the note {self._note} is not what it was")
 
     async def leave(self, term: Term) -> None:
-        """See `Seat.leave`. The nodes of the lock go once it is given back, if nobody else asks for it."""
+        """See `Seat.leave`. The lock's nodes are removed after its release, unless another process waits for it."""
         ops: list[Op] = [Check(writing(ZooKeeperTerm, self._lock, term).path)]
         if (before := await self.recall()) is not None:
             ops.append(Delete(self._note, before.version))
@@ -167,7 +167,7 @@ def parent(path: str) -> str:
 
 
 async def remove_empty(client: Client, *paths: str) -> None:
-    """These nodes, in this order, unless there is something below them: then it is another's."""
+    """Removes these nodes in this order, except those with children, which others use."""
     for path in paths:
         with contextlib.suppress(NotEmptyError, NoNodeError):
             await client.delete(path)

@@ -25,9 +25,9 @@ class _Kept(msgspec.Struct, frozen=True):
 
 class CarriedSession:
     """See `client.Carried`. A second process with the same file has a session of its own, which is not carried:
-    two that use one session take it from each other for ever. Nor is one carried whose file cannot be used.
+    two that use one session take it from each other for ever. Without a usable file no session is carried.
 
-    The disk is asked in threads. `patience`: seconds that it may take before the session begins without it.
+    The disk is used in threads. `patience`: seconds for the disk, after which a new session begins.
     """
 
     def __init__(self, path: Path, patience: float = PATIENCE) -> None:
@@ -39,8 +39,8 @@ class CarriedSession:
         self._writing = WriteBehind(self._write)
 
     async def take(self) -> tuple[int, bytes] | None:
-        """The session of the process before us, if there was one and nobody else has it."""
-        await self._writing.flush(self._patience)  # that the last one has ended may be on its way to the disk
+        """The session of the previous process, if there was one and no other process uses it."""
+        await self._writing.flush(self._patience)  # a write that forgets the last one may be under way
         try:
             kept = await self._reading.answer()
         except (OSError, Unavailable) as error:
@@ -49,7 +49,7 @@ class CarriedSession:
         return (kept.session, kept.password) if kept is not None else None
 
     def keep(self, session: int, password: bytes) -> None:
-        """Goes on with this one after a restart."""
+        """Keeps this session, to be resumed after a restart."""
         self._writing.put(msgspec.json.encode(_Kept(session, password)))
 
     def forget(self) -> None:
@@ -57,7 +57,7 @@ class CarriedSession:
         self._writing.put(b"")
 
     async def close(self) -> None:
-        """Lets another process have it."""
+        """Releases the file for another process."""
         await self._writing.flush(self._patience)
         await asyncio.wait((asyncio.ensure_future(asyncio.to_thread(self._let_go)),), timeout=self._patience)
 

@@ -1,4 +1,4 @@
-"""The sink: what stands below the root, and changes made in transactions that check the lock and all they replace."""
+"""The sink: reads what is below the root, and writes in transactions that check the lock and all they replace."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from bridge.model import Instance, ServiceName
 from mappings import curator, ledger
 from mappings.common import curator_record
 
-# The classes of others' payloads under a name, each with the keys that hold texts in one of them.
+# The classes of others' payloads under a name, each with the keys whose values are texts.
 Classes = dict[ServiceName, dict[str | None, frozenset[str]]]
 
-LEASED = b"leased"  # in the node above the locks: there are entries that die with the writer's session
+LEASED = b"leased"  # in the node above the locks: some entries die with the writer's session
 
 
 class ZooKeeperSink:
@@ -56,14 +56,14 @@ class ZooKeeperSink:
         self._bridge = bridge
         self._lock = tree.own.lock(bridge)
         self._rights = Rights((), ())
-        self._leased = 0  # the session that entries are known to die with
-        self._standing: set[str] = set()  # folders of entries and of ledger nodes that are known to be there
+        self._leased = 0  # the session whose end removes our leased entries
+        self._standing: set[str] = set()  # folders of entries and of ledger nodes that are known to exist
         self._payload = payload
         self._classes: Classes = {}
         self._drift = Drift(tree)
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
-        """See `Sink.canonical`: what the layout can carry, beside what others have under that name."""
+        """See `Sink.canonical`: what the layout can carry. Rejected where others' records rule it out."""
         theirs = self._classes.get(name, {})
         if self._tree.mapping.NAME == curator.NAME:
             instance = _dressed(instance, self._payload, theirs)
@@ -74,7 +74,7 @@ class ZooKeeperSink:
         return form
 
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
-        """Everything under those names; what nobody can decode stands there as a native's without an address."""
+        """Everything under those names. An undecodable record is shown as a native's without an address."""
         await self._client.connected()
         listing = asyncio.ensure_future(identity.listing(self._client, self._tree))
         services: dict[ServiceName, dict[str, Entry]] = {}
@@ -104,7 +104,7 @@ class ZooKeeperSink:
             await asyncio.gather(listing, return_exceptions=True)
 
     async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
-        """See `Sink.apply`: many changes share a transaction, and some transactions are under way at once."""
+        """See `Sink.apply`: a transaction holds many changes, and several transactions are in flight."""
         term = writing(ZooKeeperTerm, self._bridge, term)
         outcomes = Outcomes(changes)
         steps: list[Step] = []
@@ -134,7 +134,7 @@ class ZooKeeperSink:
         return outcomes.in_order()
 
     async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
-        """See `Sink.drift`; the empty set as soon as it listens, and again after each gap."""
+        """See `Sink.drift`. The empty set when the watch has begun, and again after each gap."""
         stop = self._client.listen(self._drift)
         self._drift.stale = True
         try:
@@ -146,23 +146,23 @@ class ZooKeeperSink:
                         await self._client.watch(self._tree.root, self._tree.ledger)
                         yield frozenset()
                     await self._drift.wait()
-                    await self._client.exists(self._tree.root)  # all events of a transaction come before this answer
+                    await self._client.exists(self._tree.root)  # all events of a transaction arrive before this answer
                     if names := self._drift.take():
                         yield names
         finally:
             stop()
 
     async def prepare(self) -> list[Acl]:
-        """Before the lock is asked for: sees to it that there are the roots; the rights of what is below `/isthmus`."""
+        """Called before the lock is acquired: creates the roots. Returns the ACL of nodes below `/isthmus`."""
         for path in (self._tree.root, self._tree.ledger):
             await acl.ensure(self._client, path)
-        entries, words = [await acl.inherited(self._client, path) for path in (self._tree.root, self._tree.ledger)]
-        self._rights = Rights(entries, words)
-        await identity.give(self._client, words)
-        return words
+        entries, proofs = [await acl.inherited(self._client, path) for path in (self._tree.root, self._tree.ledger)]
+        self._rights = Rights(entries, proofs)
+        await identity.give(self._client, proofs)
+        return proofs
 
     async def inherit(self, term: ZooKeeperTerm) -> None:
-        """With the lock: what would die with the session of a writer before us, dies with ours from now on."""
+        """Called with the lock: moves entries that would die with an earlier writer's session to ours."""
         if await self._client.get(self._lock) != LEASED:
             return
         await self._lease()
@@ -173,7 +173,7 @@ class ZooKeeperSink:
                 for key, pair in folder.pairs.items():
                     place = self._tree.mapping.locate(key)
                     old = version(key, pair)
-                    mine = pair.ours and self._is_ours(pair.word)
+                    mine = pair.ours and self._is_ours(pair.proof)
                     if place is None or old is None or old.owner in (0, session) or not mine:
                         continue
                     ops = moved(self._tree, key, old, pair, self._rights, session)
@@ -183,7 +183,7 @@ class ZooKeeperSink:
     # Reading.
 
     def _learn(self, folder: Folder) -> None:
-        """Which folders there are, for later writes."""
+        """Notes which folders exist, for later writes."""
         for is_there, root in zip(folder.stands, (self._tree.root, self._tree.ledger), strict=True):
             path = f"{root}/{folder.path}"
             while path != root:
@@ -191,9 +191,9 @@ class ZooKeeperSink:
                 path = path.rpartition("/")[0]
 
     def _classify(self, name: ServiceName, pair: Pair, classes: Classes) -> None:
-        """What others' payloads are, for later writes."""
-        entry, word = pair.entry, pair.word
-        if self._tree.layout.shared and entry is not None and not self._is_ours(word):
+        """Notes the classes of others' payloads, for later writes."""
+        entry, proof = pair.entry, pair.proof
+        if self._tree.layout.shared and entry is not None and not self._is_ours(proof):
             with contextlib.suppress(Undecodable):
                 said, texts = curator_record.payload(entry.value)
                 known = classes.setdefault(name, {})
@@ -208,15 +208,15 @@ class ZooKeeperSink:
         services: dict[ServiceName, dict[str, Entry]],
         loose: dict[ServiceName, dict[str, Version]],
     ) -> None:
-        entry, word = pair.entry, pair.word
+        entry, proof = pair.entry, pair.proof
         if entry is not None or pair.denied:
             record = self._tree.record(key, name, id, pair)
             services.setdefault(name, {})[id] = assembly.entry(id, record, version(key, pair), ledgered=pair.ours)
-        if word is not None and not pair.ours and self._is_ours(word):
-            loose.setdefault(name, {})[id] = Version(kept(key), word.mzxid, -1, word.version)
+        if proof is not None and not pair.ours and self._is_ours(proof):
+            loose.setdefault(name, {})[id] = Version(kept(key), proof.mzxid, -1, proof.version)
 
-    def _is_ours(self, word: Node | None) -> bool:
-        mark = ledger.decode(word.value) if word is not None else None
+    def _is_ours(self, proof: Node | None) -> bool:
+        mark = ledger.decode(proof.value) if proof is not None else None
         return mark is not None and mark.owner == self._bridge
 
     # Writing.
@@ -232,12 +232,12 @@ class ZooKeeperSink:
         return made
 
     async def _stand(self, steps: Sequence[Step]) -> list[bool]:
-        """Whether what each step replaces or removes is there still."""
+        """Whether the entry that each step replaces or removes is still there."""
         pairs, _ = await self._tree.pairs([each.key for each in steps if each.change.before is not None])
         return [each.change.before is None or stands(each, pairs[each.key]) for each in steps]
 
     async def _make(self, term: ZooKeeperTerm, steps: Sequence[Step]) -> list[Outcome]:
-        """Where one change spoils a transaction, all of it are tried once more, each by itself."""
+        """Sends steps. Where one change makes a transaction fail, all of them are sent once more, each by itself."""
         outcomes: list[Outcome] = []
         again: list[Step] = []
         for some, result in await self._send(term, list(in_portions(steps)), folders=True):
@@ -299,8 +299,8 @@ class ZooKeeperSink:
         raise answer
 
     def _folders(self, one: Step) -> list[tuple[str, int]]:
-        """What must be there for a new entry and its ledger node, topmost first, and how it is created."""
-        if one.after is None or (one.change.before is not None and one.change.before.version.word >= 0):
+        """The nodes that a new entry and its ledger node need, topmost first, with the operations that create them."""
+        if one.after is None or (one.change.before is not None and one.change.before.version.proof >= 0):
             return []
         steps = one.key.split("/")[:-1]
         below = ["/".join(steps[: n + 1]) for n in range(len(steps))]
@@ -308,17 +308,17 @@ class ZooKeeperSink:
         return entries + [(f"{self._tree.ledger}/{path}", wire.CONTAINER) for path in below]
 
     def _missing(self, group: Sequence[Step]) -> list[tuple[str, int]]:
-        """Folders that are not known to be there; from now on they are, for transactions are made in their order."""
+        """Creations of folders that are not known to exist; from now on they are, for transactions are ordered."""
         missing = [(path, flags) for each in group for path, flags in self._folders(each) if path not in self._standing]
         self._standing.update(path for path, _ in missing)
         return list(dict.fromkeys(missing))
 
     def _folder(self, path: str, flags: int) -> Create:
         ours = path.startswith(f"{self._tree.ledger}/")
-        return Create(path, b"", self._rights.words if ours else self._rights.entries, flags)
+        return Create(path, b"", self._rights.proofs if ours else self._rights.entries, flags)
 
     async def _restore(self, term: ZooKeeperTerm, steps: Sequence[Step]) -> dict[str, Exception]:
-        """Creates the folders of new entries, each by itself: some may be there, and containers vanish when empty.
+        """Creates the folders of new entries, each by itself: some may exist, and empty containers are removed.
 
         Returns those that cannot be created, with the reason.
         """
@@ -335,7 +335,7 @@ class ZooKeeperSink:
         return refused
 
     async def _lease(self) -> None:
-        """Sees to it that this session, with which entries are to die, outlives this process, and is known for it."""
+        """Has this session, with which leased entries die, outlive this process, and marks it as such."""
         await self._client.connected()
         if self._leased != self._client.session:
             self._leased = self._client.session
@@ -344,13 +344,13 @@ class ZooKeeperSink:
 
 
 def _unlisted(folder: Folder) -> dict[str, Entry]:
-    """What stands where we may not look: others' entries, those that have a ledger node by their ids."""
-    marked = {id: assembly.entry(id, None, None, ledgered=True) for id in folder.words}
+    """Entries in a folder that we may not list: they count as others', by id where there is a ledger node."""
+    marked = {id: assembly.entry(id, None, None, ledgered=True) for id in folder.proofs}
     return {assembly.EVERY: assembly.entry(assembly.EVERY, None, None, ledgered=False), **marked}
 
 
 def _dressed(instance: Instance, payload: str | None, theirs: Mapping[str | None, frozenset[str]]) -> Instance:
-    """With the payload that the file names; else as Curator wrote it; else with theirs where others have one."""
+    """With the payload of the configuration; else as Curator wrote it; else with that of others' records."""
     if payload is not None:
         return curator.dressed(instance, {"none": None, "map": curator_record.MAP}.get(payload, payload))
     if curator.NAME in instance.native or theirs.keys() & {curator_record.SPRING, curator_record.DUBBO}:
@@ -363,9 +363,9 @@ def _dressed(instance: Instance, payload: str | None, theirs: Mapping[str | None
 
 
 def _judge(folder: str, ours: str | None, theirs: Collection[str | None]) -> None:
-    """Raises Rejected where readers of what stands there would fail over ours, or the other way round.
+    """Raises Rejected where readers of others' records would fail over ours, or the other way round.
 
-    Readers of one class fail over every other, and Dubbo's over a record without a payload, too.
+    Readers of one class fail over any other class, and Dubbo's also over a record without a payload.
     """
     for other in theirs:
         if ours != other and (curator_record.DUBBO in (ours, other) or None not in (ours, other)):

@@ -1,4 +1,4 @@
-"""The source: one recursive watch, then the list, then what the watch tells, read again in bulk."""
+"""The source: one recursive watch, then the list; then the nodes of each event are read in bulk."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ FREE_LISTS, LIST_EVERY = 3, 10.0  # a connection that flaps may cause so many li
 
 
 class Feed:
-    """What the watch tells until it is asked for: the paths that changed, and whether anything may be missing.
+    """The events of the watch until they are taken: the paths that changed, and whether any may be missing.
 
-    `proof`: seconds without a word of the server after which it is to be asked for one.
+    `quiet`: seconds without an event, after which the caller makes sure that the server answers.
     """
 
-    def __init__(self, proof: float) -> None:
-        self._proof = proof
+    def __init__(self, quiet: float) -> None:
+        self._quiet = quiet
         self.paths: set[str] = set()
         self.broken = False
         self.ended = ""
-        self.since: float | None = None  # when the oldest change was heard that is not told yet (monotonic)
+        self.since: float | None = None  # when the oldest change arrived that is not reported yet (monotonic)
         self._notified = asyncio.Event()
 
     async def wait(self) -> set[str]:
-        """The paths that changed since; none after `proof` seconds. Raises Expired, and Disconnected after a gap."""
+        """The paths that changed since; none after `quiet` seconds. Raises Expired, and Disconnected after a gap."""
         if not (self.paths or self.broken or self.ended):
             self.since = None
             try:
-                async with asyncio.timeout(self._proof):
+                async with asyncio.timeout(self._quiet):
                     await self._notified.wait()
             except TimeoutError:
                 return set()
@@ -56,10 +56,10 @@ class Feed:
         return paths
 
     def connected(self) -> None:
-        """Nothing to do: whoever waits for it asks the client."""
+        """Nothing to do: the caller waits for the client."""
 
     def disconnected(self) -> None:
-        """From now on events are missed."""
+        """Events are missed from now on."""
         self.broken = True
         self._notified.set()
 
@@ -86,7 +86,7 @@ class ZooKeeperSource:
         self._client = client
         self._tree = tree
         self._feed: Feed | None = None  # while a watch runs
-        self._shut: set[str] = set()  # the places that we may not list
+        self._shut: set[str] = set()  # the folders that we may not list
         self._hidden: dict[str, tuple[ServiceName, str]] = {}  # the entries that we may not read, by key
         self._roots = (tree.root, tree.ledger, REPORTS) if tree.layout.reported else (tree.root, tree.ledger)
 
@@ -99,14 +99,14 @@ class ZooKeeperSource:
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`. Raises Unavailable, Expired (the session ended) or Denied.
 
-        A connection that is lost and comes back within the session is no end: everything is read again then, and
-        what is gone by then was deleted.
+        A connection that is lost and restored within the session does not end it: everything is read again, and
+        what is missing then was deleted.
         """
         self.ignored.clear()
         self._shut.clear()
         self._hidden.clear()
         await self._client.connected()
-        feed = self._feed = Feed(self._times.proof)
+        feed = self._feed = Feed(self._times.quiet)
         stop = self._client.listen(feed)
         known: dict[ServiceName, Observed] = {}
         reports = self._reports()
@@ -139,7 +139,7 @@ class ZooKeeperSource:
             stop()
 
     async def read(self, name: ServiceName) -> Observed:
-        """One service as the ensemble's leader knows it by now."""
+        """One service, no older than this call."""
         await self._client.sync(self._tree.root)
         folders = self._tree.folders([self._tree.folder_of(name)])
         async with aclosing(self._observed(folders, self._reports(), [name])) as there:
@@ -149,7 +149,7 @@ class ZooKeeperSource:
         return Observed(Service(name))
 
     async def _begin(self, feed: Feed) -> None:
-        """Waits for a connection and has it tell everything from now on."""
+        """Waits for a connection and sets the watch."""
         await self._client.connected()
         if feed.ended:
             raise Expired(feed.ended)
@@ -158,7 +158,7 @@ class ZooKeeperSource:
         await self._client.watch(*self._roots)
 
     async def _list(self, known: dict[ServiceName, Observed], reports: Reports | None) -> AsyncGenerator[Observed]:
-        """What differs from what is known, which is nothing in the beginning; what is gone comes last."""
+        """The services that differ from what is known, at first all; those that are gone come last."""
         if reports is not None:
             reports.clear()
         seen: set[ServiceName] = set()
@@ -198,7 +198,7 @@ class ZooKeeperSource:
     def _changed(
         self, paths: Collection[str], known: Mapping[ServiceName, Observed], reports: Reports | None
     ) -> dict[str, tuple[ServiceName, str]]:
-        """The places that these nodes are of; a report of Dubbo's metadata is of every instance of its service."""
+        """The places of these nodes. A report of Dubbo's metadata belongs to every instance of its service."""
         places = {place[0]: place[1:] for path in paths if (place := self._tree.located(path)) is not None}
         if reports is not None:
             for name in {name for path in paths if (name := reports.changed(path)) is not None} & known.keys():
@@ -211,7 +211,7 @@ class ZooKeeperSource:
         known: dict[ServiceName, Observed],
         reports: Reports | None,
     ) -> AsyncGenerator[Observed]:
-        """The services that are other than known, of those that have these places."""
+        """Reads these places; their services, as far as they changed."""
         pairs, zxid = await self._tree.pairs(places)
         changes: dict[ServiceName, dict[str, Record | None]] = {}
         for key, (name, id) in places.items():
@@ -230,7 +230,7 @@ class ZooKeeperSource:
     async def _shut_before(
         self, known: dict[ServiceName, Observed], reports: Reports | None
     ) -> AsyncGenerator[Observed]:
-        """Places that we might not list, looked at once more: rights change without an event."""
+        """Lists folders again that we could not list: a change of an ACL causes no event."""
         folders = self._tree.folders([*self._shut])
         async with aclosing(self._observed(folders, reports, known)) as listed:
             async for observed in listed:
@@ -245,7 +245,7 @@ class ZooKeeperSource:
     async def _observed(
         self, folders: AsyncGenerator[Folder], reports: Reports | None, known: Collection[ServiceName]
     ) -> AsyncGenerator[Observed]:
-        """The services at each place, once all of it has arrived; what has is decoded meanwhile."""
+        """The services of each folder, once all of it has arrived; its parts are decoded as they arrive."""
         found: dict[ServiceName, dict[str, Record | None]] = {}
         locate = self._tree.mapping.locate
         async with aclosing(folders):
@@ -282,7 +282,7 @@ class ZooKeeperSource:
             self._hidden[key] = name, id
         elif self._hidden:
             self._hidden.pop(key, None)
-        if self._tree.mapping.IN_NAME:  # the key repeats the whole record, with what may be secret in it
+        if self._tree.mapping.IN_NAME:  # the key contains the whole record, which may have secrets
             key = f"{name}/{id}"
         if record is not None and record.instance is None:
             self.ignored.put(key, record.why)

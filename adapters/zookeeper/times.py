@@ -1,4 +1,4 @@
-"""How long a ZooKeeper is waited for, and how often it is asked, where the file does not say it; seconds."""
+"""Timeouts and intervals of the ZooKeeper adapter that are no keys of the file; in seconds."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 
 class Times(NamedTuple):
-    """`connection`: without one, until the ensemble counts as out of reach. `answer`: without any while one is owed.
+    """`connection`: without one, until the ensemble is out of reach. `answer`: without one to requests in flight.
 
-    `proof`: without a word of the server, until a watch asks it for one. `look_again`: between two looks at what might
-    not be read.
+    `quiet`: without an event, until a watch asks whether the server answers. `look_again`: between two reads of what
+    we had no permission for.
     """
 
     connection: float = 10.0
     answer: float = 8.0
-    proof: float = 5.0
+    quiet: float = 5.0
     look_again: float = 30.0
 
 

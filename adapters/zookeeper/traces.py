@@ -1,4 +1,4 @@
-"""What bridges keep below `/isthmus` in an ensemble, and how the last of them takes the rest of it along."""
+"""The nodes of bridges below `/isthmus` in an ensemble; the last bridge to leave removes the rest."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def traces(client: Client, tree: Tree, bridge: str) -> list[Trace]:
 
 
 async def remove_shared(client: Client) -> None:
-    """All of `/isthmus`, unless a bridge has anything there; a name that only it gives the store stays."""
+    """Removes `/isthmus`, unless a bridge has anything there. An identity that is the only source of the name stays."""
     there = await _look(client)
     if not there.nodes or there.owners:
         return
@@ -69,7 +69,7 @@ async def remove_shared(client: Client) -> None:
             with contextlib.suppress(NotEmptyError, NoNodeError):
                 await client.delete(path)
     if _is_plain(client, there):
-        # At once or not at all: a bridge that has come meanwhile keeps the name.
+        # All or nothing: for a bridge that has begun meanwhile the identity stays.
         ops = [Delete(path, there.nodes[path].version) for path in (IDENTITY, ROOT) if path in there.nodes]
         await client.multi(client.pack(ops))
 

@@ -1,4 +1,4 @@
-"""The tree of a layout and the ledger beside it, read in bulk: entries with their proof, each pair of one moment."""
+"""The tree of a layout and its ledger, read in bulk: each entry with its ledger node, both as of one transaction."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from bridge.model import Mark, ServiceName
 from mappings import ledger
 from mappings.layout import Znodes
 
-ENTRIES = 240  # in one packet: one is 1 MiB at most, so no answer comes to its limit
-PLACES = 100  # whose children are listed in one packet: stock clients can read 1 MiB of names, and there are two lists
+ENTRIES = 240  # nodes read in one packet; a node has at most 1 MiB, so no answer exceeds the limit
+PLACES = 100  # nodes listed in one packet: each may have 1 MiB of names, and there are two lists
 PATHS = 250_000  # characters in one packet: a server takes 1 MiB (jute.maxbuffer), and Dubbo's names are long
-AHEAD = 16  # packets asked for before the first is used
+AHEAD = 16  # packets requested ahead
 
 T = TypeVar("T")
 
@@ -57,29 +57,29 @@ LAYOUTS = {
 
 
 def root_of(config: Config) -> str:
-    """The path below which the entries are, without the chroot."""
+    """The path above all entries, without the chroot."""
     layout = cast(Znodes, importlib.import_module(LAYOUTS[config.layout].module))
     return layout.PREFIX if config.root is None else config.root
 
 
 class Pair(msgspec.Struct, frozen=True, gc=False):
-    """An entry and its ledger node; None: not there. `denied`: which of them we may not read; then it is None."""
+    """An entry and its ledger node; None: it does not exist. `denied`: which of them we may not read."""
 
     entry: Node | None
-    word: Node | None = None
+    proof: Node | None = None
     denied: str = ""
 
     @property
     def ours(self) -> bool:
         """Whether a bridge wrote the entry: both were last written by one transaction (safety rule 5)."""
-        return self.entry is not None and self.word is not None and self.entry.mzxid == self.word.mzxid
+        return self.entry is not None and self.proof is not None and self.entry.mzxid == self.proof.mzxid
 
 
 class Folder(NamedTuple):
-    """What is at one place, by key, or a part of it; nothing of it is older than `zxid`. `last`: no part follows.
+    """A folder's nodes by key, or a part of them, none older than `zxid`. `last`: no part follows.
 
-    `stands`: the place, and its ledger's. `denied`: which of them we may not list; then nothing is known of it but
-    `words`, the names of the ledger nodes, where these may be listed.
+    `stands`: whether the folder and its ledger's exist. `denied`: which of them we may not list; then all that is known
+    is `proofs`, the names of the ledger nodes, if those may be listed.
     """
 
     path: str
@@ -88,7 +88,7 @@ class Folder(NamedTuple):
     stands: tuple[bool, bool]
     last: bool = True
     denied: str = ""
-    words: tuple[str, ...] = ()
+    proofs: tuple[str, ...] = ()
 
 
 class Tree:
@@ -104,7 +104,7 @@ class Tree:
         self._client = client
 
     def located(self, path: str) -> tuple[str, ServiceName, str] | None:
-        """Key, service and id of the entry that a path, its own or that of its ledger node, is about; None: of none."""
+        """Key, service and id of the entry that a path belongs to, also of its ledger node; None: of none."""
         for root in (self.root, self.ledger):
             if path.startswith(root) and path[len(root) : len(root) + 1] == "/":
                 key = path[len(root) + 1 :]
@@ -117,27 +117,27 @@ class Tree:
         return (quote_plus(name.name, safe="*") if self.mapping.IN_NAME else name.name) + self.layout.below
 
     def name_at(self, folder: str) -> ServiceName:
-        """The service whose entries are at that place, as far as the place alone says it."""
+        """The service of a folder, as far as its path alone tells."""
         text = folder.removesuffix(self.layout.below)
         return ServiceName(unquote_plus(text) if self.mapping.IN_NAME else text)
 
     def record(self, key: str, name: ServiceName, id: str, pair: Pair) -> Record | None:
-        """What stands there; None: no entry, which is also what a node with children and without a value is."""
-        entry, word = pair.entry, pair.word
+        """The decoded entry, None: there is none. A node with children and without a value is no entry."""
+        entry, proof = pair.entry, pair.proof
         if pair.denied:
             return Record(None, None, pair.denied)
         if entry is None or (entry.children and not entry.value):
             return None
         mark: Mark | None = None
-        if word is not None and word.mzxid == entry.mzxid:
-            mark = ledger.decode(word.value)
+        if proof is not None and proof.mzxid == entry.mzxid:
+            mark = ledger.decode(proof.value)
             if mark is None:
                 return Record(None, None, ledger.UNREADABLE)
         value = key.rpartition("/")[2].encode() if self.mapping.IN_NAME else entry.value
         return decoded(mark, self.mapping.decode, name, id, value, self.protocol)
 
     async def pairs(self, keys: Iterable[str]) -> tuple[dict[str, Pair], int]:
-        """These entries as they stand, and a transaction that none of them is older than."""
+        """These entries, and a transaction that none of them is older than."""
         await self._client.connected()
         found: dict[str, Pair] = {}
         zxid = 0
@@ -149,16 +149,16 @@ class Tree:
         return found, zxid
 
     async def everything(self) -> AsyncGenerator[Folder]:
-        """Every place that may have an entry or a ledger node."""
+        """Every folder that may have an entry or a ledger node."""
         await self._client.connected()
-        entries, words = lists_of(await self._client.reads([], [self.root, self.ledger]))
+        entries, proofs = lists_of(await self._client.reads([], [self.root, self.ledger]))
         below = self.layout.below
-        async with aclosing(self.folders([name + below for name in _union(entries, words)])) as folders:
+        async with aclosing(self.folders([name + below for name in _union(entries, proofs)])) as folders:
             async for folder in folders:
                 yield folder
 
     async def folders(self, paths: Iterable[str]) -> AsyncGenerator[Folder]:
-        """These places, each in as many parts as it arrives in; where there is nothing, without pairs."""
+        """These folders, each in the parts in which it arrives; an empty one without pairs."""
         await self._client.connected()
         listed: deque[_Listed | Folder] = deque()
         async with _reading(_packets(paths, PLACES, self._pairs_of), self._lists) as listing:
@@ -167,7 +167,7 @@ class Tree:
                 listed += [_listed(path, next(lists), next(lists), answer.zxid) for path in some]
         arrived: list[tuple[str, Pair]] = []
         used = 0
-        # Each list goes when all that it names has arrived: what is built meanwhile takes its room.
+        # Each list is dropped when all of its nodes have arrived, to make room for what is built of them.
         ahead, arriving = tee(_emptied(listed))
         packets = _packets(
             (place for one in ahead if isinstance(one, _Listed) for place in one.places()), ENTRIES, self._places_of
@@ -177,19 +177,19 @@ class Tree:
                 if isinstance(one, Folder):
                     yield one
                     continue
-                left = len(_union(one.entries, one.words))
-                stands = (one.entries is not None, one.words is not None)
+                left = len(_union(one.entries, one.proofs))
+                stands = (one.entries is not None, one.proofs is not None)
                 while True:
                     if left and used == len(arrived):
                         arrived, used = _placed(*await anext(reading)), 0
                     pairs = dict(arrived[used : used + left])
                     used += len(pairs)
                     left -= len(pairs)
-                    # Written after the lists, perhaps together with a ledger node.
+                    # Written after the list was made, perhaps with a ledger node.
                     doubtful = [
                         key
                         for key, pair in pairs.items()
-                        if pair.word is None and pair.entry is not None and pair.entry.mzxid > one.zxid
+                        if pair.proof is None and pair.entry is not None and pair.entry.mzxid > one.zxid
                     ]
                     if doubtful:
                         pairs.update((await self.pairs(doubtful))[0])
@@ -213,27 +213,27 @@ class Tree:
 
 
 class _Listed(NamedTuple):
-    """The names of the entries and of the ledger's nodes at one place, of one moment; None: no such place."""
+    """The names of the entries and of the ledger nodes of a folder, as of one transaction; None: it does not exist."""
 
     path: str
     entries: list[str] | None
-    words: list[str] | None
+    proofs: list[str] | None
     zxid: int
 
     def places(self) -> Iterator[_Place]:
-        words = frozenset(self.words or ())
-        return ((f"{self.path}/{name}", name in words) for name in _union(self.entries, self.words))
+        proofs = frozenset(self.proofs or ())
+        return ((f"{self.path}/{name}", name in proofs) for name in _union(self.entries, self.proofs))
 
 
 def _listed(
-    path: str, entries: list[str] | Denied | None, words: list[str] | Denied | None, zxid: int
+    path: str, entries: list[str] | Denied | None, proofs: list[str] | Denied | None, zxid: int
 ) -> _Listed | Folder:
-    """A place whose entries or ledger we may not list is unreadable as a whole: ours cannot be told from natives'."""
-    if isinstance(entries, Denied) or isinstance(words, Denied):
-        denied = str(entries if isinstance(entries, Denied) else words)
-        known = () if words is None or isinstance(words, Denied) else tuple(words)
-        return Folder(path, {}, zxid, (entries is not None, words is not None), True, denied, known)
-    return _Listed(path, entries, words, zxid)
+    """A folder whose entries or ledger we may not list is unreadable as a whole: ours cannot be told from natives'."""
+    if isinstance(entries, Denied) or isinstance(proofs, Denied):
+        denied = str(entries if isinstance(entries, Denied) else proofs)
+        known = () if proofs is None or isinstance(proofs, Denied) else tuple(proofs)
+        return Folder(path, {}, zxid, (entries is not None, proofs is not None), True, denied, known)
+    return _Listed(path, entries, proofs, zxid)
 
 
 _Place = tuple[str, bool]  # a key, and whether it has a ledger node
@@ -244,11 +244,11 @@ def _placed(places: Sequence[_Place], answer: Answer) -> list[tuple[str, Pair]]:
     return [(key, _pair(next(nodes), next(nodes) if worded else None)) for key, worded in places]
 
 
-def _pair(entry: Node | Denied | None, word: Node | Denied | None) -> Pair:
-    """One that cannot be read in part cannot be told for ours or a native's: it is unreadable as a whole."""
-    if isinstance(entry, Denied) or isinstance(word, Denied):
-        return Pair(None, None, str(entry if isinstance(entry, Denied) else word))
-    return Pair(entry, word)
+def _pair(entry: Node | Denied | None, proof: Node | Denied | None) -> Pair:
+    """If one of the two may not be read, nobody can tell whose entry it is: it is unreadable."""
+    if isinstance(entry, Denied) or isinstance(proof, Denied):
+        return Pair(None, None, str(entry if isinstance(entry, Denied) else proof))
+    return Pair(entry, proof)
 
 
 def _emptied(listed: deque[_Listed | Folder]) -> Iterator[_Listed | Folder]:
@@ -256,14 +256,14 @@ def _emptied(listed: deque[_Listed | Folder]) -> Iterator[_Listed | Folder]:
         yield listed.popleft()
 
 
-def _union(entries: list[str] | None, words: list[str] | None) -> Collection[str]:
-    return dict.fromkeys((*(entries or ()), *words)) if words else entries or ()
+def _union(entries: list[str] | None, proofs: list[str] | None) -> Collection[str]:
+    return dict.fromkeys((*(entries or ()), *proofs)) if proofs else entries or ()
 
 
 def _packets(
     items: Iterable[T], size: int, paths_of: Callable[[Sequence[T]], Sequence[str]]
 ) -> Iterator[tuple[Sequence[T], Sequence[str]]]:
-    """The items in packets of that size, or less where their paths are long: with all the paths of each packet."""
+    """The items in packets of that size, smaller where their paths are long; each with its paths."""
     left = iter(items)
     rest: list[T] = []
     while packet := [*rest, *islice(left, size - len(rest))]:
@@ -278,7 +278,7 @@ def _packets(
 async def _reading(
     packets: Iterator[tuple[Sequence[T], Sequence[str]]], ask: Callable[[Sequence[str]], asyncio.Future[Answer]]
 ) -> AsyncIterator[AsyncIterator[tuple[Sequence[T], Answer]]]:
-    """Asks for some packets ahead: each with its answer, in order."""
+    """Requests some packets ahead; each packet with its answer, in order."""
     asked: deque[tuple[Sequence[T], asyncio.Future[Answer]]] = deque()
 
     async def answers() -> AsyncIterator[tuple[Sequence[T], Answer]]:
@@ -297,4 +297,4 @@ async def _reading(
     finally:
         for _, answer in asked:
             if not answer.cancel() and not answer.cancelled():
-                answer.exception()  # nobody asks any more
+                answer.exception()  # the consumer has stopped

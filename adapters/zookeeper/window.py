@@ -1,4 +1,4 @@
-"""The requests under way over one connection: bounded in number, answered in order, and not waited for in vain."""
+"""The requests in flight on one connection: bounded in number, answered in order, with a timeout."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from adapters.zookeeper.connection import Connection
 from adapters.zookeeper.replies import Answer, error_of
 from bridge.errors import IsthmusError
 
-WINDOW = 64  # requests in flight: kazoo died of 64k (Platform.sh, 2016-08-18)
+WINDOW = 64  # requests in flight; kazoo broke at 64k (Platform.sh, 2016-08-18)
 
 Post = Callable[..., None]
 
 
 class _Asked:
-    """What kazoo gives the answer to, once, in a thread of its own."""
+    """The receiver of one answer: kazoo calls it once, in a thread of its own."""
 
     __slots__ = ("_connection", "_window", "future", "request")
     _connection: Connection
@@ -41,7 +41,7 @@ class _Asked:
 class Window:
     """Requests and their answers.
 
-    `post` has a function called in the event loop, from any thread. `give_up(reason)` is called when a server that owes
+    `post` calls a function on the event loop, from any thread. `give_up(reason)` is called when a server that owes
     answers has given none for `patience` seconds.
     """
 
@@ -57,7 +57,7 @@ class Window:
         self._timer: asyncio.TimerHandle | None = None
 
     def submit(self, connection: Connection, request: Any) -> asyncio.Future[Answer]:
-        """Sends, or waits for room, after everything submitted before."""
+        """Sends a request after all earlier ones, when there is room."""
         loop = asyncio.get_running_loop()
         asked = _Asked(self, request, loop.create_future())
         if len(self._flying) >= WINDOW:
@@ -85,7 +85,7 @@ class Window:
             asked.future.set_result(answer)
 
     def fail(self, error: IsthmusError) -> None:
-        """The connection is lost, and whatever is under way with it."""
+        """The connection is lost: all requests in flight fail."""
         asked = [*self._flying, *(one for _, one in self._queue)]
         self._flying.clear()
         self._queue.clear()
@@ -101,7 +101,7 @@ class Window:
         asked.send(connection)
 
     def _look(self) -> None:
-        """A server that answers heartbeats and nothing else, or nothing at all, is given up (safety fault 4)."""
+        """Gives up a server that answers heartbeats alone, or nothing (safety fault 4)."""
         loop = asyncio.get_running_loop()
         self._timer = None
         if not self._flying:

@@ -13,16 +13,16 @@ import msgspec
 from kazoo.exceptions import EXCEPTIONS
 
 _INT = struct.Struct("!i")
-_HEADER = struct.Struct("!iBi")  # of one operation among many: type, done, error
+_HEADER = struct.Struct("!iBi")  # header of one operation of a multi: type, done, error
 _RESULT = struct.Struct("!i5xi")  # the type from such a header, and what it begins: a length, a count, a code
 _STAT = struct.Struct("!8xq16xi8xq4xi8x")  # mzxid, version, ephemeralOwner, numChildren
 _END = _HEADER.pack(-1, True, -1)
 
 _DELETE, _GET_DATA, _SET_DATA, _GET_CHILDREN, _CHECK, _CREATE, _CREATE_CONTAINER = 2, 4, 5, 8, 13, 15, 19
 _ERROR = -1
-_OK, _ROLLED_BACK = 0, -2  # what a failed multi says of the operations before and after the one that failed
+_OK, _ROLLED_BACK = 0, -2  # the results of the operations before and after the one that failed
 
-PERSISTENT, EPHEMERAL, SEQUENTIAL, CONTAINER = 0, 1, 2, 4  # flags of a node that is created
+PERSISTENT, EPHEMERAL, SEQUENTIAL, CONTAINER = 0, 1, 2, 4  # flags of `create`
 
 CREATED, DELETED, CHANGED = 1, 2, 3  # kinds of events
 
@@ -30,7 +30,7 @@ Acl = tuple[int, str, str]  # permissions, scheme, id
 
 
 class Node(msgspec.Struct, frozen=True, gc=False):
-    """A node as it stands: its value, and what of its Stat proves and compares.
+    """A node: its value, and the fields of its Stat that we compare.
 
     `owner` is the session that an ephemeral node dies with, 0 for all others; `children` how many it has.
     """
@@ -43,7 +43,7 @@ class Node(msgspec.Struct, frozen=True, gc=False):
 
 
 class AddWatch(NamedTuple):
-    """From now on every creation, change and deletion at `path` and below it is told, until the connection ends."""
+    """Watches every creation, change and deletion at `path` and below it, until the connection ends."""
 
     path: str
     type: int = 106
@@ -57,7 +57,7 @@ class AddWatch(NamedTuple):
 
 
 class MultiRead(NamedTuple):
-    """Values and children lists of one moment: the server processes it as one request."""
+    """Values and lists of children as of one transaction: the server processes them as one request."""
 
     chroot: str
     values: Sequence[str] = ()
@@ -130,7 +130,7 @@ class Delete(NamedTuple):
 
 
 class Check(NamedTuple):
-    """Fails the transaction unless the node is there with this version; -1: with any."""
+    """Fails the transaction unless the node exists with this version; -1: with any."""
 
     path: str
     version: int = -1
@@ -143,14 +143,14 @@ Op = Create | SetData | Delete | Check
 
 
 class Failed(NamedTuple):
-    """A transaction that was not made: which operation could not be, and why."""
+    """A transaction that failed: the operation that failed, and why."""
 
     at: int
     error: Exception
 
 
 class Multi(NamedTuple):
-    """A transaction: all of its operations, packed already, or none."""
+    """A transaction of packed operations: all or nothing."""
 
     packed: bytes
     type: int = 14
@@ -160,7 +160,7 @@ class Multi(NamedTuple):
 
     @classmethod
     def deserialize(cls, buffer: bytes, offset: int) -> list[Failed]:
-        """What failed; nothing: it was made."""
+        """What failed; empty: all was done."""
         index = 0
         while True:
             kind, done, _ = _HEADER.unpack_from(buffer, offset)

@@ -14,7 +14,7 @@ from adapters.common.assembly import Ignored
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd import ledger
 from adapters.etcd.keys import OUR_LEASES, Space
-from adapters.etcd.ledger import Word
+from adapters.etcd.ledger import Proof
 from adapters.etcd.working_copy import Copy, Looked
 from bridge.model import Mark
 from mappings.ledger import encode
@@ -54,16 +54,16 @@ class Store:
                 event = pb.Event(type=pb.Event.PUT, kv=kv)
             self.events["ledger" if where.startswith(b"/isthmus/") else "entries"].append(event)
 
-    def word(self, key: bytes) -> Word | None:
+    def proof(self, key: bytes) -> Proof | None:
         kv = self.kvs.get(ledger.key_of(key))
-        return ledger.word_of(kv) if kv else None
+        return ledger.proof_of(kv) if kv else None
 
     def mark(self, key: bytes) -> Mark | None:
-        word, kv = self.word(key), self.kvs.get(key)
-        return word.mark if word and kv and word.revision == kv.mod_revision else None
+        proof, kv = self.proof(key), self.kvs.get(key)
+        return proof.mark if proof and kv and proof.revision == kv.mod_revision else None
 
     def look(self, key: bytes) -> Looked:
-        return Looked(key, self.kvs.get(key), self.word(key), self.revision)
+        return Looked(key, self.kvs.get(key), self.proof(key), self.revision)
 
 
 def address(kv: pb.KeyValue | None) -> str:
@@ -76,7 +76,7 @@ def act(store: Store, random: random.Random) -> None:
     id = random.choice(["i1", "i2"])
     where, ours = key(id).encode(), store.mark(key(id).encode())
     value = record(id, f"10.0.0.{store.revision}").encode()
-    bridge = {"create": where not in store.kvs, "replace": ours, "remove": ours, "forget": store.word(where)}
+    bridge = {"create": where not in store.kvs, "replace": ours, "remove": ours, "forget": store.proof(where)}
     act = random.choice([*[act for act, allowed in bridge.items() if allowed], "put", "lease", "delete", "disown"])
     match act:
         case "create" | "replace":
@@ -142,7 +142,7 @@ def test_a_copy_is_never_shown_without_its_mark_and_the_last_word_is_the_truth(s
     check()
     assert copy.unsettled() == []
     fresh = Copy(SPACE, Ignored())
-    fresh.load_words(kv for where, kv in store.kvs.items() if where.startswith(b"/isthmus/"))
+    fresh.load_proofs(kv for where, kv in store.kvs.items() if where.startswith(b"/isthmus/"))
     fresh.load(kv for where, kv in store.kvs.items() if not where.startswith(b"/isthmus/"))
     assert shown(copy) == shown(fresh)
 
@@ -168,7 +168,7 @@ def gone(where: str, revision: int) -> pb.Event:
     return pb.Event(type=pb.Event.DELETE, kv=pb.KeyValue(key=where.encode(), mod_revision=revision))
 
 
-def word(where: str, revision: int) -> pb.Event:
+def proof(where: str, revision: int) -> pb.Event:
     kv = pb.KeyValue(
         key=ledger.key_of(where.encode()),
         value=encode(mark("i1")),
@@ -192,7 +192,7 @@ def test_what_may_be_a_copy_waits_for_its_word(lease: int) -> None:
     copy.apply([put(key("i1"), 5, lease=lease)])
     assert copy.changed(5) == []
     assert copy.unsettled() == [key("i1").encode()]
-    copy.apply([word(key("i1"), 5)])
+    copy.apply([proof(key("i1"), 5)])
     (observed,) = copy.changed(5)
     assert observed.service.marks == {"i1": mark("i1")}
     assert copy.unsettled() == []
@@ -200,7 +200,7 @@ def test_what_may_be_a_copy_waits_for_its_word(lease: int) -> None:
 
 def test_a_removal_whose_word_goes_first_does_not_show_the_copy_as_a_natives() -> None:
     copy = Copy(SPACE, Ignored())
-    copy.apply([put(key("i1"), 5), word(key("i1"), 5)])
+    copy.apply([put(key("i1"), 5), proof(key("i1"), 5)])
     copy.changed(5)
     copy.apply([gone(f"/isthmus/ledger/{key('i1')}", 6)])
     assert copy.changed(6) == []
@@ -216,14 +216,14 @@ def test_a_service_is_not_shown_without_the_entry_whose_replacement_waits() -> N
     copy.changed(2)
     copy.apply([put(key("i2"), 3), gone(key("i1"), 3)])
     assert copy.changed(3) == []
-    copy.apply([word(key("i2"), 3)])
+    copy.apply([proof(key("i2"), 3)])
     assert [list(each.service.instances) for each in copy.changed(3)] == [["i2"]]
 
 
 def test_a_copy_whose_word_was_deleted_by_hand_is_a_natives_from_then_on() -> None:
     copy = Copy(SPACE, Ignored())
     data = put(key("i1"), 5)
-    copy.apply([data, word(key("i1"), 5)])
+    copy.apply([data, proof(key("i1"), 5)])
     copy.changed(5)
     copy.apply([gone(f"/isthmus/ledger/{key('i1')}", 6)])
     copy.settle([Looked(key("i1").encode(), data.kv, None, 6)])
@@ -234,9 +234,9 @@ def test_a_copy_whose_word_was_deleted_by_hand_is_a_natives_from_then_on() -> No
 
 def test_a_look_from_before_the_word_went_does_not_bring_it_back() -> None:
     copy = Copy(SPACE, Ignored())
-    data, said = put(key("i1"), 5), word(key("i1"), 5)
+    data, said = put(key("i1"), 5), proof(key("i1"), 5)
     copy.apply([data])
-    before = Looked(key("i1").encode(), data.kv, ledger.word_of(said.kv), 5)
+    before = Looked(key("i1").encode(), data.kv, ledger.proof_of(said.kv), 5)
     copy.apply([said, gone(f"/isthmus/ledger/{key('i1')}", 6)])
     copy.settle([before])
     assert copy.unsettled() == [key("i1").encode()]
@@ -266,7 +266,7 @@ def test_reasons_are_kept_for_the_last_records_alone() -> None:
 
 def test_a_copy_of_which_the_mark_cannot_be_read_is_not_shown_at_all() -> None:
     copy = Copy(SPACE, Ignored())
-    later = word(key("i1"), 5)
+    later = proof(key("i1"), 5)
     later.kv.value = b'{"v":2}'
     copy.apply([put(key("i1"), 5), later])
     (observed,) = copy.changed(5)

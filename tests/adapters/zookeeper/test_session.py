@@ -168,7 +168,7 @@ async def end_session(native: Kazoo, client: clients.Client) -> None:
 async def test_a_frozen_server_is_an_error_and_not_a_silence(zookeeper_server: StartZooKeeper) -> None:
     """Faults 3 and 4. Long before the session would end, which is when kazoo notices."""
     server = await zookeeper_server(settings={"maxSessionTimeout": "120000"})
-    times = Times(connection=1.0, answer=1.0, proof=0.5)
+    times = Times(connection=1.0, answer=1.0, quiet=0.5)
     opened = registry_of(times=times, hosts=[server.address], session_timeout=120)
     async with Kazoo(server.address) as native, opened as registry:
         await native.register("/services/pay/i1", curator(PAY, instance(1)))
