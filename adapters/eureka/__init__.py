@@ -1,4 +1,4 @@
-"""Netflix Eureka, as Spring Cloud runs it: read by polling, written as lasting or leased registrations."""
+"""Netflix Eureka as run by Spring Cloud: read by polling, written as lasting or leased registrations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from mappings import eureka as mapping
 
 Poll = Annotated[float, msgspec.Meta(gt=0, le=60), TIME]
 
-# What an operator should know of what is written there.
+# What an operator should know about entries there.
 LIMITS = (
     f"entries of links that last end {mapping.LASTING // 86_400} days after their last heartbeat, "
     "leased ones after their ttl: a bridge must run, or be started again, within that time",
@@ -41,7 +41,7 @@ LIMITS = (
 class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """One Eureka. `urls` name its peers, each with its path (`http://host:8761/eureka`), not a load balancer.
 
-    `poll`: seconds between two questions for changes. `address`: which of its two addresses counts for an instance.
+    `poll`: seconds between two polls for changes. `address`: which of an instance's two addresses is used.
     `identity`: its name in the marks of every bridge, by default host and port of the first URL.
     The password is read from `password_file` at each request, or is `password`.
     """
@@ -112,7 +112,7 @@ class Eureka:
         return self._client.credentials()
 
     async def reach(self) -> Reach:
-        """See `Registry.reach`. Who may read may write: Eureka knows no rights but those of a password."""
+        """See `Registry.reach`. Whoever may read may write: Eureka's only permission is the login."""
         all = await self._client.full()
         page = await self._client.page(self._client.url)
         notes = [*await self._peers(), *_kept_silent(page, all)]
@@ -122,7 +122,7 @@ class Eureka:
         )
 
     async def raw(self, name: ServiceName) -> list[Raw]:
-        """See `Registry.raw`: each instance past the caches; our mark is in its metadata."""
+        """See `Registry.raw`: each instance, read past the caches; our mark is in its metadata."""
         found = []
         for one in await self._client.service(name):
             body = await self._client.body(*one.key) if not set("/\\") & set(one.record.id) else b""
@@ -133,7 +133,7 @@ class Eureka:
         return found
 
     async def _peers(self) -> list[str]:
-        """Which of several peers do not answer, and which hold something else than the first."""
+        """Notes on peers that do not answer, and on peers with a different number of instances."""
         notes: list[str] = []
         counts: dict[str, int] = {}
         for url in self._client.urls:
@@ -146,12 +146,12 @@ class Eureka:
         return notes
 
     def _drifting(self, copy: WorkingCopy) -> Watching:
-        """A watch of the sink's own, which knows no earlier life: whatever is there now is what is held."""
+        """A watch for the sink. It knows no earlier incarnation: what is there now is what is held."""
         return Watching(self._client, copy, Lives(None), self._config.poll, self._rng, self._clock)
 
 
 def _kept_silent(page: Page, all: Applications) -> list[str]:
-    """Self-preservation, by the age of what it keeps."""
+    """A note on self-preservation: how many expired instances it keeps, and for how long."""
     if page.expires is not False:
         return []
     leases = [one.record.leaseInfo for one in all.instances if one.record.leaseInfo is not None]
@@ -170,7 +170,7 @@ def create(
     times: Times = TIMES,
     clock: Callable[[], float] = time.monotonic,
 ) -> Eureka:
-    """The registry of one block of the file; `state` keeps which life of it is known. Raises ConfigError."""
+    """The registry of one block of the file; its incarnation is kept in `state`. Raises ConfigError."""
     faults = list(_faults(config))
     if faults:
         raise ConfigError(*faults)

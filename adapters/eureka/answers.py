@@ -1,4 +1,4 @@
-"""What a Eureka server answers, decoded: all instances or the latest changes, and its uptime; pure."""
+"""The answers of a Eureka server, decoded: all instances or the latest changes, and its uptime. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from bridge.model import ServiceName
 from mappings import eureka as mapping
 from mappings.eureka import Record
 
-Key = tuple[str, str]  # the application and the id of an instance
+Key = tuple[str, str]  # application and id of an instance
 
 
 class Known(NamedTuple):
-    """One instance. `why`: why its record cannot be read, "" if it can."""
+    """One instance. `why`: the reason why its record is unreadable, "" if it is readable."""
 
     record: Record
     names: tuple[ServiceName, ...]
@@ -30,7 +30,7 @@ class Known(NamedTuple):
 
 
 class Applications(NamedTuple):
-    """An answer. `number` counts the changes of the delta since the server started, `hash` says what it has then."""
+    """An answer. `number`: of changes since the server started. `hash`: of the statuses of all instances after them."""
 
     number: int
     hash: str
@@ -72,7 +72,7 @@ def applications(body: bytes) -> Applications:
     """Of `apps`, `apps/delta` and `vips/NAME`. Raises Unavailable: a broken answer is no observation."""
     try:
         found = _ENVELOPE.decode(body).applications
-        # Servers of before 2012 tell one element of a list by itself.
+        # Servers from before 2012 send a list of one element as that element.
         several = found.application if isinstance(found.application, list) else [found.application]
         return Applications(int(found.number), found.hash, [each for one in several for each in _instances(one)])
     except (ValueError, RecursionError) as error:
@@ -101,7 +101,7 @@ def _instances(one: _Application) -> list[Known]:
 
 
 def known(raw: msgspec.Raw, app: str) -> Known:
-    """One instance by itself: one that makes no sense spoils no other. Raises ValueError where it is no object."""
+    """Decodes one instance by itself: an unreadable one spoils no other. Raises ValueError where it is no object."""
     try:
         record, why = mapping.read(raw), ""
     except Undecodable as error:
@@ -113,19 +113,19 @@ def known(raw: msgspec.Raw, app: str) -> Known:
 
 
 def hash_of(statuses: Counter[str]) -> str:
-    """As servers make it: how many instances there are with each status."""
+    """The hash that servers make: the number of instances of each status."""
     return "".join(f"{status}_{count}_" for status, count in sorted(statuses.items()) if count)
 
 
 def statuses(instances: Iterable[Known]) -> Counter[str]:
-    """How many instances there are with each status."""
+    """The number of instances of each status."""
     return Counter(one.record.status for one in instances)
 
 
 class Page(NamedTuple):
-    """What the page for people says. `uptime`: whole minutes. `expires`: whether leases end, None is unknown.
+    """From the status page. `uptime`: whole minutes. `expires`: whether leases expire, None is unknown.
 
-    They do not while self-preservation is on.
+    They do not while self-preservation is active.
     """
 
     uptime: int | None = None
@@ -133,7 +133,7 @@ class Page(NamedTuple):
 
 
 def page(html: str) -> Page:
-    """Of `/lastn`, for which there is no other source over HTTP."""
+    """Of `/lastn`: no other HTTP resource has these values."""
     up, expires = _UPTIME.search(html), _EXPIRES.search(html)
     minutes = (int(up[1] or 0) * 24 + int(up[2])) * 60 + int(up[3]) if up else None
     return Page(minutes, expires[1] == "true" if expires else None)

@@ -15,12 +15,12 @@ from bridge.adapter import Credential
 from bridge.errors import IsthmusError, Unavailable
 from bridge.model import ServiceName
 
-IN_FLIGHT = 32  # requests at once, beyond which a server is not faster
+IN_FLIGHT = 32  # requests in flight; with more a server is not faster
 GONE, CLOSED = (404,), (403,)
 
 
 class Client:
-    """The peers of one Eureka. `urls` end with `/eureka`; what is asked of no particular one goes to any in turn."""
+    """The peers of one Eureka. `urls` end with `/eureka`. Other requests go to the first that answers."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Client:
     async def full(self, url: str | None = None) -> Applications:
         """All instances. Servers answer from a cache, by default up to 30 s old.
 
-        One that has just started, empty, may be closed for some minutes: it answers 403 to everybody.
+        A server that has just started empty may refuse to answer (403) for some minutes.
         """
         accept = CLOSED if self._is_anonymous else ()
         answer = await self._http.call(
@@ -62,7 +62,7 @@ class Client:
         return answers.applications(answer.body)
 
     async def delta(self, url: str, *, compact: bool = False) -> Applications:
-        """What changed in the last three minutes; likewise from a cache. `compact`: from another one, less metadata."""
+        """The changes of the last three minutes, from a cache. `compact`: from another cache, with less metadata."""
         answer = await self._http.call(
             "GET",
             "/apps/delta",
@@ -74,7 +74,7 @@ class Client:
         return answers.applications(answer.body)
 
     async def service(self, name: ServiceName) -> list[Known]:
-        """The instances of one service, by its VIP address or its application; likewise from a cache."""
+        """The instances of one service, by VIP address or application; from a cache."""
         vip = await self._http.call("GET", f"/vips/{_quoted(name.name)}", accept=GONE)
         app = await self._http.call("GET", f"/apps/{_quoted(name.name.upper())}", accept=GONE)
         found = answers.applications(vip.body).instances if vip.status == 200 else []
@@ -82,27 +82,27 @@ class Client:
         return list({one.key: one for one in found if name in one.names}.values())
 
     async def instance(self, app: str, id: str, url: str | None = None) -> Known | None:
-        """One instance, past every cache; None: there is none, or its lease has ended."""
+        """One instance, past every cache; None: there is none, or its lease has expired."""
         if "/" in id or "\\" in id:  # Tomcat refuses such a path
             return next((one for one in (await self.full(url)).instances if one.key == (app, id)), None)
         body = await self.body(app, id, url)
         return answers.instance(body, app) if body is not None else None
 
     async def body(self, app: str, id: str, url: str | None = None) -> bytes | None:
-        """The same as the server tells it."""
+        """The same as raw JSON."""
         answer = await self._http.call("GET", _path(app, id), accept=GONE, only=url)
         return answer.body if answer.status == 200 else None
 
     async def register(self, app: str, body: bytes) -> None:
-        """Registers, or replaces what is registered; a server ignores what is older than what it has."""
+        """Registers an instance, or replaces it. A server ignores a record that is older than its own."""
         await self._http.call("POST", f"/apps/{_quoted(app)}", body=body, headers=_JSON, again=True)
 
     async def cancel(self, app: str, id: str) -> None:
-        """Removes an instance that may be gone."""
+        """Removes an instance, if it is there."""
         await self._http.call("DELETE", _path(app, id), accept=GONE, again=True)
 
     async def renew(self, app: str, id: str) -> bool:
-        """A heartbeat, which changes nothing but the lease; False: nobody of that id is registered."""
+        """Sends a heartbeat, which renews the lease alone. False: no such instance is registered."""
         return (await self._http.call("PUT", _path(app, id), accept=GONE, again=True)).status != 404
 
     async def override(self, app: str, id: str, status: str) -> None:
@@ -115,7 +115,7 @@ class Client:
         await self._http.call("DELETE", f"{_path(app, id)}/status", query=query, accept=GONE, again=True)
 
     async def page(self, url: str) -> Page:
-        """The page for people, as far as it can be had: it may be switched off, or elsewhere."""
+        """The status page; empty where it is disabled or elsewhere."""
         parts = urlsplit(url)
         try:
             answer = await self._http.call("GET", "/lastn", only=f"{parts.scheme}://{parts.netloc}")
@@ -129,7 +129,7 @@ _JSON = {"Content-Type": "application/json"}
 
 
 def _headers(credentials: tuple[str, Callable[[], str]] | None) -> Mapping[str, str] | Callable[[], Mapping[str, str]]:
-    """With a password asked at each request, so that it may change in its file."""
+    """The headers. The password is read at each request, so that its file may change."""
     accept = {"Accept": "application/json"}
     if credentials is None:
         return accept

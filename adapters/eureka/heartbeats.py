@@ -1,7 +1,7 @@
-"""The heartbeats of all that this bridge has at a Eureka: one round in each interval, spread over it.
+"""The heartbeats of this bridge's entries in a Eureka: one for each entry in each interval, spread over it.
 
-A heartbeat changes no status and takes nothing away, so it needs no lock: whoever wrote last sends them on until
-another writes, and under a freeze.
+A heartbeat changes no status and removes nothing, so it needs no lock: the last writer sends them until another
+process writes, and also under a freeze.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from adapters.eureka.answers import Key
 from bridge.adapter import Renewal
 from bridge.errors import Denied, Unavailable
 
-TICK = 0.5  # seconds: those that fall due within one are sent together
+TICK = 0.5  # seconds; all heartbeats that are due within one tick are sent together
 IN_FLIGHT = 16
 
 
 class Heartbeats:
-    """The wheel: each entry has its place in the interval, by its name. `interval` in seconds.
+    """A timer wheel: the slot of an entry follows from its key. `interval` in seconds.
 
-    `send(key)` says whether somebody of that name is registered; `missing(key)` is called where nobody is.
+    `send(key)` returns whether the instance is registered; `missing(key)` is called where it is not.
     """
 
     def __init__(self, interval: float, send: Callable[[Key], Awaitable[bool]], missing: Callable[[Key], None]) -> None:
@@ -33,41 +33,41 @@ class Heartbeats:
         self._turning: asyncio.Task[None] | None = None
         self._ended: list[asyncio.Task[None]] = []
         self._room = asyncio.Semaphore(IN_FLIGHT)
-        self._behind = 0.0  # seconds by which the last tick came late
-        self._failed_since: float | None = None  # since when no heartbeat has arrived
-        self.ends: dict[Key, int] = {}  # seconds that each entry lives without any
+        self._behind = 0.0  # seconds by which the last tick was late
+        self._failed_since: float | None = None  # since when every heartbeat has failed
+        self.ends: dict[Key, int] = {}  # seconds that each entry lives without heartbeats
 
     def keep(self, key: Key, ttl: int) -> None:
-        """This entry is to be kept alive, too."""
+        """Adds an entry, to be kept alive."""
         self.ends[key] = ttl
         self._slot(key)[key] = None
 
     def drop(self, key: Key) -> None:
-        """This one is no more, or is not ours."""
+        """Drops an entry that is gone or not ours."""
         if self.ends.pop(key, None) is not None:
             self._slot(key).pop(key, None)
 
     def start(self) -> None:
-        """Turns from now on."""
+        """Starts sending."""
         if self._turning is None:
             self._turning = asyncio.get_running_loop().create_task(self._turn())
 
     def halt(self) -> None:
-        """Sends no more; nothing is cancelled at the server: whoever comes next renews what is there."""
+        """Stops sending. Nothing is cancelled at the server: the next writer renews what is there."""
         if self._turning is not None:
             self._turning.cancel()
             self._ended.append(self._turning)
         self._turning = None
 
     async def stop(self) -> None:
-        """The same, and waits for what is under way."""
+        """Stops sending, and waits for heartbeats in flight."""
         self.halt()
         await asyncio.gather(*self._ended, return_exceptions=True)
         self._ended.clear()
 
     @property
     def renewal(self) -> Renewal | None:
-        """How it goes; None: another process renews."""
+        """The state of the renewals; None: another process sends them."""
         if self._turning is None:
             return None
         lost = asyncio.get_running_loop().time() - self._failed_since if self._failed_since is not None else 0.0

@@ -1,7 +1,7 @@
-"""Which life of a Eureka answers: a server that restarted looks exactly like one that is empty.
+"""The incarnation of a Eureka: a restarted server looks exactly like an empty one.
 
-What tells them apart is the number of its delta, which begins at 1 again, and the uptime on its page for people. Both
-are remembered for each peer, in the state folder too, for they say nothing of any other peer.
+A restart shows in the number of its delta, which begins at 1 again, and in the uptime on its status page. Both
+are remembered for each peer, also in the state folder, because each peer has its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import msgspec
 from adapters.common.disk import WriteBehind
 
 MINUTE = 60.0
-SLACK = 30.0  # seconds by which clocks may differ, or be set
+SLACK = 30.0  # seconds; clocks may differ or be adjusted by less
 SAVE_EVERY = 60.0  # seconds
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """What was seen of a peer: the number of its delta, and between which times it must have started (epoch)."""
+    """The last state of a peer: the number of its delta, and the time range in which it started (epoch)."""
 
     number: int
     earliest: float = 0.0
@@ -34,19 +34,19 @@ class _Kept(msgspec.Struct):
 
 
 def seen(number: int, uptime: int | None, now: float) -> Peer:
-    """A peer that answers now; `uptime` in whole minutes, None: it does not say."""
+    """The state of a peer that answers now; `uptime` in whole minutes, None: unknown."""
     if uptime is None:
         return Peer(number)
     return Peer(number, now - (uptime + 1) * MINUTE, now - uptime * MINUTE)
 
 
 def restarted(before: Peer, now: Peer) -> bool:
-    """Whether a peer has started since it was seen before."""
+    """Whether a peer has restarted between two states."""
     return now.number < before.number or now.earliest > before.latest + SLACK
 
 
 def narrowed(before: Peer, now: Peer) -> Peer:
-    """What is known of a peer that has not restarted."""
+    """The combined state of a peer that has not restarted."""
     earliest, latest = max(before.earliest, now.earliest), min(before.latest, now.latest)
     if earliest > latest:  # clocks differ
         earliest, latest = now.earliest, now.latest
@@ -54,9 +54,9 @@ def narrowed(before: Peer, now: Peer) -> Peer:
 
 
 class Lives:
-    """The life of one Eureka, all its peers together. `life`: "" or since when it is another than the first one known.
+    """The incarnation of one Eureka, all peers together. `life`: "" for the first one known, else since when it runs.
 
-    `path`: where that is kept from one process to the next; None: nowhere.
+    `path`: the file that keeps it over restarts; None: none.
     """
 
     def __init__(self, path: Path | None, wall: Callable[[], float] = time.time) -> None:
@@ -71,12 +71,12 @@ class Lives:
         return self._kept.life
 
     def is_same(self, url: str, number: int, uptime: int | None) -> bool:
-        """Whether this peer, as it answers now, has not restarted since it was seen last, or never was seen."""
+        """Whether this peer has not restarted since its last state, or has none."""
         before = self._kept.peers.get(url)
         return before is None or not restarted(before, seen(number, uptime, self._wall()))
 
     def saw(self, url: str, number: int, uptime: int | None = None) -> None:
-        """This peer answers, and is the same as before."""
+        """Notes the state of a peer that has not restarted."""
         now, before = seen(number, uptime, self._wall()), self._kept.peers.get(url)
         fresh = narrowed(before, now) if before is not None else now
         if fresh != before:
@@ -84,13 +84,13 @@ class Lives:
             self._save(soon=before is None)
 
     def begin(self, url: str, number: int, uptime: int | None) -> None:
-        """This peer has restarted, and no other is known that has not: another life begins."""
+        """Begins a new incarnation: this peer has restarted, and so has every other one that answers."""
         self._kept.peers[url] = seen(number, uptime, self._wall())
         self._kept.life = "up since " + time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._wall()))
         self._save(soon=True)
 
     async def close(self) -> None:
-        """Keeps what is known; a disk that does not answer is not waited for without end."""
+        """Saves the state; waits for the disk for a limited time."""
         self._save(soon=True)
         await self._writing.flush()
 

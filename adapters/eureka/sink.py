@@ -1,7 +1,7 @@
-"""The sink: what a Eureka holds, and changes made one by one, each after a look at what stands there.
+"""The sink: reads what a Eureka holds, and writes instances one by one, each after reading it again.
 
-The store has no compare-and-set. So each change reads the instance past the caches, compares its mark and its
-timestamp, and is made within the writer's term; between that look and the change lies the way of one request.
+Eureka has no compare-and-set. So each change reads the instance past the caches, compares its mark and its
+timestamp, and is made within the writer's term. The window between reading and writing is one request.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from bridge.model import Instance, Mark, ServiceName
 from mappings import eureka as mapping
 
 AT_ONCE = 16
-FEW = 30  # services that are asked for one by one
-CACHED = 90.0  # seconds after a write in which a list may still lack it: the server's cache, and a peer's
+FEW = 30  # services that are read one by one
+CACHED = 90.0  # seconds for which a list may lack a write: the cache of the server, and of a peer
 
-# A status that the server keeps as it is when the other is registered, unless a third one comes between.
+# The server ignores a registration that changes one of these to the other, unless a third status comes between.
 _STICKY = frozenset({"UP", "OUT_OF_SERVICE"})
 _BETWEEN = "DOWN"
 
 
 class Write(NamedTuple):
-    """What we made of an instance: its timestamps, first to last, None: it is removed. `at` on the loop's clock."""
+    """Our last write of an instance: its timestamps, first to last, None: it was removed. `at` on the loop's clock."""
 
     name: ServiceName
     dirty: range | None
     at: float
 
     def shows(self, one: Known | None) -> bool:
-        """Whether an instance, or that there is none, is as this write or a later one left it."""
+        """Whether the current state of an instance is that of this write or of a later one."""
         if self.dirty is None or one is None:
             return (self.dirty is None) == (one is None)
         return one.record.lastDirtyTimestamp >= self.dirty[-1]
 
     def made(self, one: Known) -> bool:
-        """Whether this write is what a change tells of."""
+        """Whether this write caused a change of the delta."""
         if one.record.actionType == "DELETED" or self.dirty is None:
             return self.dirty is None
         return one.record.lastDirtyTimestamp in self.dirty
@@ -82,7 +82,7 @@ class EurekaSink:
         self._dirty = 0
         self._written: dict[Key, Write] = {}
         self._ours: dict[Key, ServiceName] = {}
-        self._suspect: dict[Key, ServiceName] = {}  # what no heartbeat finds, though a list may
+        self._suspect: dict[Key, ServiceName] = {}  # missing by its heartbeat, though a list may have it
         self._missing = asyncio.Event()
         self._heartbeats = Heartbeats(renewal, lambda key: client.renew(*key), self._is_missing)
 
@@ -91,7 +91,7 @@ class EurekaSink:
         return mapping.canonical(name, instance)
 
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
-        """A list, and what we wrote of late asked for by itself where the list says otherwise."""
+        """A list. Instances that we wrote recently are read by themselves where the list differs."""
         wanted = None if names is None else frozenset(names)
         listed = await self._listed(wanted)
         for key, one in await self._doubtful(listed, wanted):
@@ -109,7 +109,7 @@ class EurekaSink:
         return Held(self._identity, services)
 
     async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
-        """See `Sink.apply`: some at once, adds first."""
+        """See `Sink.apply`: several in flight, adds first."""
         outcomes = Outcomes(changes)
 
         async def make(change: Change) -> None:
@@ -126,7 +126,7 @@ class EurekaSink:
         return outcomes.in_order()
 
     async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
-        """See `Sink.drift`: what its own deltas tell, and what heartbeats miss."""
+        """See `Sink.drift`: from deltas of its own, and from failed heartbeats."""
         copy = WorkingCopy(self._by)
         watching = self._drifting(copy)
         await watching.begin()
@@ -164,7 +164,7 @@ class EurekaSink:
         return self._heartbeats.renewal
 
     async def close(self) -> None:
-        """Sends no more heartbeats, and takes nothing away."""
+        """Stops the heartbeats, and removes nothing."""
         await self._heartbeats.stop()
 
     # -- what stands there -------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class EurekaSink:
     async def _doubtful(
         self, listed: dict[Key, Known], wanted: frozenset[ServiceName] | None
     ) -> list[tuple[Key, Known | None]]:
-        """What a list may be wrong about, each as it is now."""
+        """The instances for which a list may be out of date, each as it is now."""
         now = asyncio.get_running_loop().time()
         self._written = {key: write for key, write in self._written.items() if now - write.at < CACHED}
         asked = {key for key, write in self._written.items() if not write.shows(listed.get(key))} | self._suspect.keys()
@@ -196,7 +196,7 @@ class EurekaSink:
         return assembly.entry(id, record, one.record.lastDirtyTimestamp, ledgered=one.record.is_marked)
 
     def _keep_alive(self, listed: dict[Key, Known], wanted: frozenset[ServiceName] | None) -> None:
-        """What is ours there gets heartbeats, and nothing else."""
+        """Our entries get heartbeats, and no others."""
         there = {}
         for key, one in listed.items():
             mark = one.record.mark
@@ -218,7 +218,7 @@ class EurekaSink:
             self._missing.set()
 
     def _foreign(self, copy: WorkingCopy) -> set[ServiceName]:
-        """The services in which somebody else changed something, by the copy's last changes."""
+        """The services that others changed, by the last changes of the copy."""
         found: set[ServiceName] = set()
         for key, one in copy.changes.items():
             write = self._written.get(key)
@@ -276,12 +276,12 @@ class EurekaSink:
         if mark is not None:
             self._ours[app, change.id] = change.service
             self._heartbeats.keep((app, change.id), ttl)
-        # Registered and never renewed, it lives for half the time (Lease.renew adds the duration twice).
+        # An instance that was never renewed lives for half the time (Lease.renew adds the duration twice).
         await self._client.renew(app, change.id)
         return last
 
     async def _release(self, change: Change, app: str, stands: Known) -> int:
-        """The same without our mark; nobody renews it any more."""
+        """Writes the same record without our mark; it is no longer renewed."""
         instance = record_of(change.service, stands, "ip").instance
         if instance is None:
             raise Conflict(f"{change.service}/{change.id}: cannot be read")
@@ -299,14 +299,14 @@ class EurekaSink:
             self._not_ours(key)
 
     def _next_dirty(self, stands: Known | None) -> int:
-        """Milliseconds, above every one before: a server ignores what is older than what it has."""
+        """A timestamp in milliseconds above all earlier ones: a server ignores a record with an older one."""
         before = stands.record.lastDirtyTimestamp if stands is not None else 0
         self._dirty = max(round(self._wall() * 1000), self._dirty + 1, before + 1)
         return self._dirty
 
 
 def _compare(change: Change, stands: Known | None) -> None:
-    """Raises Conflict unless what stands there is what the change was planned on, and Rejected where it must stay."""
+    """Raises Conflict unless the instance is the one that the change was planned for, Rejected where it must stay."""
     if stands is None:
         compare(change, None)
         return

@@ -1,4 +1,4 @@
-"""The source: all that a Eureka holds, watched by polling."""
+"""The source: all instances of a Eureka, watched by polling."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from bridge.model import ServiceName
 
 ASKED_AT_ONCE = 16
 
-# A restart is ordinary: every client registers again with its next heartbeat.
+# Restarts are normal: every client registers again with its next heartbeat.
 RETURNS = Returns(share=0.9, after=300.0)
 
 
 class EurekaSource:
-    """One Eureka, all its peers together. `by`: which address of an instance counts, `ip` or `host`."""
+    """One Eureka, all its peers together. `by`: which address of an instance is used, `ip` or `host`."""
 
     scope = ""
 
@@ -46,16 +46,16 @@ class EurekaSource:
 
     @property
     def ignored(self) -> Mapping[str, str]:
-        """The instances that cannot be read, by service, application and id."""
+        """The unreadable instances, by service, application and id."""
         return self._copy.ignored
 
     @property
     def behind(self) -> Behind | None:
-        """Never known: a poll tells all there is, and how old a server's answer is, it does not say."""
+        """Never known: a poll returns all changes, and servers do not say how old their answers are."""
         return None
 
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
-        """See `Source.watch`; what earlier watches left is told anew, as far as a peer confirms it."""
+        """See `Source.watch`. The copy of earlier watches is reported again, as far as a peer confirms it."""
         copy = self._copy = self._copy.clone()
         watching = Watching(self._client, copy, self._lives, self._poll, self._rng, self._clock)
         try:
@@ -71,7 +71,7 @@ class EurekaSource:
             await self._lives.close()
 
     async def read(self, name: ServiceName) -> Observed:
-        """One service: each instance that it is known to have or have had is asked for by itself, past the caches."""
+        """One service: each instance that it has or had, as far as known, is read by itself, past the caches."""
         listed = {one.key: one for one in await self._client.service(name)}
         keys = listed.keys() | self._copy.candidates(name)
         found = await together(keys, lambda key: self._client.instance(*key), ASKED_AT_ONCE)

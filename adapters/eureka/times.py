@@ -1,4 +1,4 @@
-"""How long a Eureka is waited for, and how often entries are renewed there, where the file does not say it; seconds."""
+"""Timeouts and intervals of the Eureka adapter that are no keys of the file; in seconds."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from mappings import eureka as mapping
 
 
 class Times(NamedTuple):
-    """`list`: for all instances, 10,000 of which are 10 MB. `silence`: in which some of them must come, as a frozen
-    server's never would. `renewal`: from one heartbeat of an entry to the next.
+    """`list`: for a list of all instances (10,000 are 10 MB). `silence`: without a byte of it, after which the server
+    counts as frozen. `renewal`: from one heartbeat of an entry to the next.
     """
 
     list: float = 60.0

@@ -1,4 +1,4 @@
-"""A watch of a Eureka that has none: a whole list of one peer, then its deltas, with the others to fall back to."""
+"""A watch by polling: a whole list of one peer, then its deltas, with the other peers as a fallback."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from adapters.eureka.working_copy import WorkingCopy
 from bridge.errors import Denied, Expired, IsthmusError, Unavailable
 from bridge.model import ServiceName
 
-JITTER = 0.1  # of the interval, so that bridges do not ask in step
-RETENTION = 150.0  # seconds without a delta after which one may lack something: servers keep changes for 180
-FULL_EVERY = 300.0  # seconds: the hash says nothing of addresses and metadata
-AUDIT_EVERY = 30.0  # seconds: as often as servers renew their caches by themselves
+JITTER = 0.1  # of the interval, so that bridges do not poll in step
+RETENTION = 150.0  # seconds without a delta, after which the next may be incomplete: servers keep changes for 180
+FULL_EVERY = 300.0  # seconds; the hash does not cover addresses and metadata
+AUDIT_EVERY = 30.0  # seconds; servers renew their caches as often
 ASKED_AT_ONCE = 8
 
 
 class Watching:
-    """One watch, of one peer after the other. `copy` outlives it, and is told anew by each.
+    """One watch, of one peer at a time. `copy` outlives it and is updated by each watch.
 
-    `poll`: seconds from one answer to the next question. `clock` gives monotonic seconds.
+    `poll`: seconds from one answer to the next request. `clock` gives monotonic seconds.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Watching:
         self._poll = poll
         self._rng = rng
         self._number = 0
-        self._told = 0.0  # when a delta was taken over last, and when a whole list was
+        self._told = 0.0  # when the last delta was applied, and when the last whole list was
         self._listed = 0.0
         self._audited = 0.0
-        self._deltas = True  # whether servers make them: they may be switched off
+        self._deltas = True  # whether servers offer deltas, which can be disabled
 
     async def begin(self) -> None:
-        """Everything there is, from a peer that has not restarted if there is one.
+        """Lists everything, from a peer that has not restarted if there is one.
 
         Raises Unavailable or Denied where no peer answers.
         """
@@ -75,7 +75,7 @@ class Watching:
         self._take(url, all, number, uptime, same_life=False)
 
     async def step(self) -> set[ServiceName]:
-        """Waits for the next poll; the services that changed. Raises Unavailable, Denied, or Expired: it restarted."""
+        """Waits for the next poll; the services that changed. Raises Unavailable, Denied, Expired (a restart)."""
         await asyncio.sleep(self._poll * (1 + JITTER * (2 * self._rng.random() - 1)))
         try:
             touched = await self._next()
@@ -99,14 +99,14 @@ class Watching:
         return await self._list(self.url)
 
     async def _list(self, url: str) -> set[ServiceName]:
-        """A whole list again. Raises Expired where that peer has restarted since it was seen last."""
+        """Lists everything again. Raises Expired where that peer has restarted since its last state."""
         found = await self._look(url)
         if not self._is_same_life(*found):
             raise Expired(f"{url} has restarted")
         return self._take(*found, same_life=True)
 
     async def _fall_back(self) -> set[ServiceName]:
-        """The peer that was asked gives no answer: another one lists all it has, in the same life of the registry."""
+        """The peer does not answer: lists everything of another one, in the same incarnation of the registry."""
         failure: IsthmusError | None = None
         for url in self._in_turn():
             try:
@@ -126,14 +126,14 @@ class Watching:
             return None
         try:
             return await self._client.delta(url)
-        except Denied:  # eureka.server.disable-delta; who is not allowed to read it is denied the whole list, too
+        except Denied:  # eureka.server.disable-delta; without permission the whole list would be denied, too
             self._deltas = False
             return None
 
     def _is_same_life(self, url: str, all: Applications, number: int, uptime: int | None) -> bool:
         if not self._lives.is_same(url, number, uptime):
             return False
-        # A server that restarted within its first minute is told by nothing but that it is empty.
+        # A server that restarted within its first minute shows that only by being empty.
         return bool(all.instances) or self._copy.is_empty
 
     def _take(
@@ -146,9 +146,9 @@ class Watching:
         return self._copy.listed(all, now, same_life=same_life, teller=url)
 
     async def _audit(self) -> set[ServiceName]:
-        """Looks whether the peer has told all: its compact deltas have a cache of their own, and say when it was made.
+        """Compares the peer's deltas with its compact deltas, which have a cache of their own.
 
-        A cache keeps an answer that was made while a change came in, and neither that nor its hash knows the change.
+        A cache may keep an answer that was made during a change: neither the answer nor its hash has that change.
         """
         now = self._clock()
         if not self._deltas or now - self._audited < AUDIT_EVERY:
@@ -157,13 +157,13 @@ class Watching:
         try:
             untold = self._copy.untold(await self._client.delta(url, compact=True))
             found = await together(untold, lambda one: self._client.instance(*one.key, url), ASKED_AT_ONCE)
-        except (Unavailable, Denied):  # the next poll says so
+        except (Unavailable, Denied):  # the next poll raises it
             return set()
         touched = [self._copy.looked(one, there) for one, there in zip(untold, found, strict=True)]
         return set().union(*touched)
 
     async def _miss(self) -> set[ServiceName]:
-        """What has been missed long enough is gone, unless a peer has it."""
+        """An instance that has been missing long enough is gone, unless a peer has it."""
         now = self._clock()
         due = self._copy.overdue(now)
         there = await together(due, self._somebody_has, ASKED_AT_ONCE)
@@ -176,7 +176,7 @@ class Watching:
         return touched
 
     async def _somebody_has(self, key: Key) -> bool:
-        """Whether any peer that answers has it; the one that is watched must answer. Past their caches."""
+        """Whether any peer has it, past the caches. Yes, where the watched peer does not answer."""
         for url in self._in_turn():
             try:
                 if await self._client.instance(*key, url) is not None:

@@ -1,11 +1,11 @@
-"""What one Eureka holds, as far as its peers have told: brought up to date by whole lists and by deltas; pure.
+"""The working copy of one Eureka, updated by whole lists and deltas of its peers. Pure.
 
-Only a peer that tells of a removal in its delta has seen it. What a list just lacks (a peer that restarted takes over
-from the others nothing but what is UP, and has the rest again with its next heartbeat) is kept for a minute. So is what
-another peer than before tells otherwise of who is not UP, or as it was earlier: one of the two is behind.
+Only a delta proves a removal. An instance that a list lacks is kept for a minute, because a restarted peer takes over
+from the others only what is UP, and has the rest again with its next heartbeat. Likewise where a newly watched peer has
+another status or an older record than the one before: the known state is kept for a minute, as one of them is behind.
 
-A server's cache may keep an answer that was made while a change came in, until the next change or for three minutes.
-What is found to be newer than that is believed until the server's answers say it themselves.
+A server's cache may keep an answer that was made during a change, until the next change or for three minutes.
+Newer states that are read past the cache count until the server's answers have caught up.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from mappings import eureka as mapping
 from mappings import ledger
 from mappings.eureka import Record
 
-MISSED = 60.0  # seconds that what a list lacks, or what peers differ about, is kept: two heartbeats
-RECENT = 10_000  # removed instances that are remembered, so that a second opinion asks for them, too
+MISSED = 60.0  # seconds for which missing and disputed instances are kept: two heartbeats
+RECENT = 10_000  # removed instances that are remembered, so that a second opinion reads them, too
 
 
 class WorkingCopy:
-    """Instances by application and id. `by`: which of its two addresses counts for an instance, `ip` or `host`."""
+    """Instances by application and id. `by`: which of an instance's two addresses is used, `ip` or `host`."""
 
     def __init__(self, by: str) -> None:
         self.ignored = Ignored()
-        self.changes: dict[Key, Known] = {}  # what the last answer changed, as it told it
+        self.changes: dict[Key, Known] = {}  # the changes of the last answer
         self._by = by
-        self._records: dict[Key, Known] = {}  # what the peer has that told last
-        self._missed: dict[Key, tuple[Known, float]] = {}  # what it lacks, and since when
-        self._disputed: dict[Key, tuple[Known, float]] = {}  # what the peer before it said, and since when they differ
-        self._ahead: dict[Key, Known] = {}  # what was read past the peer's cache, which is behind
+        self._records: dict[Key, Known] = {}  # the instances of the peer that answered last
+        self._missed: dict[Key, tuple[Known, float]] = {}  # missing: instances that it lacks, and since when
+        self._disputed: dict[Key, tuple[Known, float]] = {}  # as the last peer had it, and since when
+        self._ahead: dict[Key, Known] = {}  # read past the peer's cache, which is behind
         self._teller = ""  # the peer that listed last
         self._gone: dict[Key, Known] = {}
         self._services: dict[ServiceName, set[Key]] = {}
         self._statuses: Counter[str] = Counter()
 
     def clone(self) -> WorkingCopy:
-        """The same, for another watch: what one of them takes over, the other has not told yet."""
+        """A copy for another watch, which reports its changes by itself."""
         other = WorkingCopy(self._by)
         other._records, other._missed, other._gone = self._records.copy(), self._missed.copy(), self._gone.copy()
         other._disputed, other._ahead, other._teller = self._disputed.copy(), self._ahead.copy(), self._teller
@@ -55,18 +55,18 @@ class WorkingCopy:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is known."""
+        """Whether no instance is known."""
         return not self._records and not self._missed
 
     @property
     def services(self) -> list[ServiceName]:
-        """The services of which anything is known."""
+        """The services with a known instance."""
         return list(self._services)
 
     def listed(self, all: Applications, now: float, *, same_life: bool = True, teller: str = "") -> set[ServiceName]:
-        """A whole list of one peer takes the place of what was known; the services that changed.
+        """Replaces what is known by a whole list of one peer. Returns the services that changed.
 
-        Without `same_life`, what it lacks is not kept: the core has its own rules for another life of a store.
+        Without `same_life`, instances that it lacks are not kept: the core has rules of its own for a new incarnation.
         """
         self.changes = {}
         fresh = {one.key: one for one in all.instances}
@@ -94,7 +94,7 @@ class WorkingCopy:
         return touched
 
     def changed(self, delta: Applications) -> set[ServiceName] | None:
-        """The services that changed; None, and nothing is taken over, where the delta does not lead to its hash."""
+        """Applies a delta. Returns the services that changed; None, and applies nothing, where its hash differs."""
         changes = [one for one in delta.instances if self._is_news(one)]
         counts = self._statuses.copy()
         for one in changes:
@@ -125,31 +125,31 @@ class WorkingCopy:
         return touched
 
     def overdue(self, now: float) -> list[Key]:
-        """What has been missed for so long that it is gone, unless another peer has it."""
+        """Instances that have been missing for so long that they are gone, unless another peer has them."""
         return [key for key, (_, since) in self._missed.items() if now - since >= MISSED]
 
     def settle(self, now: float) -> set[ServiceName]:
-        """What peers have differed about for so long is as the one says that is watched; the services that changed."""
+        """Settles old disputes as the watched peer has it. Returns the services that changed."""
         due = [key for key, (_, since) in self._disputed.items() if now - since >= MISSED]
         return {name for key in due for name in self._agreed(self._records[key])}
 
     def gone(self, key: Key) -> set[ServiceName]:
-        """No peer has it."""
+        """Drops a missing instance that no peer has."""
         return self._drop([key]) if key in self._missed else set()
 
     def kept(self, key: Key, now: float) -> None:
-        """Another peer has it, or does not answer."""
+        """Keeps a missing instance, which another peer has or may have."""
         if key in self._missed:
             self._missed[key] = (self._missed[key][0], now)
 
     def untold(self, delta: Applications) -> list[Known]:
-        """Of the changes that another answer of the same peer tells, those that its answers so far have not told."""
+        """The changes of another answer of the same peer that its earlier answers did not have."""
         return [one for one in delta.instances if self._is_untold(one)]
 
     def looked(self, told: Known, found: Known | None) -> set[ServiceName]:
-        """What was untold, as it is past every cache; the services that changed."""
+        """Takes over an instance that was read past the caches. Returns the services that changed."""
         key, newest = told.key, found or told
-        if found is None and not _is_deleted(told):  # it went meanwhile, or nobody renews it: that is told by itself
+        if found is None and not _is_deleted(told):  # removed or expired since, as a later answer says
             return set()
         touched = self._caught_up(key)
         if key in self._records:
@@ -162,11 +162,11 @@ class WorkingCopy:
         return touched
 
     def candidates(self, name: ServiceName) -> set[Key]:
-        """The instances that a service has or had."""
+        """The keys of instances that a service has or had."""
         return self._services.get(name, set()) | {key for key, one in self._gone.items() if name in one.names}
 
     def observed(self, name: ServiceName, revision: int = 0) -> Observed:
-        """All that is known of one service."""
+        """The observation of one service."""
         found = [self._known(key) for key in self._services.get(name, ())]
         return observe(name, found, self._by, self.ignored)
 
@@ -178,7 +178,7 @@ class WorkingCopy:
         return self._records[key] if key in self._records else self._missed[key][0]
 
     def _differ_about(self, one: Known, is_other: bool) -> bool:
-        """Whether this is not what is believed of an instance, and a peer says it that was not asked before."""
+        """Whether a peer that was not watched before has an instance in another state than the known one."""
         key = one.key
         if not (key in self._disputed or (is_other and (key in self._records or key in self._missed))):
             return False
@@ -186,7 +186,7 @@ class WorkingCopy:
         return told.status != before.status or told.lastDirtyTimestamp < before.lastDirtyTimestamp
 
     def _agreed(self, one: Known) -> set[ServiceName]:
-        """What the watched peer says is believed from now on."""
+        """Ends a dispute in favour of the watched peer."""
         before, _ = self._disputed.pop(one.key, (None, 0.0))
         if before is None:
             return set()
@@ -206,16 +206,16 @@ class WorkingCopy:
         return _at(one) > _at(known)
 
     def _is_behind(self, one: Known) -> bool:
-        """Whether that is older than what was read past the cache."""
+        """Whether an answer is older than what was read past the cache."""
         return one.key in self._ahead and _at(one) < _at(self._ahead[one.key])
 
     def _caught_up(self, key: Key) -> set[ServiceName]:
-        """What the peer answers is as new as what was read past its cache."""
+        """The peer's answers have caught up with what was read past its cache."""
         ahead = self._ahead.pop(key, None)
         return self._unlist(ahead) if ahead is not None else set()
 
     def _overtake(self, fresh: dict[Key, Known], now: float, *, all: bool) -> set[ServiceName]:
-        """Forgets what was read past the cache where a list is as new; `all`: it is of another peer, or life."""
+        """Drops what was read past the cache where a list is as new; `all`: it is of another peer or incarnation."""
         touched: set[ServiceName] = set()
         for key, ahead in list(self._ahead.items()):
             one = fresh.get(key)
@@ -223,14 +223,14 @@ class WorkingCopy:
                 continue
             if one is not None or _is_deleted(ahead):
                 touched |= self._caught_up(key)
-            else:  # the list lacks what was there
+            else:  # the list lacks it
                 self._missed[key] = (self._ahead.pop(key), now)
             if one is None:
                 self._records.pop(key, None)
         return touched
 
     def _is_news(self, one: Known) -> bool:
-        """Not so where it is older than what is known: list and delta come from caches of their own."""
+        """Whether a change is newer than what is known: list and delta come from separate caches."""
         known = self._records.get(one.key)
         if known is None:
             return not _is_deleted(one) or one.key in self._missed or one.key in self._ahead
@@ -280,7 +280,7 @@ class WorkingCopy:
 
 
 def observe(name: ServiceName, found: Iterable[Known], by: str, ignored: Ignored | None = None) -> Observed:
-    """One service of these instances. `ignored` notes those that cannot be read."""
+    """The observation of one service with these instances. `ignored` collects the unreadable ones."""
     records = {mapping.entry_id(name, one.record): (one, record_of(name, one, by)) for one in found}
     if ignored is not None:
         for one, record in records.values():
@@ -292,7 +292,7 @@ def observe(name: ServiceName, found: Iterable[Known], by: str, ignored: Ignored
 
 
 def record_of(name: ServiceName, one: Known, by: str) -> assembly.Record:
-    """One instance as one of a service. Its mark is in it: what a bridge wrote is spelled as a bridge does."""
+    """The record of one instance of a service. One with a mark is decoded as bridges write it."""
     if one.why:
         return assembly.Record(None, None, one.why)
     mark = one.record.mark
@@ -310,11 +310,11 @@ def _is_deleted(one: Known) -> bool:
 
 
 def _at(one: Known) -> int:
-    """When the peer took it over that tells it, by its own clock."""
+    """When the answering peer received it, by its own clock."""
     return one.record.lastUpdatedTimestamp
 
 
 def _says(one: Known) -> tuple[Record, str]:
-    """What of a record matters: not when its lease was renewed, and by which change it came."""
+    """The fields of a record that matter: not the times of its lease and its registration."""
     plain = replace(one.record, leaseInfo=None, lastDirtyTimestamp=0, lastUpdatedTimestamp=0, actionType=None)
     return plain, one.why

@@ -1,6 +1,6 @@
-"""A folder of YAML files as a registry: one file a service, watched by the kernel's notifications.
+"""A folder of YAML files as a registry: one file for each service, watched by inotify.
 
-`folder` says how files are named, `mappings.file` what stands in them. Each bridge writes files of its own.
+`folder` defines the names of files, `mappings.file` their content. Each bridge writes files of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRAITS = Traits(frozenset(Instance.__struct_fields__), namespaces=True, leases=F
 
 
 class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """`path`: of a folder that is there. `rescan`: seconds after which everything is looked at again."""
+    """`path`: of an existing folder. `rescan`: seconds between two full scans."""
 
     path: str
     rescan: Annotated[float, msgspec.Meta(gt=0)] = 10.0
@@ -37,7 +37,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
 
 
 class FileRegistry:
-    """One folder. `source`: its one scope, whose `ignored` says what cannot be read."""
+    """One folder. `source`: its one scope, whose `ignored` has the unreadable records."""
 
     def __init__(self, name: str, config: Config, state: Path | None = None) -> None:
         self.name = name
@@ -54,7 +54,7 @@ class FileRegistry:
         return None
 
     async def scopes(self) -> AsyncIterator[Source]:
-        """The folder, and then no more."""
+        """One source: the folder."""
         yield self.source
 
     def sink(self, bridge: str) -> FileSink:
@@ -74,7 +74,7 @@ class FileRegistry:
         return FileNotes(self._disk, self._config.path, bridge)
 
     async def reach(self) -> Reach:
-        """Who the folder is and what the file system lets us do. Raises Unavailable or Denied."""
+        """The folder's identity and our permissions. Raises Unavailable or Denied."""
         found = await self._disk.look(_reach, self._config.path)
         if self._checks is None:
             return found
@@ -95,7 +95,7 @@ class FileRegistry:
 
 
 def create(name: str, config: Config, state: Path | None) -> FileRegistry:
-    """The registry of a folder, which need not be there yet."""
+    """The registry of a folder, which need not exist yet."""
     return FileRegistry(name, config, state)
 
 

@@ -1,4 +1,4 @@
-"""Checks of the instances of people's files, by HTTP from this host: registration by proxy says where processes are."""
+"""HTTP checks, from this host, of instances in people's files: nothing else says whether they run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from bridge.adapter import Concern
 from bridge.model import Health, Instance, Service, ServiceName
 from bridge.units import TIME
 
-AT_ONCE = 64  # checks that are under way
-OBSERVED = 86_400.0  # seconds after the first check during which nothing is turned, unless the file says otherwise
+AT_ONCE = 64  # checks in flight
+OBSERVED = 86_400.0  # seconds after the first check in which no health is changed, unless the file says otherwise
 
 Seconds = Annotated[float, msgspec.Meta(gt=0), TIME]
 
 
 class Check(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
-    """What is asked of each instance. `observe`: None is "for the first day"."""
+    """The check of each instance. `observe`: None is "for the first day"."""
 
     http: Annotated[str, msgspec.Meta(pattern="^/[!-~]*$")]
     header: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9-]*$")] = "X-Service-Name"
@@ -59,13 +59,13 @@ class Checks:
 
     @property
     def observes(self) -> bool:
-        """Whether nothing is turned now."""
+        """Whether checks change no health now."""
         if self._said.observe is not None:
             return self._said.observe
         return time.time() - self._began < OBSERVED
 
     def know(self, stands: Stands) -> None:
-        """A service as its files have it now. What a bridge wrote is checked where it comes from."""
+        """Notes a service as its files have it now. Copies of bridges are not checked: their origin checks them."""
         service = stands.service
         found = {
             Target(service.name, id, one.address, one.ports[0].number): one
@@ -78,7 +78,7 @@ class Checks:
             self._targets.pop(service.name, None)
 
     def seen(self, stands: Stands) -> Service:
-        """The service with what checks turned."""
+        """The service with the health that the checks found."""
         service, found = stands.service, dict(stands.service.instances)
         for each in self._verdicts.turned:
             if each.service == service.name and each in self._targets.get(service.name, ()):
@@ -92,7 +92,7 @@ class Checks:
         return touched
 
     async def restore(self) -> None:
-        """What the process before knew, if it ran on this host."""
+        """Restores the verdicts of the previous process, if it ran on this host."""
         if self._is_restored or self._file is None:
             return
         self._is_restored = True
@@ -117,7 +117,7 @@ class Checks:
                 await asyncio.sleep(max(0.0, begun + self._said.interval - time.monotonic()))
 
     async def again(self, stands: Stands) -> Service:
-        """The second opinion before a removal is believed: one more check of what was turned."""
+        """A second opinion before a withdrawal: checks again those that failed."""
         turned = {each for each in self._verdicts.turned if each.service == stands.service.name}
         if turned:
             async with probing.session(AT_ONCE) as through:
@@ -127,7 +127,7 @@ class Checks:
 
     @property
     def notes(self) -> list[str]:
-        """For `check`: what is done, and what fails."""
+        """For `check`: what is checked, and what fails."""
         kept, failing = self._verdicts.keep(self._host, self._began), self._verdicts.failing
         doing = "observes: nothing is turned" if self.observes else f"{len(kept.turned)} are turned"
         said = [f"checks by GET {self._said.http} from {self._host}: {len(kept.passed)} instances have passed; {doing}"]
@@ -165,7 +165,7 @@ class Checks:
             self.changed.set()
 
     async def _keep(self) -> None:
-        """On disk where it changed; what cannot be kept is checked anew after a restart."""
+        """Saves changed verdicts; those that cannot be saved are found anew after a restart."""
         kept = self._verdicts.keep(self._host, self._began)
         if self._file is None or kept == self._kept:
             return

@@ -1,4 +1,4 @@
-"""Threads of one folder's own: where its disk hangs, whoever asks for this folder waits, and nobody else."""
+"""Threads for one folder: a hanging disk blocks the users of this folder, and nobody else."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 8
-PATIENCE = 60.0  # seconds that looking at a folder may take; ten thousand files take some
+PATIENCE = 60.0  # seconds for reading a folder; ten thousand files take some of them
 
 
 class Disk:
-    """`root`: the folder that it is asked about, for people. `patience`: seconds that `look` waits for an answer."""
+    """`root`: the folder, for error texts. `patience`: seconds that `look` waits."""
 
     def __init__(self, root: str, patience: float = PATIENCE) -> None:
         self._root = root
@@ -27,11 +27,11 @@ class Disk:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="isthmus-file")
 
     async def run(self, act: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Does this in a thread, for as long as it takes: what changes something is not given up half way."""
+        """Runs a write in a thread, without a timeout: it must not be given up half way."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(act, *args, **kwargs))
 
     async def look(self, act: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Does this in a thread; raises Unavailable where it takes too long, and for an OSError what `trouble` says."""
+        """Runs a read in a thread. Raises Unavailable on timeout, and for an OSError what `trouble` returns."""
         try:
             async with asyncio.timeout(self._patience):
                 return await self.run(act, *args, **kwargs)
@@ -41,5 +41,5 @@ class Disk:
             raise folder.trouble(error) from error
 
     def leave(self, act: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Has this done in a thread, and does not wait."""
+        """Runs a function in a thread without waiting for it."""
         self._pool.submit(act, *args, **kwargs)

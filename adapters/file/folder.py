@@ -1,4 +1,4 @@
-"""How a folder of service files is laid out: what a path means, listing, reading, and who the folder is.
+"""The layout of a folder of service files: paths, listing, reading, and the folder's identity.
 
     <service>.yaml                            a person's file; the stem is the service's name
     <namespace>/<service>.yaml                the same in a namespace
@@ -33,16 +33,16 @@ from bridge.model import ServiceName
 
 ENDINGS = (".yaml", ".yml")
 BRIDGED = ".isthmus"
-OURS = ".isthmus"  # the folder in the folder
+OURS = ".isthmus"  # the folder for our own files
 DRAFT = ".new"
 LOCK, NOTE, SHARDS = "lock.", "note.", "shards."
-LENT = "seat."  # instead of LOCK, for a destination that has no seat of its own
-KEYED = "key."  # a note that is of no destination
+LENT = "seat."  # instead of LOCK, for a destination without a seat of its own
+KEYED = "key."  # a note by key, of no destination
 SEP = ";"  # never in a quoted name
 LONGEST = 255 - len(f".{DRAFT}")  # bytes of a file's name
 LIMIT = 4 << 20  # bytes of one file: some 15,000 instances
 
-Signature = tuple[int, ...]  # what tells two states of a file apart without reading it
+Signature = tuple[int, ...]  # identifies a state of a file without reading it
 
 REACTIONS: dict[int, type[IsthmusError]] = {
     errno.EACCES: Denied,
@@ -53,21 +53,21 @@ REACTIONS: dict[int, type[IsthmusError]] = {
 
 
 class Place(NamedTuple):
-    """What a path stands for: a service, in the words of a bridge or of people (`owner` "")."""
+    """The meaning of a path: a service, as written by a bridge or by people (`owner` "")."""
 
     service: ServiceName
     owner: str
 
 
 def trouble(error: OSError) -> IsthmusError:
-    """What the core is told of an error of the operating system: Unavailable unless it says otherwise."""
+    """Our error for an OSError: Unavailable, or Denied where permissions are missing."""
     said = f"{error.strerror}: {error.filename}" if error.strerror and error.filename else str(error)
     return REACTIONS.get(error.errno or 0, Unavailable)(said)
 
 
 @lru_cache(maxsize=65536)
 def place(path: str) -> Place | None:
-    """What a path, relative to the folder, stands for; None: nobody's service."""
+    """The meaning of a path relative to the folder; None: it is no service file."""
     folder, _, name = path.rpartition("/")
     stem, ending = os.path.splitext(name)
     if ending not in ENDINGS or name.startswith(".") or folder.startswith(".") or "/" in folder:
@@ -87,7 +87,7 @@ def place(path: str) -> Place | None:
 
 
 def path_of(name: ServiceName, owner: str) -> str:
-    """The file of a bridge for a service, relative to the folder; Rejected where no file can have that name."""
+    """The file of a bridge for a service, relative to the folder. Raises Rejected where no file can have that name."""
     file = f"{_quoted(name.name)}.{_quoted(owner).replace('.', '%2E')}{BRIDGED}{ENDINGS[0]}"
     if not name.name or max(len(file), len(_quoted(name.namespace))) > LONGEST:
         raise Rejected(f"no file can be named after the service {str(name)!r}")
@@ -100,9 +100,9 @@ def _quoted(text: str) -> str:
 
 
 def paths(root: str, follow: Callable[[str], None] = lambda folder: None) -> Iterator[str]:
-    """Every path that stands for a service; `follow` is told each folder ("" the root) before it is listed.
+    """Every path of a service file. `follow` is called with each folder ("" is the root) before it is listed.
 
-    Raises OSError where a part of the folder cannot be listed: half a listing is none.
+    Raises OSError where a part of the folder cannot be listed: a partial listing is not used.
     """
     namespaces = []
     follow("")
@@ -117,18 +117,18 @@ def paths(root: str, follow: Callable[[str], None] = lambda folder: None) -> Ite
             follow(namespace)
             names = os.listdir(os.path.join(root, namespace))
         except (FileNotFoundError, NotADirectoryError):
-            continue  # it went while we looked
+            continue  # it was removed meanwhile
         yield from (path for name in names if place(path := f"{namespace}/{name}"))
 
 
 def paths_of(root: str, names: Collection[ServiceName] | None) -> list[str]:
-    """The paths that stand for these services; None: for any."""
+    """The paths of the files of these services; None: of all."""
     found = [(path, place(path)) for path in paths(root)]
     return [path for path, there in found if there and (names is None or there.service in names)]
 
 
 def signature(root: str, path: str) -> Signature | None:
-    """The state of a file; None: there is none. A link to nowhere is a file that cannot be read, not one that went."""
+    """The state of a file, None: it does not exist. A dangling link is an unreadable file, not a missing one."""
     full = os.path.join(root, path)
     try:
         return _signature(os.stat(full))
@@ -139,11 +139,11 @@ def signature(root: str, path: str) -> Signature | None:
 
 
 def read(root: str, path: str) -> tuple[Signature, bytes]:
-    """The file and its state; OSError, or Undecodable beginning with the line number: too long, or no file at all.
+    """A file's content and its state. Raises OSError, or Undecodable with a line number (too long, no regular file).
 
-    Raises BlockingIOError where someone wrote it meanwhile.
+    Raises BlockingIOError where it was written meanwhile.
     """
-    # Not blocking: a named pipe would keep us waiting for its writer.
+    # Non-blocking: opening a named pipe would wait for its writer.
     descriptor = os.open(os.path.join(root, path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
         before = os.fstat(descriptor)
@@ -162,7 +162,7 @@ def _signature(status: os.stat_result) -> Signature:
 
 
 def inode(root: str) -> int:
-    """Which folder this is. Raises OSError."""
+    """The inode of the folder. Raises OSError."""
     return os.stat(root).st_ino
 
 
@@ -182,9 +182,9 @@ def who(root: str) -> tuple[str, str]:
 
 
 def settle_identity(root: str, bridge: str) -> None:
-    """Write down who the folder is, unless that stands there: neither identity nor incarnation changes by it.
+    """Writes the folder's identity file, unless there is one. Neither identity nor incarnation changes by that.
 
-    Only the writer of a bridge may: two may say the same at once, but not through the same draft.
+    Only the writer of a bridge may: two bridges may write the same content, each through its own draft.
     """
     path = f"{OURS}/identity"
     if not os.path.exists(os.path.join(root, path)):
@@ -192,19 +192,19 @@ def settle_identity(root: str, bridge: str) -> None:
 
 
 def make_ours(root: str) -> None:
-    """The folder for what is no service. Raises OSError."""
+    """Makes the folder for our own files. Raises OSError."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(os.path.join(root, OURS))
 
 
 def remove(path: str) -> None:
-    """Takes a file away, if there is one. Raises OSError."""
+    """Removes a file, if it exists. Raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 class SeatFiles(NamedTuple):
-    """The paths of one seat, relative to the folder: its lock, its note, the mark that shards are written."""
+    """The paths of one seat, relative to the folder: lock, note, and the mark of shards."""
 
     lock: str
     note: str
@@ -216,14 +216,14 @@ class SeatFiles(NamedTuple):
 
 
 def seat_of(bridge: str, lent: str = "") -> SeatFiles:
-    """The seat of a bridge at this folder, or of the destination that it is lent to."""
+    """The seat of a bridge for this folder, or for the destination that it is lent to."""
     whose = f"{_quoted(bridge)}{SEP}{_quoted(lent)}"
     own = whose.removesuffix(SEP)
     return SeatFiles(f"{OURS}/{LENT if lent else LOCK}{own}", f"{OURS}/{NOTE}{own}", f"{OURS}/{SHARDS}{whose}{SEP}")
 
 
 def noted(bridge: str, key: str = "") -> str:
-    """The note of a bridge under a key; without one, how the names of all of them begin. Raises Rejected."""
+    """The file of a bridge's note by key; without a key, the prefix of all its notes. Raises Rejected."""
     path = f"{OURS}/{KEYED}{_quoted(bridge)}{SEP}{quote(key, safe='')}"
     if len(os.path.basename(path)) > LONGEST:
         raise Rejected(f"no file can be named after the key {key!r}")
@@ -231,18 +231,18 @@ def noted(bridge: str, key: str = "") -> str:
 
 
 def keys(root: str, bridge: str) -> list[str]:
-    """The keys under which a bridge keeps notes. Raises OSError."""
+    """The keys of a bridge's notes. Raises OSError."""
     start = os.path.basename(noted(bridge))
     return [unquote(name.removeprefix(start)) for name in _ours(root) if name.startswith(start)]
 
 
 def old_note(bridge: str) -> str:
-    """Where older versions kept the note of a bridge at this folder."""
+    """The place of a bridge's note in older versions."""
     return f"{OURS}/desk.{_quoted(bridge)}"
 
 
 def locks(root: str) -> dict[str, list[str]]:
-    """The locks that there are: paths, relative to the folder, by bridge id; its shards' among them. Raises OSError."""
+    """The existing locks by bridge id, those of shards included: paths relative to the folder. Raises OSError."""
     found: dict[str, list[str]] = {}
     try:
         names = os.listdir(os.path.join(root, OURS))
@@ -259,7 +259,7 @@ def locks(root: str) -> dict[str, list[str]]:
 
 
 def left_of(root: str, bridge: str) -> dict[str, str]:
-    """By path, what a bridge keeps in a folder beside its service files: lock, note or shards. Raises OSError."""
+    """By path, the files of a bridge besides service files: lock, note or shards. Raises OSError."""
     own, found = seat_of(bridge), {}
     for name in _ours(root):
         words = ("lock", "seat", "note", "shards", "desk", "key")
@@ -274,14 +274,14 @@ def left_of(root: str, bridge: str) -> dict[str, str]:
 
 
 def is_shared(root: str, bridge: str) -> bool:
-    """Whether another bridge has anything in the folder. Raises OSError."""
+    """Whether another bridge has files in the folder. Raises OSError."""
     mine = {"identity", *(os.path.basename(path) for path in left_of(root, bridge))}
     owners = {there.owner for path in paths(root) if (there := place(path))} - {"", bridge}
     return bool(owners or set(_ours(root)) - mine)
 
 
 def remove_shared(root: str) -> None:
-    """The folder's identity and what it is in, unless anything of a bridge is there. Raises OSError."""
+    """Removes the folder's identity, and the folder that it is in, unless a bridge has files there. Raises OSError."""
     if _ours(root) == ["identity"] and not any(there.owner for path in paths(root) if (there := place(path))):
         remove(os.path.join(root, OURS, "identity"))
     with contextlib.suppress(OSError):
@@ -298,9 +298,9 @@ def _ours(root: str) -> list[str]:
 def replace(
     root: str, path: str, content: bytes, ready: Callable[[Signature], None] = lambda new: None, draft: str = ""
 ) -> Signature:
-    """Write a file at once or not at all, by way of a draft in the same folder; its new state. Raises OSError.
+    """Writes a file atomically, by renaming a draft in the same folder. Returns its new state. Raises OSError.
 
-    `ready` is told the new state before it takes effect, and may raise to prevent it.
+    `ready` is called with the new state before it takes effect, and may raise to prevent it.
     """
     folder, name = os.path.split(os.path.join(root, path))
     draft = os.path.join(folder, draft or f".{name}{DRAFT}")

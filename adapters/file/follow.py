@@ -1,4 +1,4 @@
-"""Follows a folder: which files changed, as soon as the kernel says so and each is complete."""
+"""Follows a folder: reports changed files as soon as inotify says so and each is complete."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from adapters.file.track import Heard, Track
 from bridge.errors import Expired
 from bridge.model import ServiceName
 
-Look = tuple[Track, set[str]]  # and the paths that changed
+Look = tuple[Track, set[str]]  # with the paths that changed
 
 
 async def follow(disk: Disk, root: str, rescan: float) -> AsyncGenerator[Look, None]:
-    """First every file there is, when each is complete; then those that changed or went, batch after batch for ever.
+    """First every file, once all are complete; then batches of files that changed or were removed, for ever.
 
-    Lists everything again every `rescan` seconds. Raises Unavailable or Denied where the folder cannot be listed, and
-    Expired where another one stands in its place.
+    Lists everything every `rescan` seconds. Raises Unavailable or Denied where the folder cannot be listed, and
+    Expired where another folder has taken its place.
     """
     clock = asyncio.get_running_loop().time
     track, heard, changed = Track(), Heard(everything=True), set[str]()
@@ -48,9 +48,9 @@ async def follow(disk: Disk, root: str, rescan: float) -> AsyncGenerator[Look, N
 async def with_checks(
     looks: AsyncGenerator[Look, None], checks: Checks | None
 ) -> AsyncGenerator[tuple[Look | None, set[ServiceName]], None]:
-    """The looks at a folder, and the services of which a check's verdict changed, as either comes.
+    """Merges the changes of a folder with the services whose health checks changed.
 
-    Checks run from the first look on, as long as this does. Raises what a look raises.
+    Checks run from the first scan on. Raises what scanning raises.
     """
     if checks is None:
         async for look in looks:

@@ -1,4 +1,4 @@
-"""The lock of a bridge's one writer: flock(2) on a file in the folder, which the kernel gives back when we die."""
+"""The lock of a bridge's one writer: flock(2) on a file in the folder, released by the kernel when we die."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from adapters.file import folder
 from adapters.file.disk import Disk
 from bridge.errors import Unavailable
 
-AGAIN = 0.1  # seconds between two tries of a standby, and between two looks of a writer
+AGAIN = 0.1  # seconds between two attempts of a standby, and between two checks of a writer
 
 
 class FileTerm:
-    """The time during which the lock is ours: while the file that we locked is the one that stands there."""
+    """The time during which the lock is ours: while the file that we locked is the one at the path."""
 
     def __init__(self, disk: Disk, path: str, descriptor: int) -> None:
         self.taken_over = False
@@ -28,16 +28,16 @@ class FileTerm:
 
     @property
     def fence(self) -> FileTerm:
-        """What a write looks at (`stands`)."""
+        """What each write checks (`stands`)."""
         return self
 
     @property
     def until(self) -> float:
-        """Infinite: the kernel keeps the lock for as long as we live; over once its file is known to be another."""
+        """Infinite, for the kernel keeps the lock as long as we live; past, once the file is known to be another."""
         return -inf if self._is_over else inf
 
     def stands(self) -> bool:
-        """Whether we are the writer. Asks the disk: not to be called on the loop."""
+        """Whether we are the writer. Reads the disk: not to be called on the event loop."""
         if self._is_over:
             return False
         try:
@@ -47,7 +47,7 @@ class FileTerm:
         return (there.st_ino, there.st_dev) == (ours.st_ino, ours.st_dev)
 
     def release(self) -> None:
-        """Give the lock back, without waiting for the disk: nothing is written with this term from now on."""
+        """Releases the lock without waiting for the disk. Nothing is written with this term from now on."""
         self._is_over = True
         self._disk.leave(os.close, self._descriptor)
 
@@ -60,7 +60,7 @@ class FileTerm:
 
 @contextlib.asynccontextmanager
 async def hold(disk: Disk, path: str) -> AsyncIterator[FileTerm]:
-    """Waits for the lock. Raises Unavailable or Denied where there can be no such file."""
+    """Acquires the lock. Raises Unavailable or Denied where its file cannot be made."""
     waited = False
     while (term := await _taken(disk, path)) is None:
         waited = True
@@ -74,10 +74,10 @@ async def hold(disk: Disk, path: str) -> AsyncIterator[FileTerm]:
 
 @contextlib.asynccontextmanager
 async def hold_whole(disk: Disk, path: str, mark: str) -> AsyncIterator[FileTerm]:
-    """The lock of the whole; raises Unavailable where there is the mark of shards, too."""
+    """Acquires the lock of the whole. Raises Unavailable where the mark of shards is set."""
     await _unmarked(disk, mark)
     async with hold(disk, path) as term:
-        await _unmarked(disk, mark)  # again: whoever makes the mark waits for the lock afterwards
+        await _unmarked(disk, mark)  # once more: a process sets the mark first and then waits for the lock
         yield term
 
 
@@ -88,7 +88,7 @@ async def _unmarked(disk: Disk, mark: str) -> None:
 
 @contextlib.asynccontextmanager
 async def hold_shard(disk: Disk, path: str, mark: str, shard: str) -> AsyncIterator[FileTerm]:
-    """The lock of one shard, once the mark stands and nobody holds the lock of the whole any more."""
+    """Acquires the lock of one shard, once the mark is set and nobody holds the lock of the whole."""
     await disk.look(_mark, mark)
     async with hold(disk, path) as whole:
         pass
@@ -103,7 +103,7 @@ def _mark(path: str) -> None:
 
 @contextlib.contextmanager
 def exclusive(path: str) -> Iterator[None]:
-    """Keeps every other process that does the same out, for the time of one small change. Raises OSError."""
+    """A lock between processes for one small change. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -113,10 +113,10 @@ def exclusive(path: str) -> Iterator[None]:
 
 
 def is_held(path: str) -> bool:
-    """Whether somebody has the lock. Raises OSError where there is no such file."""
+    """Whether somebody holds the lock. Raises OSError where its file does not exist."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # two who look do not take each other for a writer
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two checks do not exclude each other
     except BlockingIOError:
         return True
     finally:
@@ -125,7 +125,7 @@ def is_held(path: str) -> bool:
 
 
 async def _taken(disk: Disk, path: str) -> FileTerm | None:
-    """The term, None: somebody else has the lock. One that is got after we have been cancelled is given back."""
+    """Tries the lock once; None: another process has it. A lock acquired after our cancellation is released."""
     taking = asyncio.ensure_future(disk.run(_take, disk, path))
     try:
         return await asyncio.shield(taking)

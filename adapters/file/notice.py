@@ -1,4 +1,4 @@
-"""The kernel's word on a folder, by inotify(7); where there is none, all is found by the next rescan."""
+"""Changes of a folder, by inotify(7). Without it, changes are found by the next rescan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONLYDIR, ISDIR = 0x0100_0000, 0x4000_0000
 WANTED = (
     MODIFY | ATTRIB | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF | ONLYDIR
 )  # fmt: skip
-WHOLE = DELETE_SELF | MOVE_SELF | UNMOUNT | Q_OVERFLOW | IGNORED | ISDIR  # after these, list everything again
+WHOLE = DELETE_SELF | MOVE_SELF | UNMOUNT | Q_OVERFLOW | IGNORED | ISDIR  # after these, everything is listed again
 COMPLETE = CLOSE_WRITE | MOVED_TO
 
 _HEAD = struct.Struct("iIII")  # watch descriptor, mask, cookie, length of the name
@@ -44,7 +44,7 @@ class Notices:
 
     def __enter__(self) -> Self:
         if self._libc:
-            # 128 instances a user is the kernel's default: without one we rescan, which is slower and as right.
+            # The kernel allows a user 128 instances by default. Without one we rescan, which is slower, but correct.
             self._descriptor = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._descriptor >= 0:
             asyncio.get_running_loop().add_reader(self._descriptor, self._read)
@@ -57,7 +57,7 @@ class Notices:
             os.close(descriptor)
 
     def follow(self, folder: str) -> None:
-        """Listen to a folder, relative to the root, from now on; again and again is as good as once."""
+        """Watches a folder, relative to the root, from now on. Idempotent."""
         if self._descriptor >= 0:
             watch = self._libc.inotify_add_watch(
                 self._descriptor, os.fsencode(os.path.join(self._root, folder)), WANTED
@@ -66,7 +66,7 @@ class Notices:
                 self._folders[watch] = folder
 
     async def wait(self, seconds: float) -> Heard:
-        """What was said since the last call; waits so long for a word."""
+        """The changes since the last call; waits so long for one."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._rang.wait()
@@ -90,7 +90,7 @@ class Notices:
         if mask & IGNORED:
             self._folders.pop(watch, None)
         if name.startswith("..") and mask & MOVED_TO:
-            # Kubernetes swaps the link `..data`, by which every file of a ConfigMap goes, at once (AtomicWriter).
+            # Kubernetes replaces all files of a ConfigMap at once by swapping the link `..data` (AtomicWriter).
             self._heard.everything = self._heard.swapped = True
         elif name.startswith("."):
             return

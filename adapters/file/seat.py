@@ -17,7 +17,7 @@ from bridge.errors import Conflict, Denied, Superseded, Unavailable, Undecodable
 
 
 class Fence(NamedTuple):
-    """What a write looks at just before it takes effect."""
+    """What each write checks just before it takes effect."""
 
     bridge: str
     root: str
@@ -95,8 +95,8 @@ class FileSeat:
                 await disk.look(folder.settle_identity, self._root, self._bridge)
             yield term
             if self._leaves and not shard:
-                await disk.look(folder.remove, lock)  # still ours: whoever gets a lock whose file is gone tries again
-                with contextlib.suppress(Denied):  # it is not ours alone, and `footprint` names what stays
+                await disk.look(folder.remove, lock)  # while it is ours: who gets a removed file tries again
+                with contextlib.suppress(Denied):  # others use it, too; `footprint` names what stays
                     await disk.look(folder.remove_shared, self._root)
 
     async def recall(self) -> Note | None:
@@ -135,7 +135,7 @@ def _recall(root: str, path: str) -> Note | None:
 
 
 def _note(root: str, path: str, content: bytes, before: Note | None, stand: Callable[[], None]) -> Note:
-    """`stand` raises where it must not be written, just before it takes effect."""
+    """Writes a note. `stand` is called just before it takes effect, and raises where it must not."""
     with exclusive(os.path.join(root, folder.OURS)):
         if folder.signature(root, path) != (before.version if before is not None else None):
             raise Conflict(f"{path} is not what it was")

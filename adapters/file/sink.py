@@ -1,7 +1,7 @@
-"""A folder of service files, written: each bridge has files of its own, so that a person's file is never touched.
+"""The sink: each bridge writes files of its own, so that a person's file is never touched.
 
-The mark is in the record. An entry is ours while it stands in our file and no file before it (people's, then bridges'
-in the order of their names) has the same id; where one has, ours proves nothing any more and is `loose`.
+The mark is in the record. An entry is ours while it is in our file and no file before it (people's, then bridges' by
+name) has the same id; where one has, ours proves nothing any more and is `loose`.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class FileSink:
         self._rescan = rescan
         self._bridge = bridge
         self._view = View(root, own=bridge)
-        self._turn = asyncio.Lock()  # one thread at a time in the view
+        self._turn = asyncio.Lock()  # for the view, which one thread at a time may use
         self._written: dict[str, Signature | None] = {}
 
     def canonical(self, name: ServiceName, instance: Instance) -> Instance:
-        """With its address as RFC 5952 has it; Rejected what no file can hold."""
+        """The instance with its address as in RFC 5952. Raises Rejected for what a file cannot hold."""
         folder.path_of(name, self._bridge)
         return mapping.canonical(instance)
 
     async def held(self, names: Collection[ServiceName] | None = None) -> Held:
-        """What stands there; a record that makes no sense stands there as a native without an address."""
+        """What the files hold. An undecodable record is shown as a native's without an address."""
         wanted = None if names is None else frozenset(names)
         async with self._turn:
             try:
@@ -57,7 +57,7 @@ class FileSink:
                 raise folder.trouble(error) from error
 
     async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
-        """One atomic write for each service, or two where the batch has several: everywhere adds before removals."""
+        """One atomic write for each service, or two where there are several services: all adds before any removal."""
         fence = Fence(self._bridge, self._root, term)
         outcomes = Outcomes(changes)
         several = len({change.service for change in changes}) > 1
@@ -70,7 +70,7 @@ class FileSink:
         return outcomes.in_order()
 
     async def drift(self) -> AsyncIterator[frozenset[ServiceName]]:
-        """The empty set as soon as it listens, then the services whose files others wrote; raises as a watch does."""
+        """The empty set when the watch has begun, then services whose files others wrote. Raises as a watch does."""
         first = True
         async with contextlib.aclosing(follow(self._disk, self._root, self._rescan)) as looks:
             async for track, paths in looks:
@@ -116,7 +116,7 @@ class FileSink:
         return holder.get(id) == folder.path_of(name, self._bridge)
 
     def _apply(self, fence: Fence, name: ServiceName, changes: Sequence[Change]) -> list[Outcome]:
-        """The changes of one service in one write. Raises Superseded."""
+        """Makes the changes of one service in one write. Raises Superseded."""
         try:
             fence.stand()
             path = folder.path_of(name, self._bridge)
@@ -139,14 +139,14 @@ class FileSink:
         return outcomes
 
     def _decide(self, entries: Entries, change: Change) -> Outcome:
-        """Make one change in `entries`, or say why not."""
+        """Makes one change in `entries`, or returns its error."""
         try:
             return Outcome(change, self._change(entries, change))
         except IsthmusError as error:
             return Outcome(change, error=error)
 
     def _change(self, entries: Entries, change: Change) -> str | None:
-        """Makes the change in `entries`. The version of what stands there then, None: nothing. Raises IsthmusError."""
+        """Makes the change in `entries`. Returns the new version, None: the entry is gone. Raises IsthmusError."""
         judge(self._bridge, change)
         stands = self._view.stands(change.service)
         path = folder.path_of(change.service, self._bridge)
@@ -166,7 +166,7 @@ class FileSink:
         return _version(*entries[change.id])
 
     def _compare(self, change: Change, stands: Stands, ours: tuple[Instance, Mark | None] | None, path: str) -> None:
-        """Raises Conflict where something else stands there than the change says, Rejected where people keep it."""
+        """Raises Conflict where the entry is not the one to be replaced, Rejected where it is in a person's file."""
         held = stands.holder.get(change.id)
         if change.before is None:
             if held or ours or change.id in stands.unreadable:
@@ -181,9 +181,9 @@ class FileSink:
             raise Conflict(f"{held or path}: {change.id} is not what it was")
 
     def _take_out(self, fence: Fence, path: str, adopted: dict[str, str]) -> None:
-        """Takes what stands in our file now, `path`, out of the files that it was adopted from, by id.
+        """Removes entries that are now in our file, `path`, from the files that they were adopted from, by id.
 
-        It stood in both for a moment, alike: nobody saw it gone. The caller keeps the bridges of those files still.
+        Both files had it for a moment, so that no reader missed it. The caller holds those files' bridges still.
         """
         for theirs in sorted(set(adopted.values()) - {path}):
             if folder.signature(self._root, theirs) != self._view.files[theirs].signature:
@@ -197,7 +197,7 @@ class FileSink:
             self._write(fence, theirs, rest, _owner(theirs))
 
     def _write(self, fence: Fence, path: str, entries: Entries, owner: str) -> None:
-        """Raises OSError, Superseded, Conflict (written since we read it), Rejected (too long)."""
+        """Writes our file. Raises OSError, Superseded, Conflict (written since we read it), Rejected (too long)."""
         file = self._view.files.get(path)
         strays = file.decoded.strays if file else ()
         if file and mapping.UNKNOWN_ID in file.decoded.unreadable and not strays:
@@ -222,13 +222,13 @@ class FileSink:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(os.path.join(self._root, namespace))
         new = folder.replace(self._root, path, content, ready)
-        if not strays:  # what we wrote need not be read; strays must, for what is wrong with them
+        if not strays:  # our own write need not be read again, except for strays, whose faults are needed
             instances = {id: instance for id, (instance, _) in entries.items()}
             marks = {id: mark for id, (_, mark) in entries.items() if mark}
             self._view.put(path, new, mapping.Decoded(instances, marks))
 
     def _put_aside(self, path: str) -> None:
-        """Our file makes no sense: keep what somebody made of it, before it is written anew."""
+        """Keeps a copy of our file where somebody has made it unreadable, before it is written anew."""
         aside = os.path.join(self._root, folder.OURS, f"damaged {os.path.basename(path)}")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(aside)
@@ -236,12 +236,12 @@ class FileSink:
 
 
 def _forget(entries: Entries, change: Change, path: str, *, is_shown: bool) -> None:
-    """Takes our mark off an entry, or the whole record where another file's is shown in its place. Raises Conflict."""
+    """Removes our mark from an entry, or the whole record where another file's record is shown. Raises Conflict."""
     ours, release = entries.get(change.id), change.before is not None and change.before.mark is not None
     if ours is None or change.before is None or _version(*ours) != change.before.version or is_shown != release:
         raise Conflict(f"{path}: the record of {change.id} is not what it was")
     if release:
-        entries[change.id] = ours[0], None  # without a mark it is nobody's, though it stands in our file
+        entries[change.id] = ours[0], None  # without a mark it is nobody's, though it is in our file
     else:
         del entries[change.id]
 

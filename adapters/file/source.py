@@ -1,4 +1,4 @@
-"""A folder of service files, read."""
+"""The source: a folder of service files."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class FileSource:
 
     @property
     def behind(self) -> Behind | None:
-        """Not known: a folder does not say that it has more to tell."""
+        """Never known: a folder does not say how many changes wait."""
         return None
 
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
-        """See `Source.watch`. A file that makes no sense is its service with "*" in `unreadable`.
+        """See `Source.watch`. A service whose file cannot be read has "*" in `unreadable`.
 
-        Raises Unavailable (the folder is gone), Expired (another folder stands there) or Denied.
+        Raises Unavailable (the folder is gone), Expired (another folder has taken its place) or Denied.
         """
         self.ignored.clear()
         clock = asyncio.get_running_loop().time
@@ -67,7 +67,7 @@ class FileSource:
         return Observed(self._checks.seen(stands), stands.unreadable)
 
     async def read(self, name: ServiceName) -> Observed:
-        """One service, from files that are opened for it."""
+        """One service, read from its files again."""
         stands = await self._disk.look(_read, self._root, name)
         service = stands.service if self._checks is None else await self._checks.again(stands)
         return Observed(service, stands.unreadable)

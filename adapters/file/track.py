@@ -1,8 +1,8 @@
-"""Which files have changed and are complete: decided from their states and what inotify said; pure, time is given.
+"""Which files have changed and are complete, by their states and inotify's events. Pure; time is an argument.
 
 A file that is being written is a partial answer. It is complete when its writer closed it or moved it into place
-before our eyes, or when it has not changed for a moment. One that vanished is gone after the same moment: many
-editors put a file aside and write it anew.
+while we watched, or when it has not changed for a moment. A missing file is gone after the same moment: many
+editors move a file away and write it anew.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ UNKNOWN: Signature = ()
 
 
 class Heard(msgspec.Struct):
-    """What inotify said since we last asked: paths to look at, which of them are complete, and which are open.
+    """The events since the last call: paths to check, those that are complete, and those that are open.
 
-    `everything`: list the folder again. `swapped`: all of it was put in place at once, complete (ConfigMaps).
+    `everything`: list the folder again. `swapped`: all files were replaced at once, and are complete (ConfigMaps).
     """
 
     paths: set[str] = msgspec.field(default_factory=set)
@@ -39,7 +39,7 @@ class _Doubt(msgspec.Struct, frozen=True):
 
 
 class Track:
-    """What is known of each file, and which of them are in doubt."""
+    """The known state of each file, and the files that may be incomplete."""
 
     def __init__(self) -> None:
         self.known: dict[str, Signature] = {}
@@ -47,16 +47,16 @@ class Track:
 
     @property
     def whole(self) -> bool:
-        """Whether something is known of every file."""
+        """Whether the state of every file is known."""
         return all(path in self.known for path in self._doubts)
 
     @property
     def due(self) -> float | None:
-        """When to look again, on the clock that `look` was given; None: nothing is in doubt."""
+        """When to check again, on the clock of `look`; None: every file is complete."""
         return min((doubt.due for doubt in self._doubts.values()), default=None)
 
     def overdue(self, now: float) -> set[str]:
-        """The files in doubt that it is time to look at again."""
+        """The incomplete files that are due for a check."""
         return {path for path, doubt in self._doubts.items() if doubt.due <= now}
 
     def look(self, found: Mapping[str, Signature | None], heard: Heard, now: float, wall: float) -> set[str]:
@@ -76,7 +76,7 @@ class Track:
                 else:
                     self.known[path] = signature
             elif path not in self.known and now - self._doubts[path].since > PATIENCE:
-                self.known[path] = UNKNOWN  # nobody waits for ever for a file that is written all the time
+                self.known[path] = UNKNOWN  # a file that is written all the time is not waited for without end
                 changed.add(path)
         return changed
 
@@ -93,6 +93,6 @@ class Track:
         return now >= doubt.due
 
     def doubt(self, path: str, now: float) -> None:
-        """It changed while it was read: look again in a moment."""
+        """The file changed while it was read: it is checked again in a moment."""
         self.known[path] = UNKNOWN
         self._doubts[path] = _Doubt(None, now, now + MOMENT)

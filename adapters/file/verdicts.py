@@ -1,4 +1,4 @@
-"""What checks of one host come to: which instances they turn, and when the host itself is to be doubted; pure."""
+"""The verdicts of one host's checks: which instances fail, and when the host itself is at fault. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import msgspec
 
 from bridge.model import ServiceName
 
-DOUBT = 0.2  # of what a host checks: where more fails within a minute, it is the host
+DOUBT = 0.2  # of all targets: where more fail within a minute, the host is at fault
 DOUBT_TIME = 60.0  # seconds
 
 
 class Target(NamedTuple):
-    """What is checked: another address under one id is another running copy, of which nothing is known."""
+    """The target of a check. Another address under the same id is another target, of which nothing is known."""
 
     service: ServiceName
     id: str
@@ -23,7 +23,7 @@ class Target(NamedTuple):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What outlives the process. `host`: who checked; `began`: when it was first to check, in seconds of the epoch."""
+    """What outlives the process. `host`: that checked; `began`: since when it checks, in seconds since the epoch."""
 
     host: str
     began: float
@@ -34,13 +34,13 @@ class Kept(msgspec.Struct, frozen=True):
 class _Target(msgspec.Struct):
     passed: bool = False
     fails: int = 0
-    failing: bool = False  # often enough in turn, after it had passed
+    failing: bool = False  # it has failed often enough in a row, after it had passed
     turned: float | None = None  # since when
     why: str = ""
 
 
 class Verdicts:
-    """`failures`: so many in turn make an instance fail; one that passes makes it well.
+    """`failures`: in a row make an instance unhealthy; one pass makes it healthy.
 
     Only what has passed from this host is ever turned: who never answered here may be out of this host's reach alone.
     More than a fifth that fails within a minute, and more than one, says that the host is ill: then nothing is turned,
@@ -54,37 +54,37 @@ class Verdicts:
 
     @property
     def targets(self) -> Collection[Target]:
-        """All that are checked."""
+        """All targets."""
         return self._targets.keys()
 
     @property
     def turned(self) -> frozenset[Target]:
-        """Those that are not to be called, whatever their source says."""
+        """The targets that are unhealthy by the checks, whatever their file says."""
         return frozenset(each for each, one in self._targets.items() if one.turned is not None)
 
     @property
     def failing(self) -> dict[Target, str]:
-        """Those that would be, with the reason."""
+        """The targets that fail, with the reason."""
         return {each: one.why for each, one in self._targets.items() if one.failing}
 
     def restore(self, kept: Kept) -> None:
-        """What the process before knew; long ago, as far as the doubt is concerned."""
+        """Restores the state of the previous process. Its failures do not count against the host."""
         for each in kept.passed:
             self._targets[each] = _Target(passed=True)
         for each in kept.turned:
             self._targets[each] = _Target(True, self._failures, True, -DOUBT_TIME, "as before the restart")
 
     def keep(self, host: str, began: float) -> Kept:
-        """For the disk."""
+        """The state to be saved."""
         passed = tuple(sorted(each for each, one in self._targets.items() if one.passed))
         return Kept(host, began, passed, tuple(sorted(self.turned)))
 
     def know(self, wanted: Iterable[Target]) -> None:
-        """These are checked from now on; of others nothing is remembered."""
+        """Sets the targets; the others are forgotten."""
         self._targets = {each: self._targets.get(each) or _Target() for each in wanted}
 
     def take(self, target: Target, why: str) -> None:
-        """What one check came to; "" is passed."""
+        """Takes the result of one check; "" is a pass."""
         one = self._targets.get(target)
         if one is None:
             return
@@ -96,7 +96,7 @@ class Verdicts:
         one.failing = one.passed and one.fails >= self._failures
 
     def judge(self, now: float, *, observe: bool) -> None:
-        """After a round of checks: turns what fails, unless the host is doubted, or only observes."""
+        """Judges after a round of checks: failing targets become unhealthy, unless the host is at fault or observes."""
         checked = [one for one in self._targets.values() if one.passed]
         fresh = [one for one in checked if one.failing and (one.turned is None or now - one.turned < DOUBT_TIME)]
         self.doubt = ""

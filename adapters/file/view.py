@@ -1,4 +1,4 @@
-"""What the files of a folder say together: one service may stand in a person's file and in those of bridges."""
+"""The content of all files of a folder: a service may be in a person's file and in files of bridges."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SHOWN = 20  # faults of one file
 
 
 class File(msgspec.Struct, frozen=True):
-    """One file as last read: what it says, and with what was known before of what cannot be read now."""
+    """One file as last read: its records, with the last known one of each record that is unreadable now."""
 
     signature: Signature
     decoded: Decoded
 
 
 class Stands(NamedTuple):
-    """One service, out of all its files: people's before bridges', in the order of their names.
+    """One service, merged from all its files: people's before bridges', by name.
 
-    `holder`: the path of the file that each instance is taken from. `unreadable`: see `Observed`.
+    `holder`: by id, the path of the file that an instance is taken from. `unreadable`: see `Observed`.
     """
 
     service: Service
@@ -38,9 +38,9 @@ class Stands(NamedTuple):
 
 
 class View:
-    """The files of a folder, each read once for every state that it is in. `ignored`: by path, for people to read.
+    """The files of a folder, each read once for each of its states. `ignored`: faults by path, for people.
 
-    Of what cannot be read now, what was known stays; except of the files of the bridge `own`, which will repair them.
+    An unreadable record keeps its last known state, except in files of the bridge `own`, which repairs them.
     """
 
     def __init__(self, root: str, ignored: dict[str, str] | None = None, own: str = "") -> None:
@@ -51,7 +51,7 @@ class View:
         self._paths: dict[ServiceName, set[str]] = {}
 
     def paths(self, name: ServiceName) -> frozenset[str]:
-        """The files of a service that are known."""
+        """The known files of a service."""
         return frozenset(self._paths.get(name, ()))
 
     def services(self) -> list[ServiceName]:
@@ -59,12 +59,12 @@ class View:
         return list(self._paths)
 
     def decoded(self, path: str) -> Decoded:
-        """What a file says; nothing where it is not known."""
+        """The content of a file; empty where it is not known."""
         file = self.files.get(path)
         return file.decoded if file else NOTHING
 
     def put(self, path: str, signature: Signature | None, decoded: Decoded) -> None:
-        """What a file says now; signature None: it is gone."""
+        """Sets the content of a file; signature None: it is gone."""
         there = folder.place(path)
         if there is None:
             raise ValueError(path)
@@ -84,11 +84,11 @@ class View:
             self.ignored.pop(path, None)
 
     def refresh(self, paths: Iterable[str]) -> set[ServiceName]:
-        """Read what is not in the state last read; the services of which something changed."""
+        """Reads the files that have changed. Returns the services that changed."""
         return self.read((path for path in paths if not self._is_current(path)), lambda path: None)
 
     def read(self, paths: Iterable[str], doubt: Callable[[str], None]) -> set[ServiceName]:
-        """Read these; the services of which something changed. `doubt` is told the paths that somebody writes now."""
+        """Reads files. Returns the services that changed. `doubt` is called with the paths that are being written."""
         changed = set()
         for path in paths:
             before = self.decoded(path)
@@ -131,7 +131,7 @@ class View:
         self.put(path, signature, decoded)
 
     def stands(self, name: ServiceName) -> Stands:
-        """The service as all its files together have it."""
+        """The service, merged from all its files."""
         instances: dict[str, Instance] = {}
         marks: dict[str, Mark] = {}
         holder: dict[str, str] = {}
@@ -157,7 +157,7 @@ def _unreadable(kept: Decoded, fault: str) -> Decoded:
 
 
 def _with_what_was_known(decoded: Decoded, kept: Decoded) -> Decoded:
-    """A record that makes no sense now is what it was before."""
+    """Adds the last known record for each that is unreadable now."""
     every = UNKNOWN_ID in decoded.unreadable
     back = {id for id in kept.instances if id not in decoded.instances and (every or id in decoded.unreadable)}
     if not back:
