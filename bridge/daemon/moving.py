@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -61,6 +62,7 @@ class Moving:
                 if (there := moves.name_at(self._engine, block, service, place)) is not None:
                     await observe(self._engine, place, there)
             rows.append(report.plan_rows(self._engine, block, service, probed))
+            await asyncio.sleep(0)  # of a thousand services a plan takes a second, and others are not to wait for it
         return rows
 
     async def targets(self, arguments: dict[str, Any], _: Peer) -> Row:

@@ -10,7 +10,7 @@ from bridge.config.links import layout_of
 from bridge.consumers import UNITS, Consumer, consumers_of
 from bridge.destination.reconciler import Reconciler
 from bridge.engine.engine import Engine
-from bridge.errors import Rejected
+from bridge.engine.forms import Forms
 from bridge.link import Item, Link, named
 from bridge.migration import parity
 from bridge.migration.block import End, Migration, Part
@@ -20,7 +20,7 @@ from bridge.migration.sides import Scope, Sides
 from bridge.model import Instance, Service, ServiceName
 from bridge.plan.causes import TREATMENTS, Frees
 from bridge.plan.doses import Member, members, ranked
-from bridge.plan.route import as_sent, target_of
+from bridge.plan.route import target_of
 from bridge.sources.view import View
 
 EXPORTS = frozenset({"xds", "traefik", "nginx"})  # kinds where all that stands is ours
@@ -258,23 +258,16 @@ def differences(
         reconciler = engine.reconcilers[one.place]
         there = {part: {each.id: each for each in one.fixed[part]} for part in Part}
         carried: dict[str, str] = {}
+        forms = Forms(reconciler.sink, one.name)
         for part in Part:
             for member in one.sides[part]:
-                link = one.links[member.origin[:2]]
-                there[part][member.origin[3]] = _as_written(reconciler, one.name, link, member.instance)
-                carried[member.origin[3]] = link.name
+                link, key = one.links[member.origin[:2]], member.origin[3]
+                there[part][key] = forms.of(link, member.instance)
+                carried[key] = link.name
         old, new = there[Part.OLD], there[Part.NEW]
         asked = parity.Move(one.place, one.layout, old, new, now, shares, carried, tuple(probed))
         rows.update(dict.fromkeys(parity.parity(asked)))
     return list(rows)
-
-
-def _as_written(reconciler: Reconciler, name: ServiceName, link: Link, instance: Instance) -> Instance:
-    """As consumers of a place will see what a link brings there; what would be refused, as its source has it."""
-    try:
-        return reconciler.sink.canonical(name, as_sent(link, instance, reconciler.sink.traits))
-    except Rejected:
-        return instance
 
 
 def natives(found: Sequence[Spot]) -> int:
@@ -322,10 +315,11 @@ def refused(engine: Engine, found: Sequence[Spot]) -> list[str]:
     said = []
     for one in found:
         destination = engine.reconcilers[one.place].destination
-        for key in [member.origin[3] for member in one.sides[Part.NEW]]:
-            if (reason := destination.parked.get((one.name, key))) is not None:
+        parked, shadowed = destination.parked, destination.shadowed.get(one.name, {})
+        for key in [member.origin[3] for member in one.sides[Part.NEW]] if parked or shadowed else ():
+            if (reason := parked.get((one.name, key))) is not None:
                 said.append(f"{one.place}: {key} is parked: {reason}")
-            if (owner := destination.shadowed.get(one.name, {}).get(key)) is not None:
+            if (owner := shadowed.get(key)) is not None:
                 said.append(f"{one.place}: {key} is shadowed: {owner}")
     return said
 

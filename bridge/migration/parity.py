@@ -10,6 +10,7 @@ import enum
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +49,7 @@ TLS_MODE = "security.istio.io/tlsMode"
 PATHS = ("configPath", "context-path", "contextPath", "health", "health.path", "management.context-path",
          "management.port", "secure")  # fmt: skip
 
+UNTRIED = "nobody has shown within a day that consumers reach it: `isthmus probe LINK --report FILE` there"
 # What no record says, for people.
 CHECKLIST = (
     "host names, addresses and file paths that are written into the application, and its time zone",
@@ -226,9 +228,9 @@ def _each(severity: Severity, text: str, subjects: Iterable[str]) -> Iterator[Fo
 
 
 FIELDS: Mapping[str, Callable[[Instance], str]] = {
-    "version": lambda one: one.version,
-    "region": lambda one: one.locality.region,
-    "zone": lambda one: one.locality.zone,
+    "version": attrgetter("version"),
+    "region": attrgetter("locality.region"),
+    "zone": attrgetter("locality.zone"),
 }
 
 
@@ -240,7 +242,7 @@ def _value(instance: Instance, key: str) -> str:
 def _said(keys: Iterable[str], *sides: Mapping[str, Instance]) -> list[str]:
     """Those of the keys that any instance says."""
     there = {key for side in sides for one in side.values() if one.metadata for key in one.metadata}
-    there |= {key for key, field in FIELDS.items() if any(field(one) for side in sides for one in side.values())}
+    there |= {key for key, field in FIELDS.items() if any(any(map(field, side.values())) for side in sides)}
     return [key for key in keys if key in there]
 
 
@@ -372,16 +374,18 @@ def _reached(both: _Both) -> Iterator[Found]:
     recent = [report for report in move.reports if move.now - report.at <= PROBED]
     lost = {(row.get("address"), row.get("port")): one.from_ for one in recent for row in one.unreached}
     answered = {text for report in recent for text in report.answered}
-    for subject, instance in move.to.items():
-        if why := _inside(instance.address):
-            yield Severity.BLOCK, why, subject
-            continue
-        for number in sorted({other.number for port in both.common if (other := _like(port, instance.ports))}):
-            if (instance.address, number) in lost:
-                yield Severity.BLOCK, f"could not be reached from {lost[instance.address, number]}", subject
-            elif f"{instance.address}:{number}" not in answered:
-                text = "nobody has shown within a day that consumers reach it: `isthmus probe LINK --report FILE` there"
-                yield Severity.WARN, text, subject
+    for ports, subjects in both.new.items():
+        numbers = sorted({other.number for port in both.common if (other := _like(port, ports))})
+        for subject in subjects:
+            address = move.to[subject].address
+            if why := _inside(address):
+                yield Severity.BLOCK, why, subject
+                continue
+            for number in numbers:
+                if (address, number) in lost:
+                    yield Severity.BLOCK, f"could not be reached from {lost[address, number]}", subject
+                elif not answered or f"{address}:{number}" not in answered:
+                    yield Severity.WARN, UNTRIED, subject
 
 
 def _inside(address: str) -> str:

@@ -149,11 +149,11 @@ def dealt(dose: Dose, ours: Sequence[float], scale: Scale) -> list[float]:
     count, most = len(ours), len(ours) if dose.count is None else dose.count
     less = min(1.0, dose.of / count) if dose.of and dose.count is None and count else 1.0
     if dose.weight is None:
-        scaled = [
-            own if dose.scale == less == 1.0 else max(scale.unit, _down(own * dose.scale * less, scale.unit))
-            for own in ours
-        ]
-        return [weight if at < most else 0.0 for at, weight in enumerate(scaled)]
+        if dose.scale == less == 1.0:
+            return [weight if at < most else 0.0 for at, weight in enumerate(ours)]
+        # Most copies of a side have the same weight.
+        scaled = {own: max(scale.unit, _down(own * dose.scale * less, scale.unit)) for own in set(ours)}
+        return [scaled[own] if at < most else 0.0 for at, own in enumerate(ours)]
     weight = _down(dose.weight * less, scale.unit)
     if not weight:  # less than the smallest for each: the smallest for as many as it is enough for
         weight, most = scale.unit, math.floor(dose.weight * dose.of / scale.unit + SLACK)

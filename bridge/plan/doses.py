@@ -32,11 +32,11 @@ def members(block: Migration, supplies: Sequence[Supply]) -> dict[Part, list[Mem
     found: dict[Part, list[Member]] = {Part.OLD: [], Part.NEW: []}
     sides = sides_of(block, supplies)
     for supply in supplies:
-        of, marks = block.parts(supply.registry, supply.scope), supply.service.marks
+        of, marks, name = block.parts(supply.registry, supply.scope), supply.service.marks, supply.service.name
         for key, instance in supply.service.instances.items():
             part = of(instance)
-            if part is not None and instance.serving and not sides.is_copy(marks.get(key)):
-                found[part].append(Member((supply.registry, supply.scope, supply.service.name, key), instance))
+            if part is not None and instance.serving and not (marks and sides.is_copy(marks.get(key))):
+                found[part].append(Member((supply.registry, supply.scope, name, key), instance))
     return found
 
 
