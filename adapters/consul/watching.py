@@ -28,6 +28,7 @@ BURST, BURST_TIME, PAUSE = 20, 1.0, 0.2  # answers in so many seconds, beyond wh
 CHECKS_EVERY = 1.0  # seconds from one look at all checks to the next: it is a dump of all of them
 SWEEP_EVERY = 5.0  # seconds from one look at all services without a poll to the next
 SWEEP_SHARE = 0.05  # of the time, at most, that such looks take
+SWEEP_LATEST = 60.0  # seconds after one look, with thousands of services or a slow agent, that the next one may wait
 SWEEP_READS = 8
 PATIENT = 20  # refusals of an agent in a row that a watch outlasts
 
@@ -239,7 +240,7 @@ class Watch:
             began = clock()
             for some in _portions([key for key in self._wanted() if key not in self._polls], SWEEP_READS):
                 await asyncio.gather(*(self._look(key) for key in some))
-            await asyncio.sleep(max(SWEEP_EVERY, (clock() - began) / SWEEP_SHARE))
+            await asyncio.sleep(rest(clock() - began))
 
     def _soon(self, keys: Iterable[str]) -> None:
         """Reads these in a task of its own."""
@@ -381,6 +382,14 @@ class Watch:
             await work()
         except Exception as error:
             self._latest.fail(error)
+
+
+def rest(took: float) -> float:
+    """Seconds from the end of a look at all services without a poll to the next, where that took so many.
+
+    It is the only thing that tells of changed metadata there: none of the blocking queries says whose it is.
+    """
+    return min(SWEEP_LATEST, max(SWEEP_EVERY, took / SWEEP_SHARE))
 
 
 def _by_place(reply: Reply) -> dict[tuple[str, str], _Check]:

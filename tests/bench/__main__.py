@@ -71,10 +71,18 @@ ROWS = {
         lambda stage, quick: asked.requests(stage, 20 if quick else 100, 5.0 if quick else 60.0), 170, 40, 1
     ),
     "watched": Part(
-        lambda stage, quick: asked.watched(stage, 200 if quick else 1_000, 5.0 if quick else 60.0), 220, 50, 2
+        lambda stage, quick: asked.watched(stage, 200 if quick else 1_000, 10.0 if quick else 60.0), 180, 60, 2
     ),
     "watched10k": Part(
-        lambda stage, quick: asked.watched(stage, 500 if quick else 10_000, 5.0 if quick else 60.0), 420, 60, 2
+        lambda stage, quick: asked.watched(stage, 500 if quick else 10_000, 10.0 if quick else 60.0), 300, 80, 2
+    ),
+    "mixed": Part(
+        lambda stage, quick: asked.watched(
+            stage, 200 if quick else 1_000, 10.0 if quick else 60.0, polls=100, times=2 if quick else 10
+        ),
+        300,
+        90,
+        2,
     ),
     "ticks": Part(lambda stage, quick: asked.ticks(stage, 20 if quick else 150), 150, 50, 1),
     "renewing": Part(
@@ -93,7 +101,7 @@ def _listed(stage: Stage, quick: bool) -> int:
 
 
 # What is measured of which pair where none is named.
-OF_REGISTRIES = ("requests", "watched", "watched10k", "ticks", "renewing", "peers")
+OF_REGISTRIES = ("requests", "watched", "watched10k", "mixed", "ticks", "renewing", "peers")
 OF_STREAMS = ("latency", "throughput", "writes", "rebuild", "beside")
 OF_EXPORTS = ("exports", "step", "plan")
 OF_STORES = tuple(name for name in ROWS if name not in (*OF_REGISTRIES, *OF_EXPORTS, "rebuild", "beside", "moving"))
@@ -102,7 +110,7 @@ MEASURED: dict[Pair, tuple[str, ...]] = {
     Pair("etcd", "etcd"): (*OF_STORES, "moving"),
     Pair("consul", "consul"): ("latency", "writes", "requests"),
     Pair("consul", "kubernetes"): ("latency", "writes", "requests"),
-    Pair("consul", "etcd"): ("watched", "watched10k", "peers"),
+    Pair("consul", "etcd"): ("watched", "watched10k", "mixed", "peers"),
     Pair("kubernetes", "etcd"): ("latency", "writes", "list", "requests"),
     Pair("etcd", "eureka"): ("latency", "writes", "requests", "renewing"),
     Pair("eureka", "etcd"): ("ticks", "requests"),

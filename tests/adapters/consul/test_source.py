@@ -8,6 +8,7 @@ import pytest
 
 from adapters.consul import Config, create
 from adapters.consul.budget import LEAD, LEAST, ROW, Budget, Busy
+from adapters.consul.watching import rest
 from bridge.adapter import Interest
 from bridge.errors import ConfigError
 from bridge.model import Health, ServiceName
@@ -138,6 +139,11 @@ async def test_what_is_asked_for_first_is_polled_though_others_had_all_polls(con
             await watch.until(lambda: len(watch.service(SERVICES[5]).instances) == 2)
             assert polling._polls.keys() == {"s4", "s5"}
             assert opened.budget.used == 2
+
+
+@pytest.mark.parametrize(("took", "expected"), [(0.0, 5.0), (0.2, 5.0), (1.0, 20.0), (10.0, 60.0), (300.0, 60.0)])
+def test_a_look_at_the_rest_is_rare_and_never_long_in_coming(took: float, expected: float) -> None:
+    assert rest(took) == pytest.approx(expected)
 
 
 def test_a_refused_budget_is_what_was_not_refused_less_a_quarter() -> None:

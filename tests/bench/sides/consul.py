@@ -42,6 +42,15 @@ class _Index(msgspec.Struct):
     ModifyIndex: int
 
 
+class _Sample(msgspec.Struct):
+    Name: str
+    Count: int
+
+
+class _Telemetry(msgspec.Struct):
+    Samples: list[_Sample]
+
+
 _ID = re.compile("[:/]")  # a bridge's has the service and where it was copied from before it
 _SHOWN = msgspec.json.Decoder(list[_Shown])
 _INDEX = msgspec.json.Decoder(_Index)
@@ -171,6 +180,12 @@ class Consul:
     async def _names(self) -> list[str]:
         body, _ = await self._http.call("GET", "/v1/catalog/services")
         return [name for name in msgspec.json.decode(body, type=dict[str, msgspec.Raw]) if name != "consul"]
+
+    async def counted(self, name: str) -> int:
+        """How often that happened in the last whole interval of ten seconds, by the agent's telemetry."""
+        body, _ = await self._http.call("GET", "/v1/agent/metrics")
+        samples = msgspec.json.decode(body, type=_Telemetry).Samples
+        return sum(each.Count for each in samples if each.Name.endswith(name))
 
     async def writes(self) -> int:
         body, _ = await self._http.call("GET", "/v1/agent/self")
