@@ -208,13 +208,13 @@ async def watched(stage: Stage, services: int, seconds: float, *, polls: int = 0
                     process = process.process
                 await watcher.until(lambda watcher=watcher: len(watcher.marks) == services)  # type: ignore[misc]
                 await settled(watcher, process, REST)
-                spent = machine.cpu(process.pid)
-                counts = [await asked_lately(source)]
+                await asyncio.sleep(INTERVAL)  # so that the first interval counted begins at rest, too
+                spent, counts = machine.cpu(process.pid), []
                 for _ in range(round(seconds / INTERVAL)):
                     await asyncio.sleep(INTERVAL)
                     counts.append(await asked_lately(source))
-                cores[arm] = (machine.cpu(process.pid) - spent) / (INTERVAL * (len(counts) - 1))
-                requests[arm] = sum(counts[1:]) / (len(counts) - 1)
+                cores[arm] = (machine.cpu(process.pid) - spent) / (INTERVAL * len(counts))
+                requests[arm] = sum(counts) / len(counts)
                 late[arm] = await _late(source, watcher, services, times)
     waits = {arm: {"p50": P50(found) * 1000, "p99": P99(found) * 1000} for arm, found in late.items()}
     cpu = cores["ours"] / cores["raw"] if cores["raw"] else 0.0
