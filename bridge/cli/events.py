@@ -45,8 +45,8 @@ COLUMNS = ("at", "type", "about", "service", "instance", "cause", "change", "by"
 @command(
     "events",
     "isthmus events --since 1h --service pay",
-    "0, with --rebuild: equal; 1 the stream, or with --rebuild a registry, is out of reach; 2 wrong usage or file; "
-    "3 with --rebuild: different",
+    "0, also when Ctrl-C ends --follow, and with --rebuild: equal; 1 the stream, or with --rebuild a registry, is out "
+    "of reach; 2 wrong usage or file; 3 with --rebuild: different",
 )
 @FILE
 @click.option("--stream", help="Which one, where the file has several registries of kind kafka.")

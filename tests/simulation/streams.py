@@ -137,6 +137,11 @@ class Host:
         self._shipping = Shipping(self.engine, folder, self._journal, audit.observed)
         self.task = world.loop.spawn(self, self._run())
 
+    @property
+    def unshipped(self) -> int:
+        """How many lines its journal has that the log was not told."""
+        return self._shipping.unshipped()["stream"]
+
     async def _run(self) -> None:
         async with self.engine, asyncio.TaskGroup() as tasks:
             tasks.create_task(self.engine.crashed())
@@ -398,18 +403,23 @@ async def killed_while_it_ships(world: World) -> None:
         (folder / "journal").mkdir()
         host = world.start("x", TO_STREAM, folder=folder)
         world.start("y", ONWARD)
+        await asyncio.sleep(SLACK)
         for _ in range(5):
             await asyncio.sleep(world.rng.random() * 3.0)
             world.broker.down()
             for _ in range(4):
                 world.change()
-            await asyncio.sleep(world.rng.random() * 8.0)
+            await asyncio.sleep(1.0 + world.rng.random() * 8.0)
+            if not host.unshipped:
+                world.broken.append(f"{world.loop.time():.3f} nothing counts as unshipped while nobody takes it")
             world.kill(host)
             world.broker.back()
             host = world.start("x", TO_STREAM, host.disk, folder)
             await asyncio.sleep(LATE)
             await world.agreed()
         world.broken += world.untold(folder)
+        if host.unshipped:
+            world.broken.append(f"{host.unshipped} lines count as unshipped for ever")
 
 
 def writes(host: Host) -> bool:
