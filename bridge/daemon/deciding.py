@@ -14,6 +14,7 @@ from bridge.daemon.audit import Acts
 from bridge.destination import adding
 from bridge.destination.reconciler import Reconciler
 from bridge.engine.engine import Engine
+from bridge.engine.stopping import shared
 from bridge.errors import Unavailable
 from bridge.guard.expected import Expectation
 from bridge.guard.holds import APPROVED, HeldRemoval, set_hash
@@ -59,8 +60,9 @@ class Deciding:
             await self._kept.flush()
             self._acts.note("approve", link=items[0][0] if items else "", reason=f"{hold}: {reason}", by=by, hold=hold)
             log.warning("approve id=%s removals=%d by=%r reason=%r", hold, len(items), by, reason)
+            told = await shared(reconciler)  # what is made use of is no decision any more
             reconciler.poke()
-            return {"items": list(items), "here_only": [] if reconciler.peers else [reconciler.name]}
+            return {"items": list(items), "here_only": [] if told else [reconciler.name]}
         raise LookupError(f"nothing is held under {hold!r}; see `isthmus holds`")
 
     # -- a new life ------------------------------------------------------------------------------------------------

@@ -135,6 +135,21 @@ async def passed_on(reconciler: Reconciler, to: str) -> Followed:
     return await waited(seat, to, shared) if isinstance(shared, note.Shared) else Followed(to, None, "")
 
 
+async def shared(reconciler: Reconciler) -> bool:
+    """Whether the other daemons of an export can read what is decided here, before this process makes use of it.
+
+    Elsewhere nobody else makes use of it, and the answer is that there are others who can read it in time, or none.
+    """
+    if not isinstance(reconciler.peers, Joint):
+        return reconciler.peers is not None
+    try:
+        async with asyncio.timeout(SAVED):
+            await reconciler.peers.pass_on()
+    except (TimeoutError, IsthmusError, ValueError):  # the daemon goes on to try, and says so
+        return False
+    return True
+
+
 async def _passed_to_all(peers: Joint, to: str) -> Followed:
     try:
         async with asyncio.timeout(SAVED):
