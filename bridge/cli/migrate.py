@@ -78,6 +78,8 @@ def _print_plan(found: list[Row]) -> None:
                 say(f"restart: {kind} at {one['place']} never follows by itself")
             for kind in one["not_steered"]:
                 say(f"not steered: {kind} at {one['place']} goes its own way; its share is to be measured")
+            if one["lacks"]:
+                say(f"by counts: nobody obeys weights at {one['place']} without `{one['lacks']}: true` in its block")
         for one in row["observed"]:
             say(f"observed: {_consumer(one)}")
         for one in row["parity"]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from bridge.adapter import Entry
 from bridge.config.links import layout_of
-from bridge.consumers import UNITS, Consumer, consumers_of
+from bridge.consumers import GREATEST, ONLY_WITH, UNITS, Consumer, consumers_of
 from bridge.destination.reconciler import Reconciler
 from bridge.engine.engine import Engine
 from bridge.engine.forms import Forms
@@ -23,7 +23,7 @@ from bridge.plan.doses import Member, members, ranked
 from bridge.plan.route import target_of
 from bridge.sources.view import View
 
-EXPORTS = frozenset({"xds", "traefik", "nginx"})  # kinds where all that stands is ours
+ALONE = frozenset({"xds", "traefik", "nginx", "istio"})  # layouts where all that stands is written by bridges
 LONGER = 1.1  # times what consumers are known to need
 STOOD = 0.9  # of what served at the old side at the start: with fewer nothing is moved back to it
 
@@ -32,7 +32,8 @@ class Spot(NamedTuple):
     """One place of a move: the name there, both sides, and what can be said there to whom.
 
     `sides`: what links bring there or would, `links` by registry and scope; `fixed`: what serves there and is not ours.
-    `stated`: seconds that consumers need, where the file says so.
+    `stated`: seconds that consumers need, where the file says so. `lacks`: the key of the place's block without which
+    nobody obeys weights there, "" where none is missing.
     """
 
     place: str
@@ -47,6 +48,7 @@ class Spot(NamedTuple):
     fixed: Mapping[Part, Sequence[Instance]]
     links: Mapping[tuple[str, str], Link]
     stated: float | None = None
+    lacks: str = ""
 
     @property
     def settle(self) -> float:
@@ -132,10 +134,13 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
     supplies = reconciler.destination.supplies(name)
     sides = members(block, supplies)
     fixed = _fixed(engine, block, reconciler, name)
-    layout = layout_of(engine.configuration.registries[place])
+    registry = engine.configuration.registries[place]
+    layout = layout_of(registry)
     consumers = _consumers(block, layout, engine.observed.get((place, name), frozenset()))
-    counts = not consumers or not all(one.weighs for one in consumers)
-    free = layout in EXPORTS and not any(fixed[part] for part in Part)
+    key = ONLY_WITH.get(layout, "")
+    lacks = key if key and not getattr(registry.options, key) else ""
+    counts = bool(lacks) or not consumers or not all(one.weighs for one in consumers)
+    free = layout in ALONE and not lacks and not any(fixed[part] for part in Part)
     means = Means.BOTH if free else Means.COUNTS if counts else Means.WEIGHTS
 
     def whole(part: Part) -> Side:
@@ -144,9 +149,9 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
         return Side(float(len(weights)) if means is Means.COUNTS else sum(weights), ours)
 
     links = {(one.registry, one.scope): one.link for one in supplies}
-    scale = Scale(UNITS.get(layout, 1.0))
+    scale = Scale(UNITS.get(layout, 1.0), GREATEST.get(layout, Scale().most))
     old, new = whole(Part.OLD), whole(Part.NEW)
-    return Spot(place, name, old, new, means, scale, layout, consumers, sides, fixed, links, block.settle)
+    return Spot(place, name, old, new, means, scale, layout, consumers, sides, fixed, links, block.settle, lacks)
 
 
 def _fixed(engine: Engine, block: Migration, reconciler: Reconciler, name: ServiceName) -> dict[Part, list[Instance]]:
@@ -194,6 +199,12 @@ def missing(engine: Engine, block: Migration, service: ServiceName) -> list[str]
     found = []
     for place in block.at:
         reconciler = engine.reconcilers[place]
+        registry = engine.configuration.registries[place]
+        if layout_of(registry) == "istio" and getattr(registry.options, "attach", False):
+            found.append(
+                f"{place} attaches to Services that have pods, which always weigh 1 and are not counted: no share can "
+                "be said there; leave `attach` out, or move the service at the Service itself"
+            )
         for ends in (block.old, block.new):
             for item in _items(ends):
                 if item.registry != place and not any(

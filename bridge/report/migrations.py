@@ -71,6 +71,7 @@ def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Se
                 "steps": {f"{step:g}": round(100 * made.said, 2) for step, made in said.items()},
                 "settles": round(one.settle, 1),
                 "restarts": one.restarts,
+                "lacks": one.lacks,
                 "not_steered": [each.name for each in one.consumers if not each.steered],
                 "consumers": [each.name for each in one.consumers],
             }

@@ -20,10 +20,12 @@ from bridge.model import Health, Instance, Locality, Port, ServiceName
 from tests.adapters.kubernetes.lab import BRIDGE, PAY, Cluster, cluster, create_of, writing
 from tests.adapters.kubernetes.test_roles import account
 from tests.conformance.lab import change, create, refusals, shown, write
+from tests.dataplanes.estate import SERVICE
 from tests.kit.ads import CLUSTER, ENDPOINTS, Ads, Conversation
-from tests.kit.running import Bridge
+from tests.kit.running import Bridge, isthmus
 from tests.kit.seated import Seated
 from tests.kit.waiting import until
+from tests.migration.estate import Estate, act, reaches
 from tests.servers.istio import Istiod
 from tests.servers.kubernetes import Kubernetes
 
@@ -248,6 +250,48 @@ def _at(endpoint: Any) -> str:
     return f"{socket.address}:{socket.port_value}"
 
 
+async def moved(there: Mesh, folder: Path, stream: Conversation) -> None:
+    """A migration says its share by a locality for each side where the rule is written, else by counts, as planned."""
+    kubernetes = {"kind": "kubernetes", "kubeconfig": str(there.server.kubeconfig), "namespace": there.namespace}
+    mesh = {**kubernetes, "layout": "istio", "host": f"{{name}}.moved.{there.namespace}"}
+    estate = Estate(folder, {**kubernetes, "namespaces": [there.namespace]}, {"mesh": mesh})
+    estate.vms.write({"192.0.2.1": {}, "192.0.2.2": {}}, 9000)
+    estate.pods.write({"198.51.100.1": {}}, 9000)
+    bridge = estate.bridge(steps=[25, 100], settle="1s")  # istiod says it a tenth of a second later
+
+    async def planned() -> Any:
+        await until(bridge.rests)
+        (found,) = await bridge.ask("migrate-plan", name="pay")
+        (place,) = found["places"]
+        return place["means"], place["lacks"], place["steps"]["25"], " ".join(found["missing"])
+
+    async with bridge:
+        assert await planned() == ("counts", "destination_rules", 0.0, "")
+        assert "without `destination_rules: true`" in (await isthmus("migrate", "plan", "-f", bridge.file, "pay")).out
+        bridge.registries["mesh"] |= {"destination_rules": True, "attach": True}
+        await bridge.hup()
+        assert "always weigh 1" in (await planned())[3]
+        del bridge.registries["mesh"]["attach"]
+        await bridge.hup()
+        assert await planned() == ("both", "", 25.0, "")
+        await act(bridge, "start")
+        (place,) = (await reaches(bridge, "shift", 1))["places"]
+        assert place["intended"] == 25.0
+        await shared(stream, f"outbound|9000||{SERVICE}.moved.{there.namespace}", {"from": 75.0, "to": 25.0})
+
+
+async def shared(stream: Conversation, name: str, wanted: Mapping[str, float]) -> None:
+    """Waits until istiod says these shares of localities, by zone, in percent."""
+    await stream.ask(ENDPOINTS, name)
+    while True:
+        for each in (await stream.next()).found.values():
+            said = ClusterLoadAssignment.FromString(each)
+            weights = {one.locality.zone: one.load_balancing_weight.value for one in said.endpoints}
+            whole = sum(weights.values()) or 1
+            if said.cluster_name == name and {zone: 100 * one / whole for zone, one in weights.items()} == wanted:
+                return
+
+
 async def test_istiod_serves_what_is_written(there: Mesh, tmp_path: Path) -> None:
     async with Istiod(there.server, tmp_path) as istiod, sidecar(istiod, there) as stream:
         async with writing(there.registry(destination_rules=True)) as sink:
@@ -260,6 +304,7 @@ async def test_istiod_serves_what_is_written(there: Mesh, tmp_path: Path) -> Non
             await served(stream, name, {"192.0.2.3:9000": 100})
             assert (await clusters(stream))[name].lb_policy == EnvoyCluster.ROUND_ROBIN
         await beside_pods(there, stream)
+        await moved(there, tmp_path, stream)
 
 
 async def beside_pods(there: Mesh, stream: Conversation) -> None:
