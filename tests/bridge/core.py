@@ -119,7 +119,8 @@ class Core:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Core]:
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self._feed(name, tasks)) for link in self.links for name in link.from_]
+            sources = dict.fromkeys(name for link in self.links for name in link.from_)
+            running = [tasks.create_task(self._feed(name, tasks)) for name in sources]
             running += [tasks.create_task(one.run()) for one in self.reconcilers.values()]
             try:
                 yield self

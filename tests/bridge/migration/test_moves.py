@@ -1,0 +1,81 @@
+"""What is seen of a move where the registry of the old side has copies of the new one, and both lead to one place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+from adapters.memory.server import Store as Server
+from bridge.engine import moves
+from bridge.engine.engine import Engine
+from bridge.migration.block import Migration, Part
+from bridge.migration.intent import Intent, Placed, Record
+from bridge.migration.phases import Phase, State
+from bridge.migration.shares import Means, Side, fit
+from bridge.model import ServiceName
+from bridge.plan.doses import Doses
+from tests.bridge.core import Core
+from tests.kit.builders import PAY, instance, link
+from tests.kit.waiting import until
+
+VMS, PODS = [f"v{number}" for number in range(1, 5)], [f"p{number}" for number in range(5, 9)]
+BLOCK = Migration(name="pay", services=("*",), from_=("vms",), to=("pods",), at=("mesh", "vms"))
+STATE = State(phase=Phase.SHIFT, step=1, share=50.0, stood=len(VMS))
+CART = ServiceName("cart")  # which only the new side has
+
+
+def intent() -> Intent:
+    """Half of the traffic by counts at the old side's registry, and a fifth by weights at the other place."""
+    ours = (1.0,) * len(PODS)
+    places = {
+        "vms": Placed(PAY, fit(0.5, Side(float(len(VMS)), ()), Side(0.0, ours), Means.COUNTS)),
+        "mesh": Placed(PAY, fit(0.2, Side(0.0, ours), Side(0.0, ours), Means.BOTH)),
+    }
+    return Intent(migration="pay", service=PAY, state=STATE, places=places)
+
+
+@asynccontextmanager
+async def estate() -> AsyncIterator[tuple[Core, dict[str, Server]]]:
+    """Everything is written."""
+    servers = {name: Server(name) for name in ("vms", "pods", "mesh")}
+    for name in VMS:
+        servers["vms"].register(PAY, instance(name))
+    for name in PODS:
+        servers["pods"].register(PAY, instance(name))
+        servers["pods"].register(CART, instance(name, port=9090))
+    doses = Doses([BLOCK])
+    doses.unheard = frozenset()
+    move = intent()
+    doses.follow(Record().with_moves({move.name: move}, {"pay": BLOCK}))
+    links = [link("vms", "pods", name="back"), link("mesh", "vms", "pods", name="mesh")]
+    async with Core(servers, links, ordering=doses).running() as core:
+        await until(lambda: len(servers["vms"].instances(PAY)) == len(VMS) + len(PODS), "the copies stand")
+        await core.idle()
+        yield core, servers
+
+
+async def test_copies_of_pods_beside_machines_are_nobody_to_go_back_to() -> None:
+    async with estate() as (core, servers):
+        engine = cast(Engine, core)
+        assert [moves.serving(engine, BLOCK, PAY, part) for part in (Part.OLD, Part.NEW)] == [4, 4]
+        assert moves.old_serves(engine, BLOCK, intent())
+        for name in VMS:
+            servers["vms"].deregister(PAY, name)
+        await until(lambda: moves.serving(engine, BLOCK, PAY, Part.OLD) == 0, "the machines are gone")
+        assert len(servers["vms"].instances(PAY)) == len(PODS)
+        assert not moves.old_serves(engine, BLOCK, intent())
+
+
+async def test_a_service_that_only_the_new_side_has_is_not_one_to_move() -> None:
+    async with estate() as (core, servers):
+        assert len(servers["vms"].instances(CART)) == len(PODS)
+        assert moves.services(cast(Engine, core), BLOCK) == [PAY]
+
+
+async def test_a_place_behind_both_sides_has_each_instance_once_and_its_share() -> None:
+    async with estate() as (_, servers):
+        there = servers["mesh"].instances(PAY)
+        weights = {side: sum(one.weight for id, one in there.items() if id[0] == side) for side in "vp"}
+        assert len(there) == len(VMS) + len(PODS)
+        assert 0.19 < weights["p"] / (weights["p"] + weights["v"]) <= 0.2
