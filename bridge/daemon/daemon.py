@@ -128,6 +128,7 @@ class Daemon:
             joint=self._joint,
             state=self.state.folder,
             orderings={**self.overriding.orderings, Rank.SHARE: self._doses},
+            overridden=self.overriding.is_of,
         )
 
     def _traced(self, configuration: Configuration) -> Callable[[], Coroutine[Any, Any, None]] | None:

@@ -139,7 +139,13 @@ class Overriding:
         log.warning("%s of=%s at=%s by=%r reason=%r", kind, said.of, said.at, by, reason)
         self._acts.note(kind, by=by, reason=text, service=min(services, default=""), destination=said.at)
 
-    def _poke(self, changed: Iterable[Override]) -> None:
+    def is_of(self, registry: str, name: ServiceName) -> bool:
+        """Whether something is said of a service of that registry by command."""
+        return any(each.any_of(registry, name) for each in self._overrides.values())
+
+    def _poke(self, changed: Sequence[Override]) -> None:
+        if changed:
+            self._engine.ask_again()
         for override in changed:
             for to, names in names_at(self._engine, override).items():
                 self._engine.reconcilers[to].poke(names)

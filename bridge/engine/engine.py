@@ -63,6 +63,7 @@ class Engine:
     `peers`, `joint`: the other daemons of this bridge at a destination with a seat, and at an export.
     `observe`: whatever the file says, nothing is written and no lock is taken (the commands that only look).
     `orderings`: what is said of instances in the place of their sources, beside the file's own overrides.
+    `overridden`: whether that is so of a service of a registry by command; whoever changes it calls `ask_again`.
     An async context manager: inside, it runs.
     """
 
@@ -83,6 +84,7 @@ class Engine:
         make: Callable[[str, str, Any, Path | None], Registry] = kinds.make,
         echo_pace: echoes.Pace = echoes.Pace(),  # noqa: B008  an immutable value
         orderings: Mapping[Rank, Ordering] = MappingProxyType({}),
+        overridden: Callable[[str, ServiceName], bool] = lambda registry, name: False,
     ) -> None:
         self.configuration = configuration
         self.store = Store(clock, _scrub(configuration), recorder)
@@ -99,6 +101,7 @@ class Engine:
         self._make = make
         self._echo_pace = echo_pace
         self._of_file = Overrides()
+        self._overridden = overridden
         self._ordering = Ranked({**orderings, Rank.FILE: self._of_file})
         self._rng = rng or random.Random()
         self._lenders: dict[str, str] = {}  # by destination: the registry that its seat is in
@@ -206,7 +209,8 @@ class Engine:
     def _follow(self, configuration: Configuration, name: str, registry: Registry) -> None:
         """Tells a registry which of its services are asked for: what a link or a migration takes; to look at it, all.
 
-        A function of this configuration alone, so that a registry that keeps it sees no file half taken over.
+        First comes what an operator is at work with: it is migrated, or an override is of it. A function of this
+        configuration and of overrides alone, so that a registry that keeps it sees no file half taken over.
         """
         links = [link for link in configuration.links if name in link.registries]
         migrations = [one for one in configuration.migrations if name in one.registries]
@@ -214,11 +218,18 @@ class Engine:
         def asked(scope: str, service: ServiceName) -> Interest:
             if any(any(named(pattern, service) for pattern in one.services) for one in migrations):
                 return Interest.FIRST
-            read = any(link.item(name, scope) is not None and link.services.rule(service)[0] for link in links)
-            return Interest.SOME if read else Interest.NONE
+            if not any(link.item(name, scope) is not None and link.services.rule(service)[0] for link in links):
+                return Interest.NONE
+            is_first = self._of_file.any_of(name, service) or self._overridden(name, service)
+            return Interest.FIRST if is_first else Interest.SOME
 
         if isinstance(registry, Follower):
             registry.follow((lambda scope, service: Interest.SOME) if self._observe else asked)
+
+    def ask_again(self) -> None:
+        """Other services come first: see `overridden`."""
+        for name, registry in self.registries.items():
+            self._follow(self.configuration, name, registry)
 
     def _links_to(self, configuration: Configuration, name: str) -> list[Link]:
         links = [link for link in configuration.links if link.to == name]

@@ -50,6 +50,10 @@ class Overrides:
             ones.sort(key=lambda each: each.rank, reverse=True)
         self._by_service = found
 
+    def any_of(self, registry: str, name: ServiceName) -> bool:
+        """Whether one is of a service of that registry, or of instances of it."""
+        return any(one.registry in ("", registry) for one in self._by_service.get(str(name), ()))
+
     def orders(
         self, destination: str, name: ServiceName, supplies: Sequence[Supply], entries: Mapping[str, Entry]
     ) -> Orders:
