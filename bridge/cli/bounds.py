@@ -372,6 +372,7 @@ BOUNDS = (
         "moves of a migration that go back within an hour",
         "no further one of it begins before that is over",
     ),
+    Bound("bridge.state.before", "MOST", "instances that are kept of before a link's first write", "`diff` says so"),
     Bound("bridge.migration.reports", "MOST", "reports of `probe` that are kept", "refused; each is kept for a day"),
     Bound("bridge.daemon.reporting", "TRIES", "tries to keep a report", "the command says so"),
     Bound("bridge.migration.quiet", "PEERS", "addresses that a watched port names of its clients", "left out"),

@@ -38,14 +38,17 @@ from bridge.cli.output import (
 from bridge.config import load as config
 from bridge.config.schema import Configuration
 from bridge.errors import ConfigError
+from bridge.link import Link
 from bridge.report import explain as explaining
 from bridge.report.check import check as check_all
 from bridge.report.check import pair_verdicts
-from bridge.report.compare import LEFT_OUT, diff_rows, link_diff_rows
+from bridge.report.compare import LEFT_OUT, before_rows, diff_rows, link_diff_rows
 from bridge.report.plans import advice_rows, pending
 from bridge.report.services import service_rows, side_by_side
 from bridge.report.unreadable import unreadable_rows
+from bridge.state import before as stood_before
 from bridge.state import folder as state
+from bridge.state.before import Instances
 
 
 @command(
@@ -239,16 +242,16 @@ def _edits(configuration: Configuration) -> list[Row]:
 @click.argument("a", required=False)
 @click.argument("b", required=False)
 @click.option("--link", help="What this link should have at its target, with its names, ports and rules, and what is.")
+@click.option("--before", help="What stood at its target before this link first wrote, at this host, and what is now.")
 @OUTPUT
-def diff(file: Path | None, a: str | None, b: str | None, link: str | None, output: str) -> int:
+def diff(file: Path | None, a: str | None, b: str | None, link: str | None, before: str | None, output: str) -> int:
     """Compares two registries, or the ends of a link, field by field. What the second cannot hold is left out."""
-    if (link is None) != (a is not None and b is not None) or (link is not None and a is not None):
-        raise ConfigError("name two registries, or a link by --link")
+    if sum((a is not None, link is not None, before is not None)) != 1 or (a is None) != (b is None):
+        raise ConfigError("name two registries, or a link by --link or --before")
     configuration = load(file, ephemeral=True)
-    of_link = next((one for one in configuration.links if one.name == link), None)
-    if link is not None and of_link is None:
-        raise ConfigError(f"{link!r} is no link; there are {', '.join(one.name for one in configuration.links)}")
-    names = (*sorted(of_link.registries), of_link.to) if of_link is not None else (a or "", b or "")
+    of_link = _link(configuration, link or before) if a is None else None
+    stood = _stood(configuration, before) if before is not None else None
+    names = _asked(of_link, stood, a, b)
     for name in names:
         if name not in configuration.registries:
             raise ConfigError(
@@ -257,7 +260,12 @@ def diff(file: Path | None, a: str | None, b: str | None, link: str | None, outp
 
     async def work() -> tuple[list[Row], list[str]]:
         async with looking(configuration) as (engine, _):
-            found = await (link_diff_rows(engine, of_link) if of_link is not None else diff_rows(engine, *names[:2]))
+            if of_link is not None and stood is not None:
+                found = await before_rows(engine, of_link, stood)
+            elif of_link is not None:
+                found = await link_diff_rows(engine, of_link)
+            else:
+                found = await diff_rows(engine, *names[:2])
             return found, [text for text in unreached(engine) if text.split(":")[0] in names]
 
     rows, missing = asyncio.run(work())
@@ -271,6 +279,27 @@ def diff(file: Path | None, a: str | None, b: str | None, link: str | None, outp
         short = [row if row["field"] else {**row, **{s: brief(row[s]) for s in ("left", "right")}} for row in rows]
         print_table(short, ("service", "instance", "difference", "field", "left", "right"), "equal")
     return ATTENTION if any(row["difference"] != LEFT_OUT for row in rows) else OK
+
+
+def _link(configuration: Configuration, name: str | None) -> Link:
+    for one in configuration.links:
+        if one.name == name:
+            return one
+    raise ConfigError(f"{name!r} is no link; there are {', '.join(one.name for one in configuration.links)}")
+
+
+def _stood(configuration: Configuration, link: str) -> Instances:
+    head, found = stood_before.read(folder(configuration), link)
+    more = "" if head.complete else f"; the first {stood_before.MOST} instances alone were kept"
+    say(f"before {link} first wrote to {head.to}, {clock_time(head.at)}{more}", err=True)
+    return found
+
+
+def _asked(link: Link | None, stood: Instances | None, a: str | None, b: str | None) -> tuple[str, ...]:
+    """The registries that have to answer."""
+    if link is None:
+        return a or "", b or ""
+    return (link.to,) if stood is not None else (*sorted(link.registries), link.to)
 
 
 @command(

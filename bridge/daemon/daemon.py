@@ -124,12 +124,17 @@ class Daemon:
             recorder=self.state.known,
             frozen=self._is_frozen,
             spend=self.state.spend,
+            begins=self._begins,
             peers=self._peers,
             joint=self._joint,
             state=self.state.folder,
             orderings={**self.overriding.orderings, Rank.SHARE: self._doses},
             overridden=self.overriding.is_of,
         )
+
+    async def _begins(self, destination: Destination, link: str) -> None:
+        scrub, entries = self.engine.store.scrub, destination.entries
+        await self.state.before.keep(link, destination.name, destination.owner, entries, scrub)
 
     def _traced(self, configuration: Configuration) -> Callable[[], Coroutine[Any, Any, None]] | None:
         """What sends traces; None: the file does not ask for any, and nothing of OpenTelemetry is even imported."""

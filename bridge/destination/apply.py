@@ -43,11 +43,30 @@ class Batch(NamedTuple):
     term: Term | None
 
 
+async def _nothing_kept(_: Sequence[Item]) -> bool:
+    """Approvals that are kept in this process alone need no record of their use."""
+    return True
+
+
+async def _unkept(_: str) -> None:
+    """What stood there before is kept nowhere."""
+
+
+class Records(NamedTuple):
+    """What is recorded before writes.
+
+    `spend(items)`: for good that approvals of these are used, False: it cannot be recorded. `begins(link)`: what stands
+    there before the first write of a link in this process.
+    """
+
+    spend: Callable[[Sequence[Item]], Awaitable[bool]] = _nothing_kept
+    begins: Callable[[str], Awaitable[None]] = _unkept
+
+
 class Applier:
     """The writes of one destination. `failing`: why the last write of a name failed.
 
-    `spend(items)` records for good that approvals of these are used, False: it cannot be recorded. `superseded(term)`
-    is called where that term is over.
+    `superseded(term)` is called where that term is over.
     """
 
     def __init__(
@@ -60,7 +79,7 @@ class Applier:
         rng: random.Random,
         awake: Awake,
         *,
-        spend: Callable[[Sequence[Item]], Awaitable[bool]] | None,
+        records: Records,
         superseded: Callable[[Term | None], None],
     ) -> None:
         self.failing: dict[ServiceName, str] = {}
@@ -70,7 +89,8 @@ class Applier:
         self._events = events
         self._clock = clock
         self._rng = rng
-        self._spend = spend or _nothing_kept
+        self._records = records
+        self._begun: set[str] = set()  # links
         self._superseded = superseded
         self._awake = awake
         self._conflicts: dict[ServiceName, int] = {}  # in a row, for what could not be written
@@ -131,6 +151,7 @@ class Applier:
             await self._end(batch, rests, made)
 
     async def _apply(self, batch: Batch, rests: dict[ServiceName, float], made: dict[ServiceName, int]) -> None:
+        await self._begin(batch.changes)
         sent = self._clock()
         outcomes = await self._sink.apply(batch.changes, batch.term)
         late = self._clock() - sent > LATE
@@ -156,10 +177,16 @@ class Applier:
         self._slots.release()
         backlog.plan_again(())
 
+    async def _begin(self, changes: list[Change]) -> None:
+        marks = (change.mark or (change.before.mark if change.before is not None else None) for change in changes)
+        for link in sorted({mark.link for mark in marks if mark is not None} - self._begun):
+            self._begun.add(link)  # what stands is taken down at once: no other batch can be ahead of it
+            await self._records.begins(link)
+
     async def _use(self, changes: list[Change]) -> bool:
         """Records that approvals in this batch are used, before it is sent: after a crash they must not serve twice."""
         items = self._destination.approved(changes)
-        if not items or await self._spend(items):
+        if not items or await self._records.spend(items):
             return True
         self._fails(
             {change.service for change in changes},
@@ -199,8 +226,3 @@ class Applier:
         if text not in self.failing.values():
             log.warning("trouble destination=%s reason=%r", self._destination.name, text)
         self.failing.update(dict.fromkeys(names, text))
-
-
-async def _nothing_kept(_: Sequence[Item]) -> bool:
-    """Approvals that are kept in this process alone need no record of their use."""
-    return True

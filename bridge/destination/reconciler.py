@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from bridge.adapter import Change, Observed, Outcome, Seat, Sink
-from bridge.destination.apply import Applier, Batch, Planned
+from bridge.destination.apply import Applier, Batch, Planned, Records
 from bridge.destination.awake import Awake
 from bridge.destination.backlog import Backlog
 from bridge.destination.completeness import Completeness
@@ -21,7 +21,6 @@ from bridge.destination.events import Events
 from bridge.destination.renewals import EVERY, Renewals
 from bridge.destination.writer import Lead, Peers, Role
 from bridge.errors import Expired, Superseded, Unavailable
-from bridge.guard.holds import Item
 from bridge.link import Link
 from bridge.model import ServiceName
 from bridge.plan.values import Plan
@@ -42,7 +41,7 @@ class Reconciler:
     """One destination: reads what it holds, plans it, and writes what its guard allows.
 
     `seat`: where the one writer's lock is; None: there is none, and whoever runs writes.
-    `spend(items)` records for good that approvals of these are used, False: it cannot be recorded.
+    `records`: what is recorded before writes.
     `second_opinion(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over.
     `yields()`: whether others have something to write that goes first.
     `loops`: the tasks of a run, by name; none of them ends while `run` runs. `renewed`: seconds between two looks at
@@ -61,7 +60,7 @@ class Reconciler:
         rng: random.Random,
         second_opinion: Callable[[View, ServiceName], Awaitable[Observed]],
         relist: Callable[[View, str], None],
-        spend: Callable[[Sequence[Item]], Awaitable[bool]] | None = None,
+        records: Records = Records(),  # noqa: B008  an immutable value
         resync: float = 600.0,
         batch: int = BATCH,
         peers: Peers | None = None,
@@ -94,7 +93,7 @@ class Reconciler:
         )
         self._awake = awake = Awake(clock, self._ask_anew)
         self._applier = Applier(
-            destination, sink, self.backlog, events, clock, rng, awake, spend=spend, superseded=self.lead.supersede
+            destination, sink, self.backlog, events, clock, rng, awake, records=records, superseded=self.lead.supersede
         )
         self._confirmer = Confirmer(
             destination,

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from bridge.adapter import Cause, Export, Follower, Interest, Notes, Reach, Regi
 from bridge.config import kinds
 from bridge.config.registries import FOREIGN
 from bridge.config.schema import Configuration
+from bridge.destination.apply import Records
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events
 from bridge.destination.reconciler import Reconciler
@@ -75,6 +77,7 @@ class Engine:
         recorder: Recorder | None = None,
         frozen: Callable[[str], bool] = lambda _: False,
         spend: Callable[[Sequence[Item]], Awaitable[bool]] | None = None,
+        begins: Callable[[Destination, str], Awaitable[None]] | None = None,
         peers: Callable[[Seat, Destination], Peers] | None = None,
         joint: Callable[[Notes, Destination], Peers] | None = None,
         observe: bool = False,
@@ -94,6 +97,7 @@ class Engine:
         self._events = events
         self._frozen = frozen
         self._spend = spend
+        self._begins = begins
         self._peers = peers
         self._joint = joint
         self._observe = observe
@@ -298,11 +302,15 @@ class Engine:
             rng=self._rng,
             second_opinion=self._registries.read,
             relist=self._registries.relist_one,
-            spend=self._spend,
+            records=self._records(destination),
             resync=configuration.bridge.resync,
             peers=self._peers_of(side, destination),
             yields=self._is_called_for if side.sink.traits.pictures else lambda: False,
         )
+
+    def _records(self, destination: Destination) -> Records:
+        records = Records() if self._spend is None else Records(spend=self._spend)
+        return records if self._begins is None else records._replace(begins=partial(self._begins, destination))
 
     def _is_called_for(self) -> bool:
         """Whether anything is to be written that callers of services go by: a stream, which only tells, comes after."""

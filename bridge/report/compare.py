@@ -14,6 +14,7 @@ from bridge.plan.route import target_of
 from bridge.report.unreadable import unreadable_rows
 from bridge.report.values import FIELDS, Row, plain
 from bridge.sources.scrub import as_written, lost
+from bridge.state.before import Instances, comparable
 
 LEFT_OUT = "left out"  # no difference: the second cannot hold it
 
@@ -76,6 +77,17 @@ async def link_diff_rows(engine: Engine, link: Link) -> list[Row]:
             for at, refusal in sorted(goal.refused.items())
             if refusal.cause is Cause.HEALTH and at[0] in link.registries
         ]
+    return rows
+
+
+async def before_rows(engine: Engine, link: Link, stood: Instances) -> list[Row]:
+    """What stood at a link's target before its first write, and what stands under these names now."""
+    reconciler = engine.reconcilers[link.to]
+    entries, traits = reconciler.destination.entries, reconciler.sink.traits
+    rows = await _unread(engine, link.to)
+    for name in sorted(stood.keys() | entries.keys()):
+        now = {key: comparable(engine.store.scrub(one.instance)) for key, one in entries.get(name, {}).items()}
+        rows += _compared(name, dict(stood.get(name, {})), now, traits, ("what stood before", link.to))
     return rows
 
 

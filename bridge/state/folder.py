@@ -17,6 +17,7 @@ import msgspec
 from bridge.errors import ConfigError, Unavailable
 from bridge.sources.claims import Pair
 from bridge.state import formats
+from bridge.state.before import Before
 from bridge.state.decisions import APPROVED, EVERY_LINK, Decision, Decisions, Item, Kind
 from bridge.state.files import Fault, replace, whole, why
 from bridge.state.formats import FORMAT, Told
@@ -88,6 +89,7 @@ class State:
         """For reading beside a daemon, or without one; a daemon opens with `opened`, which names the `bridge`."""
         self.folder = folder
         self.turned = time.monotonic()  # when `run` last came back from the disk
+        self.before = Before(folder)
         self.known = Known(folder / "known" if folder else None, clock)
         self.decisions = Decisions(folder / "decisions.json" if folder else None, clock)
         self.copies = Table(folder / "copies.json" if folder else None, Copied, clock)

@@ -18,6 +18,7 @@ from adapters.memory import Memory
 from adapters.memory.server import Store as Server
 from bridge.adapter import Note, Notes, Observed
 from bridge.destination import joint, went
+from bridge.destination.apply import Records
 from bridge.destination.destination import Destination
 from bridge.destination.handover import Handover
 from bridge.destination.joint import Joint
@@ -146,7 +147,7 @@ class Host:
             rng=rng,
             second_opinion=self._read,
             relist=lambda view, reason: self._feeds[view].relist(reason),
-            spend=self.kept.spend,
+            records=Records(spend=self.kept.spend),
             peers=self.joint,
         )
         self._task = world.loop.spawn(self, self._run(rng))
