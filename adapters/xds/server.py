@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import grpc
@@ -32,6 +32,8 @@ SHOWN = 5  # names in one line
 NAME = 200  # characters of what a client says of itself that are kept
 STUCK = 10.0  # seconds after which a client that neither accepts nor refuses is said
 LOOK = 5.0  # seconds between two looks for those
+MANY = 1_000  # names in one request, from which on it is compared with those of others
+ALIKE = 8  # of such requests that are kept for that
 GRACE = 0.2  # seconds that calls under way get when the server stops
 OPTIONS = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),  # a client that comes back lists all that it has
@@ -291,12 +293,25 @@ def _asking_world(request: Any) -> Asking:
 
 
 def _asking_delta(request: Any) -> Asking:
+    """What is asked. Who begins with a whole fleet by name often begins as others did: its names are read once."""
+    if len(request.resource_names_subscribe) < MANY or request.initial_resource_versions:
+        return _read(request)
+    request.ClearField("node")
+    return _alike(request.SerializeToString())
+
+
+@lru_cache(maxsize=ALIKE)
+def _alike(body: bytes) -> Asking:
+    return _read(discovery.DeltaDiscoveryRequest.FromString(body))
+
+
+def _read(request: Any) -> Asking:
     return Asking(
         request.type_url,
         request.response_nonce,
         request.error_detail.message if request.HasField("error_detail") else None,
-        list(request.resource_names_subscribe),
-        list(request.resource_names_unsubscribe),
+        tuple(request.resource_names_subscribe),
+        tuple(request.resource_names_unsubscribe),
         dict(request.initial_resource_versions),
     )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from functools import partial
 from typing import NamedTuple
 
+from adapters.xds.accepted import Accepted
 from adapters.xds.encoding import Batch, batch
 from adapters.xds.resources import Kind
 from mappings.xds import EGRESS
@@ -56,7 +57,7 @@ class Topic:
         self.asked = False
         self.wildcard = False
         self.names: Set[str] = frozenset()  # which others may have as well
-        self.has: dict[str, str] = {}  # what the client accepted, or came with
+        self.has = Accepted()  # what the client accepted, or came with
         self.sent: Sent | None = None
         self.accepted = ""  # the nonce of the last response that it answered
         self.refused: dict[str, tuple[str, str]] = {}  # by name: the version, and the reason
@@ -97,7 +98,7 @@ class Topic:
         """Notes what changed since the last look."""
         if self.asked and self._seen != self.kind.version:
             for name in self.kind.since(self._seen):
-                if self.wants(name) and self.has.get(name, "") != self._version(name):
+                if self.wants(name) and self.has.get(name) != self._version(name):
                     self.due[name] = None
             self._seen = self.kind.version
 
@@ -132,7 +133,7 @@ class Topic:
                 self.wildcard = False
             self._own.discard(name)
             if not self.wildcard:
-                self.has.pop(name, None)
+                self.has.drop(name)
                 self.due.pop(name, None)
         if first:
             return
@@ -151,13 +152,14 @@ class Topic:
 
     def _begin(self, asking: Asking) -> None:
         """The first request: a whole fleet by name, or all that a client has, so it goes by as few steps as it can."""
-        self.wildcard = "*" in asking.names or (not asking.names and self.type in _WHOLE)
-        told = tuple(asking.names)
-        alike = self.kind.alike((tuple(name for name in told if name != "*") if "*" in told else told)[:NAMES])
+        alike = self.kind.alike(tuple(asking.names)[:NAMES])
+        self.wildcard = "*" in alike.every or (not asking.names and self.type in _WHOLE)
+        if "*" in alike.every:
+            alike = self.kind.alike(tuple(name for name in alike.names if name != "*"))
         names, self.names = alike.names, alike.every
         if len(self.names) < len(names):  # one is named twice, and Envoy refuses a response that says it twice
             names = tuple(dict.fromkeys(names))
-        self.has.update(asking.known)
+        self.has.take(asking.known)
         for name, version in asking.known.items():
             if (self.wildcard or name in self.names) and self._version(name) != version:
                 self.due[name] = None
@@ -180,22 +182,17 @@ class Topic:
     def _ask(self, names: Mapping[str, None], *, again: bool) -> None:
         fresh = [name for name in names if name not in self.names or again]
         self.names = set(list(names)[:NAMES])
-        self.has = {name: version for name, version in self.has.items() if self.wants(name)}
+        self.has.only(self.wants)
         for name in fresh:
             self.due[name] = None
             self.again.add(name)
 
     def _answered(self, sent: Sent, refusal: str | None) -> None:
         self.accepted = sent.nonce
-        if refusal is None and not self.refused and "" not in sent.names.values():
-            self.has.update(sent.names)
-        elif refusal is None:
-            for name, version in sent.names.items():
+        if refusal is None:
+            for name in sent.names if self.refused else ():
                 self.refused.pop(name, None)
-                if version:
-                    self.has[name] = version
-                else:
-                    self.has.pop(name, None)
+            self.has.take(sent.names)
         elif len(sent.names) > 1 and (self.delta or self.type not in _WHOLE):
             # The client may have left any of them as it was: each is said again, until the culprit is alone.
             names = list(sent.names)
@@ -275,7 +272,7 @@ class Topic:
     def _whole(self, names: Iterable[str], *, removals: bool) -> tuple[list[Resource], list[str]]:
         """All that there is, if any of these names is to be said."""
         news = [name for name in names if removals or self._version(name)]
-        if not any(self._version(name) != self.has.get(name, "") or name in self.again for name in news):
+        if not any(self._version(name) != self.has.get(name) or name in self.again for name in news):
             for name in news:
                 self.due.pop(name, None)
             return [], []

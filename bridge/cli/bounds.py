@@ -53,6 +53,12 @@ BOUNDS = (
     Bound(
         "adapters.xds.resources", "BEGINNINGS", "responses kept for xDS clients that begin alike", "put together again"
     ),
+    Bound(
+        "adapters.xds.server", "MANY", "names in a request that is compared with those of other clients", "below: read"
+    ),
+    Bound("adapters.xds.server", "ALIKE", "such requests that are kept", "they are read again"),
+    Bound("adapters.xds.accepted", "MANY", "resources in a response that its clients share", "below: kept by each"),
+    Bound("adapters.xds.accepted", "LAYERS", "such responses for one client", "it keeps what it is told for itself"),
     Bound("adapters.xds.stream", "REASON", "what is kept of a client's refusal", "cut", unit="characters"),
     Bound(
         "bridge.migration.gates", "SCRAPES", "scrapes in a gate's window", "with fewer there is no look", key="scrape"

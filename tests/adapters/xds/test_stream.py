@@ -189,7 +189,7 @@ def test_a_client_that_comes_back_is_told_what_differs_alone() -> None:
     client.ask(CLUSTER)
     client.ask(ENDPOINTS, "pay", "cart", "old")
     client.all()
-    known = {type: dict(client.stream.topics[type].has) for type in (CLUSTER, ENDPOINTS)}
+    known = {type: client.stream.topics[type].has.all() for type in (CLUSTER, ENDPOINTS)}
     again = Client(kinds, delta=True)
     again.ask(CLUSTER, known=known[CLUSTER])
     again.ask(ENDPOINTS, "pay", "cart", "old", known=known[ENDPOINTS])
