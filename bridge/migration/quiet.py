@@ -6,7 +6,7 @@ alone. A port counts as quiet only for as long as somebody looked without a gap 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -75,15 +75,14 @@ def quiet(old: Collection[Address], reports: Iterable[Listening], *, for_: float
     """
     newest: dict[Address, tuple[Listening, Watch]] = {}
     for report in sorted(reports, key=lambda one: one.at):
-        if now - report.at <= COUNTS and report.at >= since:
+        if now - report.at <= COUNTS:
             newest |= {(one.address, one.port): (report, one) for one in report.watched}
     if not old:
         return Quiet(None, "nothing of the old side serves, so there is no machine to look at")
     if missing := sorted(set(old) - newest.keys()):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        return Quiet(
-            None, f"nobody looked at {_said(missing[0])}{more} within a day: `isthmus probe --listening` there"
-        )
+        return Quiet(None, f"nobody looked at {_some(missing)} within a day: `isthmus probe --listening` there")
+    if early := sorted(one for one in old if newest[one][0].at < since):
+        return Quiet(None, f"{_some(early)} was looked at before the old side was left: report it anew")
     left = {one: _left(*newest[one], for_) for one in old}
     for (report, watch), seconds in ((newest[one], left[one]) for one in sorted(left)):
         if seconds > 0 and watch.last is not None and report.at - watch.last < for_:
@@ -101,6 +100,10 @@ def _left(report: Listening, watch: Watch, for_: float) -> float:
     """Seconds without a connection that are missing."""
     begun = watch.since if watch.last is None else max(watch.since, watch.last)
     return for_ - (report.at - begun)
+
+
+def _some(addresses: Sequence[Address]) -> str:
+    return _said(addresses[0]) + (f" and {len(addresses) - 1} more" if len(addresses) > 1 else "")
 
 
 def _said(address: Address) -> str:

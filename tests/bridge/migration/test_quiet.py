@@ -53,7 +53,9 @@ def test_every_machine_of_the_side_counts() -> None:
 
 
 def test_what_was_seen_before_the_side_was_left_says_nothing() -> None:
-    assert judged(seen(watch(0.0)), since=NOW + 1).quiet is None
+    found = judged(seen(watch(0.0)), since=NOW + 1)
+    assert found.quiet is None and "192.0.2.1:80 was looked at before the old side was left" in found.why
+    assert judged(seen(watch(0.0)), since=NOW).quiet is True
 
 
 def test_a_watch_goes_on_where_there_was_no_gap() -> None:
