@@ -17,7 +17,7 @@ from bridge.migration.block import End, Migration, Part
 from bridge.migration.intent import Intent, Placed
 from bridge.migration.shares import Fit, Means, Scale, Side, fit
 from bridge.migration.sides import Scope, Sides
-from bridge.model import Instance, Service, ServiceName
+from bridge.model import Health, Instance, Service, ServiceName
 from bridge.plan.causes import TREATMENTS, Frees
 from bridge.plan.doses import Member, members, ranked
 from bridge.plan.route import target_of
@@ -225,18 +225,18 @@ def _carries(link: Link, item: Item, service: ServiceName) -> bool:
 
 
 def side(engine: Engine, block: Migration, service: ServiceName, part: Part) -> Iterator[tuple[str, Instance]]:
-    """The instances of a side that serve at their sources, by their ids there."""
+    """The instances of a side that may have calls, by their ids at their sources: what serves, and what drains."""
     sides = sides_of(engine, block)
     for view in _views(engine, block, part):
         of = block.parts(view.registry, view.scope)
         for key, one in _originals(sides, view.services[service]) if service in view.services else ():
-            if one.serving and of(one) is part:
+            if (one.serving or one.health is Health.DRAINING) and of(one) is part:
                 yield key, one
 
 
 def serving(engine: Engine, block: Migration, service: ServiceName, part: Part) -> int:
     """How many instances of a side serve at their sources."""
-    return sum(1 for _ in side(engine, block, service, part))
+    return sum(1 for _, one in side(engine, block, service, part) if one.serving)
 
 
 def addresses(engine: Engine, block: Migration, service: ServiceName, part: Part) -> set[tuple[str, int]]:

@@ -13,7 +13,7 @@ from bridge.migration.block import Migration, Part
 from bridge.migration.intent import Intent, Placed, Record
 from bridge.migration.phases import Phase, State
 from bridge.migration.shares import Means, Side, fit
-from bridge.model import ServiceName
+from bridge.model import Health, ServiceName
 from bridge.plan.doses import Doses
 from tests.bridge.core import Core
 from tests.kit.builders import PAY, instance, link
@@ -79,3 +79,15 @@ async def test_a_place_behind_both_sides_has_each_instance_once_and_its_share() 
         weights = {side: sum(one.weight for id, one in there.items() if id[0] == side) for side in "vp"}
         assert len(there) == len(VMS) + len(PODS)
         assert 0.19 < weights["p"] / (weights["p"] + weights["v"]) <= 0.2
+
+
+async def test_a_machine_that_drains_is_no_one_to_go_back_to_and_may_have_calls() -> None:
+    async with estate() as (core, servers):
+        engine = cast(Engine, core)
+        before = moves.addresses(engine, BLOCK, PAY, Part.OLD)
+        for name, health in zip(VMS, (Health.DRAINING, Health.UNHEALTHY, Health.DEGRADED), strict=False):
+            servers["vms"].register(PAY, instance(name, health=health))
+        await until(lambda: moves.serving(engine, BLOCK, PAY, Part.OLD) == 2, "two serve")
+        left = moves.addresses(engine, BLOCK, PAY, Part.OLD)
+        assert before - left == {(one.address, port.number) for one in [instance("v2")] for port in one.ports}
+        assert left < before
