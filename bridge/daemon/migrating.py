@@ -17,6 +17,7 @@ from bridge.adapter import Note, Notes, Term
 from bridge.config import kinds
 from bridge.daemon.measuring import NOTHING, Asking
 from bridge.daemon.reporting import Reporting
+from bridge.destination.reconciler import Reconciler
 from bridge.destination.roll import Roll
 from bridge.engine import moves
 from bridge.engine.engine import Engine
@@ -139,11 +140,19 @@ class Following:
         self._poke()
 
     def _written(self) -> dict[str, int]:
-        """Each place that this process writes, with the turn that all shares that are written there are of."""
+        """Each place that this process writes, with the turn that all shares that are written there are of.
+
+        0 where removals of a service that moves are held: only who writes there knows of that.
+        """
         writes = {name: one for name, one in self._engine.reconcilers.items() if one.lead.writes}
         self._waiting = {(at, name) for at, name in self._waiting if at in writes and not writes[at].has_written(name)}
         late = {place for place, _ in self._waiting}
-        return {at: self._follows.get(at, 0) if at in late else self.doses.record.turn for at in writes}
+        turn, held = self.doses.record.turn, {at for at, one in writes.items() if self._is_held(at, one)}
+        return {at: 0 if at in held else self._follows.get(at, 0) if at in late else turn for at in writes}
+
+    def _is_held(self, place: str, reconciler: Reconciler) -> bool:
+        going = (one.places.get(place) for one in self.doses.record.moves.values() if not one.state.ended)
+        return any(moves.is_held(reconciler, at.name) for at in going if at is not None)
 
     def _tell(self, follows: Mapping[str, int]) -> None:
         for place in self._follows.keys() - follows.keys():
@@ -232,8 +241,10 @@ class Steering:
         """Until it is time to look again, or there is something new to look at."""
         await asyncio.sleep(SOON)
         news = asyncio.ensure_future(self.following.news.wait())
-        await asyncio.wait((ended, news), timeout=EVERY - SOON, return_when=asyncio.FIRST_COMPLETED)
-        news.cancel()
+        try:
+            await asyncio.wait((ended, news), timeout=EVERY - SOON, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
 
     async def _step(self, term: Term) -> None:
         notes = self._engine.notes

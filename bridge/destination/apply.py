@@ -166,6 +166,7 @@ class Applier:
         backlog.wrote(plans)
         tired = {name: rest for name, rest in rests.items() if rest}
         over = {name for name, count in made.items() if plans[name].plan.ends_with(count)}
+        over -= self._destination.planner.waits
         backlog.end(over)
         backlog.end_and_plan(plans.keys() - tired.keys() - over)
         if self.failing:

@@ -57,6 +57,7 @@ class Planner:
         self.withdrawn: dict[ServiceName, dict[str, str]] = {}
         self.kept: dict[ServiceName, dict[str, Reason]] = {}
         self.ended: frozenset[Scope] = frozenset()
+        self.waits: set[ServiceName] = set()  # names of which something goes once others stand there
         self.news: list[News] = []  # of the name that was planned last
         self._refused = refused
         self._sink = sink
@@ -96,9 +97,12 @@ class Planner:
     def _supplies(self, name: ServiceName) -> list[Supply]:
         """All that feeds a name, with what is said of it in the place of its sources."""
         here, supplies = self._inventory, self._routing.supplies(name)
-        return with_orders(
-            supplies, self._ordering.orders(here.places.registry, name, supplies, here.entries.get(name, {}))
-        )
+        orders = self._ordering.orders(here.places.registry, name, supplies, here.entries.get(name, {}))
+        if any(order.waits for order in orders.values()):
+            self.waits.add(name)
+        else:
+            self.waits.discard(name)
+        return with_orders(supplies, orders)
 
     def planned(self, name: ServiceName) -> Plan:
         """Plans a name, and remembers what there is to say of it."""

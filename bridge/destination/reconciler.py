@@ -179,8 +179,9 @@ class Reconciler:
         )
 
     def has_written(self, name: ServiceName) -> bool:
-        """Whether what was asked of a name is planned, and no change of it is under way or fails."""
-        return self._read_once and not self.backlog.has(name) and name not in self._applier.failing
+        """Whether what was asked of a name is planned, and no change of it is under way, fails, or waits for others."""
+        waits = name in self._applier.failing or name in self.destination.planner.waits
+        return self._read_once and not self.backlog.has(name) and not waits
 
     @property
     def reason(self) -> str:

@@ -315,10 +315,15 @@ def trouble(engine: Engine, block: Migration, intent: Intent) -> str:
             (one.name for one in reconciler.destination.links if reconciler.destination.is_frozen(one.name)), ""
         ):
             return f"the link {frozen} is frozen"
-        held = reconciler.destination.holds.of(at.name).values()
-        if any(TREATMENTS[one.removal.cause].frees is not Frees.ITSELF for one in held):
+        if reconciler.lead.writes and is_held(reconciler, at.name):
             return f"{place} holds removals of {at.name}"
     return ""
+
+
+def is_held(reconciler: Reconciler, name: ServiceName) -> bool:
+    """Whether removals under a name wait. Who does not write there sees nothing of what this bridge wrote."""
+    held = reconciler.destination.holds.of(name).values()
+    return any(TREATMENTS[one.removal.cause].frees is not Frees.ITSELF for one in held)
 
 
 def refused(engine: Engine, found: Sequence[Spot]) -> list[str]:

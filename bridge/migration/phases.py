@@ -284,7 +284,7 @@ def _at(state: State, block: Migration, facts: Facts, phase: Phase, step: int) -
 
 def _back(state: State, block: Migration, facts: Facts) -> Looked:
     """One step back at a time, each with its time to settle, and only to a side that serves."""
-    if not facts.old_serves:
+    if state.step > state.target and not facts.old_serves:  # at its end it has got all that it is to get
         return Looked(state, Waits.TROUBLE, "the old side cannot take its traffic back: the rollback waits for it")
     left = facts.settle - _for(state, facts)
     if left > 0:

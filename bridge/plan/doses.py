@@ -165,8 +165,8 @@ def _orders(
         spared = _held(supplies, entries) if part is Part.OLD and not _stands(fit, sides, supplies, entries) else set()
         for member, weight in zip(some, deals, strict=True):
             if not weight:
-                if member.origin not in spared:
-                    yield member.origin, Order(cause=cause, rule=rule, away=True)
+                waits = member.origin in spared
+                yield member.origin, Order(cause=cause, rule=rule, away=not waits, waits=waits)
             elif weight != member.instance.weight or fit.means is Means.BOTH:
                 yield member.origin, Order(cause=cause, rule=rule, weight=weight, zone=_zone(fit, member, part))
 

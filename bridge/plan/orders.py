@@ -27,7 +27,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `cause`: of a removal by this order (OPERATOR, SHARE, CONFIG). `rule`: for people, who says it. `away`: it is not
     written there. `weight` 0 counts as not serving and is written as DRAINING: conventions disagree on what a weight of
     0 means (none, the default, an error). `health`: one that does not serve. `including_last`: it may take the last
-    serving instance of its service, too.
+    serving instance of its service, too. `waits`: it is to be away as soon as others stand there that do not yet, so
+    the name is to be planned again after each write.
     """
 
     cause: Cause
@@ -38,6 +39,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     health: Health | None = None
     metadata: Mapping[str, str] = {}
     including_last: bool = False
+    waits: bool = False
 
     def applied(self, instance: Instance) -> Instance:
         """The instance as the order has it; what its source says of an instance that is unhealthy stays true."""
@@ -115,6 +117,7 @@ def over(first: Order, second: Order) -> Order:
         health=_first(first.health, second.health),
         metadata={**second.metadata, **first.metadata},
         including_last=stopping.including_last,
+        waits=first.waits or second.waits,
     )
 
 

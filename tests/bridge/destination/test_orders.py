@@ -113,3 +113,25 @@ async def test_what_ends_beside_an_order_is_judged_by_what_the_order_left() -> N
         await until(lambda: here.serving() == {"i6", "i7"})
         here.source.deregister(PAY, "i6")
         await until(lambda: here.holds() == {"i6": Limit.SERVICE_SHARE})
+
+
+class Replaced:
+    """`i0` goes once `i7` stands there."""
+
+    def orders(
+        self, destination: str, name: ServiceName, supplies: Sequence[Supply], entries: Mapping[str, Entry]
+    ) -> Orders:
+        stands = "i7" in entries
+        return {("source", "", name, "i0"): Order(cause=Cause.SHARE, rule="said", away=stands, waits=not stands)}
+
+
+async def test_what_waits_for_another_goes_as_soon_as_that_is_written() -> None:
+    source, target = Server("source"), Server("target")
+    source.register(PAY, instance("i0"))
+    core = Core({"source": source, "target": target}, [link("target")], ordering=Replaced())
+    async with core.running():
+        await core.idle()
+        assert target.instances(PAY).keys() == {"i0"} and not core.reconcilers["target"].has_written(PAY)
+        source.register(PAY, instance("i7"))
+        await until(lambda: target.instances(PAY).keys() == {"i7"})
+        await until(lambda: core.reconcilers["target"].has_written(PAY))

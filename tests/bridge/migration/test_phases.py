@@ -117,6 +117,8 @@ def test_nothing_is_rolled_back_to_a_side_that_is_sick() -> None:
     assert found.state.phase is Phase.SHIFT and "old side" in found.state.paused
     waiting = look(at(Phase.ROLLING_BACK, 1, settled=0.0), BLOCK, WELL._replace(old_serves=False))
     assert waiting.state.share == 1.0 and waiting.waits is Waits.TROUBLE
+    ended = look(at(Phase.ROLLING_BACK, 0, settled=0.0), BLOCK, WELL._replace(old_serves=False))
+    assert ended.state.phase is Phase.ROLLED_BACK  # it has got all that it is to get
 
 
 def test_a_rollback_goes_down_step_by_step_to_where_it_began() -> None:

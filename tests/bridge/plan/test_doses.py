@@ -90,7 +90,9 @@ def test_a_greater_share_takes_the_same_copies_and_more() -> None:
 
 def test_nothing_of_the_old_side_goes_before_the_new_one_is_there() -> None:
     last = doses(100)
-    assert away(asked(last, PODS, VMS, there=entries(VMS))) == set()
+    waiting = asked(last, PODS, VMS, there=entries(VMS))
+    assert away(waiting) == set()
+    assert {origin[3] for origin, order in waiting.items() if order.waits} == {"v1", "v2", "v3", "v4"}
     sick = {key: replace(one, instance=replace(one.instance, health="UNHEALTHY")) for key, one in entries(PODS).items()}
     assert away(asked(last, PODS, VMS, there={**entries(VMS), **sick})) == set()
     assert away(asked(last, PODS, VMS, there=entries(VMS, PODS))) == {"v1", "v2", "v3", "v4"}
