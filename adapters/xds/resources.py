@@ -140,6 +140,8 @@ class Served:
         self._version = -1
         self._known: dict[ServiceName, frozenset[str]] = {}  # the names that each service has for data planes
         self._services: dict[str, ServiceName] = {}  # the service of each of those names
+        self._second: dict[str, dict[ServiceName, None]] = {}  # who has a name that is another service's, and waits
+        self._freed: dict[ServiceName, None] = {}  # of those, whose name is free now
         self._shapes: dict[str, tuple[mapping.Shape, mapping.Check | None] | None] = {}  # what each cluster was made of
         self.looked_up: set[str] = set()  # names with host names: clients of gRPC are told no address of them
         self._views: dict[View, Parts] = {}
@@ -201,6 +203,10 @@ class Served:
             instances = {id: entry.instance for id, entry in self.picture.services.get(name, {}).items()}
             if not self.pace.waits(name, instances):
                 appeared |= self._take(name, instances)
+        while self._freed:
+            name, _ = self._freed.popitem()
+            instances = {id: entry.instance for id, entry in self.picture.services.get(name, {}).items()}
+            appeared |= self._take(name, instances)
         if appeared and self._egress is not None:
             clusters = self.kinds[mapping.CLUSTER].there
             self.kinds[mapping.ROUTES].put(mapping.routes(clusters))
@@ -236,7 +242,7 @@ class Served:
 
     def _take(self, name: ServiceName, instances: Mapping[str, Instance]) -> bool:
         """One service anew; whether names came or went."""
-        found = xds.by_name(self._names, name, instances.values())
+        found = self._own(name, xds.by_name(self._names, name, instances.values()))
         for known, some in found.items():
             self._services[known] = name
             self._put_cluster(known, some)
@@ -246,6 +252,7 @@ class Served:
         before = self._known.get(name, frozenset())
         for gone in before - found.keys():
             self._services.pop(gone, None)
+            self._freed.update(self._second.pop(gone, {}))
             self._shapes.pop(gone, None)
             for type in (mapping.LISTENER, mapping.ENDPOINTS, mapping.CLUSTER):
                 self.kinds[type].drop(gone)
@@ -261,6 +268,29 @@ class Served:
         for view in self._views:
             self._look(name, view)
         return before != found.keys()
+
+    def _own(self, name: ServiceName, found: dict[str, list[Instance]]) -> dict[str, list[Instance]]:
+        """Less what is another service's: of two with one name it is the lesser's, at every daemon, and of no mix."""
+        for known in [known for known, waiting in self._second.items() if name in waiting]:
+            del self._second[known][name]
+            if not self._second[known]:
+                del self._second[known]
+        for known in found:
+            owner = self._services.get(known, name)
+            if owner != name:
+                self._second.setdefault(known, {})[max(owner, name)] = None
+            if name < owner:
+                self._known[owner] -= {known}
+                self._services[known] = name
+        return {known: some for known, some in found.items() if self._services.get(known, name) == name}
+
+    @property
+    def clashes(self) -> list[str]:
+        """Which services are not told by a name, for it is another one's; in words."""
+        return [
+            f"{', '.join(map(str, waiting))} is not told as {known}, the name of {self._services[known]}: see `cluster`"
+            for known, waiting in sorted(self._second.items())
+        ]
 
     def _look(self, name: ServiceName, view: View) -> None:
         """The endpoints of one service in a view; none where all are in other networks."""

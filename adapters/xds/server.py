@@ -140,7 +140,8 @@ class Ads:
         more = f" and {len(hosts) - SHOWN} more" if len(hosts) > SHOWN else ""
         named = f"Envoy alone is told the addresses of {', '.join(hosts[:SHOWN])}{more}: they have host names"
         said = f"answers xDS at {self._listen}, {len(self._connected)} streams"
-        return [said, *([named] if hosts else []), *left_out]
+        clashes = [f"warning: {each}" for each in self._served.clashes]
+        return [said, *([named] if hosts else []), *clashes, *left_out]
 
     @property
     def concerns(self) -> Sequence[Concern]:

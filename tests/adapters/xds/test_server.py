@@ -288,6 +288,32 @@ async def test_a_cluster_is_told_anew_for_what_its_ports_speak_and_not_for_addre
         assert Cluster.FromString(told.found["pay"]).transport_socket.name
 
 
+async def test_a_name_that_two_services_have_is_the_lessers_until_that_goes(tmp_path: Path) -> None:
+    first, second = sorted((ServiceName("b-c", "a"), ServiceName("c", "a-b")))
+    async with served(tmp_path, cluster="{namespace}-{name}") as at:
+        sink = at.registry.sink("b1")
+
+        async def told() -> bytes:
+            async with grpc.aio.insecure_channel(at.address) as channel, Ads(channel).delta() as stream:
+                await stream.ask(ENDPOINTS, "a-b-c")
+                return (await stream.next()).found["a-b-c"]
+
+        for number, name in ((2, second), (1, first)):
+            one = replace(ONE, address=f"192.0.2.{number}")
+            mark = Mark("b1", "link", ("origin",), "", name, one.id)
+            await sink.apply([Change(name, one.id, None, one, mark)], None)
+            assert one.address.encode() in await told()
+        assert any(f"{second} is not told as a-b-c" in note for note in (await at.registry.reach()).notes)
+        entry = (await sink.held([first])).services[first][ONE.id]
+        await sink.apply([Change(first, ONE.id, entry, None, entry.mark)], None)
+
+        async def the_seconds() -> bool:
+            return b"192.0.2.2" in await told()
+
+        await until(the_seconds, "the second one has the name")
+        assert not any("is not told" in note for note in (await at.registry.reach()).notes)
+
+
 async def test_only_clients_that_ask_for_a_service_are_its_readers(tmp_path: Path) -> None:
     async with served(tmp_path) as at, grpc.aio.insecure_channel(at.address) as channel:
         ads = Ads(channel)
