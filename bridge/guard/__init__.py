@@ -1,1 +1,1 @@
-"""What may go: limits, windows, holds and pace."""
+"""The deletion guard: which removals may be made now, by limits, windows, holds and pace."""

@@ -1,4 +1,4 @@
-"""What a changed file adds to names that are served already: it waits for the operator, like what it takes away."""
+"""Additions of a changed file to names that are served already: they wait for the operator, as its removals do."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Feed = tuple[str, Item]  # link, and item of its `from`
 
 
 class Additions:
-    """The feeds that a file added or changed, until all that they brought at first is written or approved.
+    """The feeds that a file added or changed, until all of their first additions are written or approved.
 
     `item_of(mark)`: the item of its link's `from` that an entry came from.
     """
 
     def __init__(self, item_of: Callable[[Mark], Item | None]) -> None:
         self._item_of = item_of
-        self._fresh: dict[Feed, set[ServiceName]] = {}  # with the names that are as they were, or are settled
-        self._pending: dict[Feed, set[ServiceName]] = {}  # names that still wait, when all else is settled
+        self._fresh: dict[Feed, set[ServiceName]] = {}  # with the names that did not change, or are settled
+        self._pending: dict[Feed, set[ServiceName]] = {}  # names that still wait, after everything else is settled
 
     def changed(
         self, before: Iterable[Link], after: Iterable[Link], fed: Callable[[str, Item], Collection[ServiceName]]
@@ -43,7 +43,7 @@ class Additions:
                 del feeds[feed]
 
     def distrust(self, links: Iterable[Link], registries: Collection[str] | None = None) -> None:
-        """The file changed which registry is meant by a name, or (None) which destination: all of that is new."""
+        """The file gave a name to another registry, or (None) changed the destination: all its feeds count as new."""
         for link in links:
             for item in link.items:
                 if registries is None or item.registry in registries:
@@ -51,24 +51,24 @@ class Additions:
 
     @property
     def fresh(self) -> Mapping[Feed, Collection[ServiceName]]:
-        """The feeds of which all is new, but for these names."""
+        """The feeds whose additions all wait, except under these names."""
         return self._fresh
 
     @property
     def pending(self) -> Mapping[Feed, Collection[ServiceName]]:
-        """The feeds of which these names still wait, and all else is settled."""
+        """The feeds of which only these names still wait."""
         return self._pending
 
     def restore_fresh(self, feed: Feed, names: Collection[ServiceName]) -> None:
-        """An earlier process did not know all of that feed yet."""
+        """Restores a feed that an earlier process had not settled."""
         self._fresh.setdefault(feed, set(names))
 
     def restore_pending(self, feed: Feed, names: Collection[ServiceName]) -> None:
-        """In an earlier process these names still waited."""
+        """Restores names that waited in an earlier process."""
         self._pending.setdefault(feed, set()).update(names)
 
     def waits(self, name: ServiceName, change: Change, serving: int) -> bool:
-        """Whether this change was added by the file, to a name under which somebody serves."""
+        """Whether the file caused this addition, to a name that is served already."""
         if not (self._fresh or self._pending) or change.mark is None or change.after is None:
             return False
         item = self._item_of(change.mark)
@@ -96,7 +96,7 @@ class Additions:
                 del self._pending[feed]
 
     def settled(self, is_synced: Callable[[Item], bool], waiting: Iterable[tuple[ServiceName, Mark]]) -> None:
-        """All that was seen is planned: what comes from now on is no change of the file's, but for what still waits."""
+        """Everything seen so far is planned: later additions are not the file's, except for names that still wait."""
         if not (self._fresh or self._pending):
             return
         left: dict[Feed, set[ServiceName]] = {}
@@ -117,11 +117,11 @@ class Additions:
 
 
 def _alike(one: Link, other: Link) -> bool:
-    """Whether both send the same of a registry that both read."""
+    """Whether two links send the same of a registry that both read."""
     same = ("services", "rename", "where", "port", "unhealthy")
     return all(getattr(one, field) == getattr(other, field) for field in same)
 
 
 def _shape(link: Link) -> tuple[object, ...]:
-    """What decides which instances of a service are sent, and with which ports."""
+    """The keys of a link that decide which instances and ports are sent."""
     return link.rename, tuple(sorted(link.where.items())), link.port

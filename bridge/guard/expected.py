@@ -11,14 +11,14 @@ from bridge.guard.limits import Limit
 from bridge.model import ServiceName
 from bridge.plan.values import Removal, scope_of
 
-# Whatever the limits let pass, and these: never the last instance, never a doubt, never a file.
+# Limits that an expectation overrides: never the last instance, a doubted scope, or cause `config`.
 COVERED = (None, Limit.HARD_SHARE, Limit.SOURCE_SHARE, Limit.SERVICE_SHARE)
 
 
 class Expectation(msgspec.Struct, kw_only=True):
-    """`left` serving instances may be lost of what is named, until `until` (monotonic seconds).
+    """`left` more serving instances of a subject may be lost, until `until` (monotonic seconds).
 
-    `subject`: as the operator named it. Exactly one of `link`, `service` and `origin` says what is meant; `origin` is
+    `subject`: as the operator named it. Exactly one of `link`, `service` and `origin` is set; `origin` is
     the identity of a registry and a scope, "*": each.
     """
 
@@ -43,12 +43,12 @@ class Expectation(msgspec.Struct, kw_only=True):
 
 
 class Expectations:
-    """What is expected at one destination, by a key for the record."""
+    """The expected losses at one destination, by key of the decision."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Expectation] = {}
         self._stated: dict[str, tuple[str, float]] = {}  # by key: the subject, and when it was stated
-        self._taken: dict[ServiceName, dict[str, str]] = {}  # what goes by which of them
+        self._taken: dict[ServiceName, dict[str, str]] = {}  # by removal, the expectation that let it go
         self._promised: Counter[str] = Counter()
 
     def covering(self, removal: Removal, limit: Limit | None, serves_on: bool, now: float) -> str | None:
@@ -62,7 +62,7 @@ class Expectations:
         return None
 
     def take(self, removal: Removal, key: str) -> None:
-        """A removal is let go by that expectation."""
+        """Notes that an expectation lets a removal go."""
         self._drop(removal.change.service, removal.change.id)
         self._taken.setdefault(removal.change.service, {})[removal.change.id] = key
         self._promised[key] += 1
@@ -77,12 +77,12 @@ class Expectations:
         return key
 
     def keep(self, name: ServiceName, ids: Collection[str]) -> None:
-        """Only these are still asked for under a name."""
+        """Forgets the removals of a name that are no longer asked for."""
         for entry in [entry for entry in self._taken.get(name, ()) if entry not in ids]:
             self._drop(name, entry)
 
     def made(self, name: ServiceName, entry: str) -> bool:
-        """A loss was made: whether it was expected, which is counted here instead of in the windows."""
+        """Counts a loss that was made. Returns whether it was expected, and so does not count in the windows."""
         key = self._drop(name, entry)
         if key is None:
             return False
@@ -94,7 +94,7 @@ class Expectations:
         return True
 
     def state(self, subject: str, key: str, at: float, one: Expectation) -> bool:
-        """An operator stated it `at` that time; told again, it is not counted anew. Returns whether it is new."""
+        """Takes a statement of an operator, made at that time; a repeated one is ignored. Returns whether it is new."""
         if self._stated.get(key) == (subject, at):
             return False
         self._stated[key] = (subject, at)
@@ -102,16 +102,16 @@ class Expectations:
         return True
 
     def only(self, subjects: Collection[str]) -> None:
-        """Everything else was taken back, or is over."""
+        """Drops all others, which were revoked or have ended."""
         for key in [key for key, (subject, _) in self._stated.items() if subject not in subjects]:
             del self._stated[key]
             self.entries.pop(key, None)
 
     def left(self, subject: str, otherwise: int) -> int:
-        """How many may still be lost of a subject."""
+        """How many more instances of a subject may be lost."""
         keys = [key for key, (known, _) in self._stated.items() if known == subject]
         return min((self.entries[key].left if key in self.entries else 0 for key in keys), default=otherwise)
 
     def forget(self, now: float) -> None:
-        """Drops what is over."""
+        """Drops expectations that have ended."""
         self.entries = {key: one for key, one in self.entries.items() if one.until > now}

@@ -1,4 +1,4 @@
-"""What of a plan may be done now: by policy, freeze, pace, the limits, and what an operator decided; no I/O."""
+"""Which changes of a plan may be made now, by policy, freeze, pace, limits and operators' decisions. No I/O."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from bridge.plan.causes import TREATMENTS, Frees
 from bridge.plan.values import Kind, Plan, Removal, Scope, scope_of
 
 ADDED = "the file adds it to a name that is served already"
-UNSAID = (Kind.UNHEARD, Kind.UNREADABLE)  # their source may still say what became of them
+UNSAID = (Kind.UNHEARD, Kind.UNREADABLE)  # their source has not been read again yet
 
 
 class Freed(enum.StrEnum):
     """What let a removal go."""
 
     LIMITS = "limits"  # it is within them
-    OPINION = "opinion"  # the source, asked once more, agreed
+    OPINION = "opinion"  # a second read of the source agreed
     APPROVAL = "approval"  # an operator approved the held set
     EXPECTED = "expected"  # an operator stated the loss before
 
@@ -42,9 +42,9 @@ class Ground(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A value that the target did not take, and when that was last said (monotonic).
+    """A value that the target refused, and when it last did (monotonic).
 
-    `again`: when it is tried again as it is, where something at the target is in its way; infinite: never.
+    `again`: when the same value is retried, where something at the target is in its way; infinite: never.
     """
 
     value: Instance
@@ -53,21 +53,21 @@ class Refused(NamedTuple):
 
 
 class Allowed(NamedTuple):
-    """The changes of a plan that may be made now; and in how many seconds to look again, 0: no need."""
+    """The changes of a plan that may be made now, and after how many seconds to judge again, 0: not at all."""
 
     changes: list[Change]
     again: float
 
 
 class Going(NamedTuple):
-    """How many serving instances of one service a plan takes away; of these, how many an order takes, by name."""
+    """How many serving instances of one service a plan removes, and how many of these by an order, by name."""
 
     all: int
     ordered: int
 
 
 class Judged(NamedTuple):
-    """What became of the removals of one plan."""
+    """The decisions on the removals of one plan."""
 
     held: dict[str, HeldRemoval]
     free: list[Change]
@@ -76,7 +76,7 @@ class Judged(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What is newly held under a name, and what is not any more, each with whether it goes now."""
+    """What is newly held under a name, and what is no longer held, each with whether it may go now."""
 
     fresh: list[HeldRemoval]
     gone: list[tuple[HeldRemoval, bool]]
@@ -86,7 +86,7 @@ class Gate:
     """One destination's guard.
 
     `owned(scope)`: serving entries of ours from there. `frozen(link)`: an operator has stopped its writes. `refused`:
-    what the target did not take, by name and entry id.
+    values that the target refused, by name and entry id.
     """
 
     def __init__(
@@ -104,37 +104,39 @@ class Gate:
         self.expected = Expectations()
         self.refused: dict[tuple[ServiceName, str], Refused] = {}
         self.is_frozen = frozen
-        self._grounds: dict[ServiceName, dict[str, Ground]] = {}  # of what may go, and is not made yet
+        self._grounds: dict[ServiceName, dict[str, Ground]] = {}  # removals that may go and are not made yet
         self._links = links
         self._owned = owned
         self._flaps = Flaps()
         self._herds = Herds()
-        self._tripped: set[Scope] = set()  # the hard limit holds something of them, since `moved` was asked
+        self._tripped: set[Scope] = set()  # scopes held by the hard limit since the last `moved`
         self._most = 0
-        self._nets: dict[tuple[Hashable, float], int] = {}  # by key and window: what holds were last judged by
+        self._nets: dict[
+            tuple[Hashable, float], int
+        ] = {}  # by key and window: the figures by which holds were last judged
 
     @property
     def longest_window(self) -> float:
-        """The longest window, in seconds, that anything here is judged by."""
+        """The longest window of any link here, in seconds."""
         return max((guard.STOOD, *(link.longest_window for link in self._links().values())))
 
     # -- what may go ---------------------------------------------------------------------------------------------------
 
     def nothing_asked(self, plan: Plan) -> None:
-        """What is no longer asked for under a name is neither free nor waited for."""
+        """Nothing is asked for under a name any more: its holds, grants and expectations end."""
         self._grounds.pop(plan.name, None)
         self.holds.settle(plan.name, {}, [], _unsaid(plan))
         self._herds.keep(plan.name, ())
         self.expected.keep(plan.name, ())
 
     def allowed(self, plan: Plan, writing: bool, now: float) -> tuple[Allowed, Judged, Settled]:
-        """What may be done of a plan now. `writing`: this process may write."""
+        """The changes of a plan that may be made now. `writing`: this process may write."""
         upserts, added, granted = self._added(plan, now)
         judged = self._judged(plan, writing, now)
         judged.held.update(added)
         judged.held.update(self._unanswered(plan))
         if judged.held and writing and any(one.before is None and self.is_writable(one, now) for one in upserts):
-            # What is being added may be the very replacement: judge again when it is there (safety rule 11).
+            # An addition in flight may be the replacement: judge again after it (safety rule 11).
             before = self.holds.of(plan.name)
             for key in [key for key in judged.held if key not in before and key not in added]:
                 del judged.held[key]
@@ -177,9 +179,9 @@ class Gate:
         return upserts, held, granted
 
     def _unanswered(self, plan: Plan) -> dict[str, HeldRemoval]:
-        """What was held, and its source is asked anew what became of it: after a take-over, or when a process slept.
+        """Holds whose source has not been read again yet, after a take-over or after the process was stopped.
 
-        It is neither over nor asked until that answers, so that what an operator was shown is there to be approved.
+        They neither end nor count as asked for until then, so that what an operator was shown can be approved.
         """
         unheard = {key for key, reason in plan.kept.items() if reason.kind is Kind.UNHEARD}
         return {key: one for key, one in self.holds.of(plan.name).items() if key in unheard}
@@ -208,7 +210,7 @@ class Gate:
                 other = self._judge(plan, removal.as_reused, going, now).verdict
                 removal, verdict = (removal.as_reused, other) if other.limit is None else (removal, verdict)
             expected = counts and not granted and self._expects(plan, removal, verdict, going, now)
-            # What a second opinion confirmed is judged once more when it goes: meanwhile more may be lost.
+            # A confirmed removal is judged again when it goes: more may have been lost meanwhile.
             if verdict.limit is None or granted or expected or (agreed and not verdict.operator):
                 free.append(removal.change)
                 if writing:
@@ -230,7 +232,7 @@ class Gate:
         return Ground(judgement.rule, freed, grant.hold if grant is not None else "")
 
     def ground(self, change: Change) -> Ground | None:
-        """Why a removal that is made goes, None: nothing of it is judged."""
+        """Why a removal may go, None: it is not judged."""
         return self._grounds.get(change.service, {}).get(change.id)
 
     def _expects(self, plan: Plan, removal: Removal, verdict: Verdict, going: Going, now: float) -> bool:
@@ -240,7 +242,7 @@ class Gate:
         return key is not None
 
     def _marked(self, plan: Plan, removal: Removal, going: Going, agreed: bool, now: float) -> Change | None:
-        """What leaves a held withdrawal with its true health, if that may be written now."""
+        """The change that writes the true health of a held withdrawal, if it may be written now."""
         if removal.instead is None:
             return None
         verdict = self._judge(plan, removal._replace(change=removal.instead), going, now).verdict
@@ -277,7 +279,7 @@ class Gate:
         return link.limits(removal.change.service) if link else Guard()
 
     def confirmation(self, removal: Removal) -> float:
-        """Seconds until a second opinion on a removal is asked for."""
+        """Seconds until a second opinion on a removal is requested."""
         return float(getattr(self._limits(removal), TREATMENTS[removal.cause].wait))
 
     def _settle(self, plan: Plan, judged: Judged, granted: list[Removal], now: float) -> Settled:
@@ -293,7 +295,7 @@ class Gate:
         return Settled(fresh, [(one, one.removal.change.id in going) for one in gone])
 
     def is_writable(self, change: Change, now: float) -> bool:
-        """By policy and freeze, and not refused with this very value, or long enough ago."""
+        """Whether policy and freeze allow a write, and the target has not refused the same value lately."""
         if change.forget:
             return not self.is_frozen("*")
         link = self._links().get(change.mark.link) if change.mark else None
@@ -302,7 +304,7 @@ class Gate:
         return change.after is None or (refused := self._refusal(change)) is None or now >= refused.again
 
     def _refusal(self, change: Change) -> Refused | None:
-        """The refusal of this very value."""
+        """The refusal of the same value, if any."""
         refused = self.refused.get((change.service, change.id))
         return refused if refused is not None and refused.value == change.after else None
 
@@ -310,23 +312,23 @@ class Gate:
         refused = self._refusal(change)
         return refused.again if refused is not None else inf
 
-    # -- what came of it -----------------------------------------------------------------------------------------------
+    # -- outcomes -----------------------------------------------------------------------------------------------
 
     def wrote(self, change: Change, now: float) -> None:
-        """A change was made, and an approval of it is used: it is for once, also where nothing is planned after it."""
+        """A change was made: its approval is used up, even where nothing is planned after it."""
         self.holds.use(item_of(change))
         if change.before is not None:
             self._flaps.wrote((change.service, change.id), now)
 
     def approved(self, changes: Iterable[Change]) -> list[Item]:
-        """Which of these go by an operator's approval alone."""
+        """Those of these changes that only an operator's approval lets go."""
         granted = self.holds.granted()
         return [item for change in changes if (item := item_of(change)) in granted] if granted else []
 
     def moved(self, now: float) -> set[ServiceName]:
-        """The names whose holds may be judged otherwise than before: to be asked once a second.
+        """The names whose holds may be judged differently now; called once a second.
 
-        Less is asked to go, something is over, what was lost has left the window, or the hard limit holds a part of a
+        Fewer removals are asked for, a hold has ended, losses have left the window, or the hard limit holds a part of a
         scope of which another part waits for a second opinion only.
         """
         self.losses.windows.forget(now - self.longest_window)

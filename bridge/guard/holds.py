@@ -1,4 +1,4 @@
-"""What the guard keeps back at one destination: the sets that an operator approves or a second opinion frees."""
+"""The removals held at one destination: sets that an operator approves or a second opinion releases."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bridge.plan.values import Removal, Scope
 
 Item = tuple[str, str, str]  # link, service, entry id
 JUDGED = tuple(cause for cause, one in TREATMENTS.items() if one.frees is Frees.OPINION)
-APPROVED = 900.0  # seconds that an approval lasts where nothing else is said
+APPROVED = 900.0  # seconds; how long an approval lasts by default
 
 
 class HeldRemoval(NamedTuple):
-    """One removal that is kept back. `since` and `due` in monotonic seconds; `due` None: only the operator frees it."""
+    """One held removal. `since` and `due` in monotonic seconds; `due` None: only the operator releases it."""
 
     removal: Removal
     verdict: Verdict
@@ -29,7 +29,7 @@ class HeldRemoval(NamedTuple):
 
     @property
     def item(self) -> Item:
-        """What it is called in a set to be approved."""
+        """The item that names it in a set."""
         return item_of(self.removal.change)
 
 
@@ -49,12 +49,12 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 def item_of(change: Change) -> Item:
-    """What a change is called in a set to be approved."""
+    """The item that names a change in a set."""
     return change.mark.link if change.mark else "", str(change.service), change.id
 
 
 def set_hash(items: Iterable[Item]) -> str:
-    """The name of a set of removals: the same set has the same one in every process."""
+    """The id of a set of removals, the same in every process."""
     text = "\n".join(sorted("\t".join(item) for item in items))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -71,7 +71,7 @@ class Grant(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How much is remembered, for whoever looks whether it grows without bound."""
+    """How much is remembered, for tests of unbounded growth."""
 
     held: int
     agreed: int
@@ -81,23 +81,23 @@ class Sizes(NamedTuple):
 
 
 class Holds:
-    """All that is held at one destination, by service and entry id, and what may go all the same."""
+    """All holds at one destination, by service and entry id, and what releases them."""
 
     def __init__(self) -> None:
         self._held: dict[ServiceName, dict[str, HeldRemoval]] = {}
-        self._agreed: dict[ServiceName, set[str]] = {}  # a second opinion confirmed these
+        self._agreed: dict[ServiceName, set[str]] = {}  # confirmed by a second opinion
         self._granted: dict[ServiceName, dict[Item, Grant]] = {}
         self._shown: dict[str, frozenset[Item]] = {}
         self._asked: dict[ServiceName, dict[tuple[Scope, Cause], int]] = {}
         self._losses: dict[tuple[Scope, Cause], int] = {}
-        self._ill: dict[Scope, int] = {}  # to be withdrawn, and no longer serving
+        self._ill: dict[Scope, int] = {}  # held withdrawals that no longer serve
         self._asked_ill: dict[ServiceName, dict[Scope, int]] = {}
-        self._most = 0  # of them in all, since somebody asked: what comes and goes between two looks counts
-        # What was held and is no longer asked for, and until when it still counts as lost.
+        self._most = 0  # the most held since the last query: holds that come and go between two samples count
+        # Ended holds, and until when they still count as losses.
         self._returned: dict[tuple[Scope, Cause], dict[tuple[ServiceName, str], float]] = {}
 
     def ask(self, name: ServiceName, removals: list[Removal]) -> None:
-        """Counts what a plan would take away, before any of it is judged: a loss is judged as a whole."""
+        """Counts the removals of a plan before any of them is judged: a loss is judged as a whole."""
         for key, count in self._asked.pop(name, {}).items():
             self._losses[key] -= count
             if not self._losses[key]:
@@ -123,29 +123,29 @@ class Holds:
             self._most = max(self._most, sum(self._losses.values()))
 
     def came_back(self, one: HeldRemoval, until: float) -> None:
-        """A held removal is not asked for any more: its siblings may come back too, and for a while are judged with it.
+        """A held removal is no longer asked for: its siblings may come back, too, and are judged with it for a while.
 
-        Otherwise the last of a herd that comes back would be so few that the limits let them go (safety fault 24).
+        Else the last few of a returning herd would pass the limits (safety fault 24).
         """
         if one.removal.loses:
             returned = self._returned.setdefault((one.removal.scope, one.removal.cause), {})
             returned[one.removal.change.service, one.removal.change.id] = until
 
     def losses(self, scope: Scope, cause: Cause) -> int:
-        """How many serving instances of a scope are asked to go for that cause, held and returned ones included."""
+        """How many serving instances of a scope are asked to go for a cause, including held and returned ones."""
         key = (scope, cause)
         return self._losses.get(key, 0) + len(self._returned.get(key, ()))
 
     def whole(self, scope: Scope) -> int:
-        """How many are asked to go for any cause but the file, whose removals all wait for the operator anyway."""
+        """How many are asked to go for any cause except the file, whose removals wait for the operator anyway."""
         return sum(self.losses(scope, cause) for cause in JUDGED)
 
     def ill(self, scope: Scope) -> int:
-        """How many of a scope are to be withdrawn that no longer serve: they are there with their true health."""
+        """How many held withdrawals of a scope no longer serve: they are written with their true health."""
         return self._ill.get(scope, 0)
 
     def forget(self, now: float) -> set[ServiceName]:
-        """Drops what is over: what came back long ago, and approvals. Returns the names to be judged again."""
+        """Drops holds that came back long ago and expired approvals. Returns the names to be judged again."""
         found: set[ServiceName] = set()
         for key, returned in list(self._returned.items()):
             left = {one: until for one, until in returned.items() if until > now}
@@ -161,28 +161,28 @@ class Holds:
         return found
 
     def grant_of(self, removal: Removal) -> Grant | None:
-        """What an operator said of this one."""
+        """The grant of a removal, if any."""
         return self._granted.get(removal.change.service, {}).get(item_of(removal.change))
 
     def is_granted(self, removal: Removal, now: float) -> bool:
-        """Whether an operator has let this one go."""
+        """Whether an operator has approved a removal."""
         grant = self.grant_of(removal)
         return grant is not None and grant.until > now
 
     def is_agreed(self, removal: Removal) -> bool:
-        """Whether a second opinion has confirmed this one."""
+        """Whether a second opinion has confirmed a removal."""
         return removal.change.id in self._agreed.get(removal.change.service, ())
 
     def agree(self, one: HeldRemoval) -> None:
-        """A second opinion confirms this one."""
+        """Notes that a second opinion confirms a removal."""
         self._agreed.setdefault(one.removal.change.service, set()).add(one.removal.change.id)
 
     def settle(
         self, name: ServiceName, held: dict[str, HeldRemoval], removals: list[Removal], unheard: Collection[str] = ()
     ) -> tuple[list[HeldRemoval], list[HeldRemoval]]:
-        """What is held under a name from now on; returns what is newly held, and what is not any more.
+        """Sets the holds of a name. Returns those that are new, and those that have ended.
 
-        The times of what was held before are kept. What is no longer asked for is not free either; `unheard`: entries
+        Known holds keep their times. A removal that is no longer asked for loses its release; `unheard`: entries
         that stand because their source has not said yet what became of them, so that an approval waits for it.
         """
         before = self._held.pop(name, {})
@@ -223,7 +223,7 @@ class Holds:
             self._keep_grants(name, {item: one for item, one in grants.items() if one.asked or item[2] in stands})
 
     def due(self, now: float) -> list[HeldRemoval]:
-        """What waits for a second opinion only, and whose time has come."""
+        """The holds that are due for a second opinion."""
         return [
             one
             for held in self._held.values()
@@ -232,36 +232,36 @@ class Holds:
         ]
 
     def next_due(self) -> float | None:
-        """When the next second opinion is due."""
+        """When the next second opinion is due, None: there is none."""
         return min(
             (one.due for held in self._held.values() for one in held.values() if one.due is not None), default=None
         )
 
     def postpone(self, one: HeldRemoval, due: float) -> None:
-        """The second opinion disagreed, or could not be had: ask again then."""
+        """Puts a second opinion off, which disagreed or failed."""
         held = self._held.get(one.removal.change.service, {})
         if one.removal.change.id in held:
             held[one.removal.change.id] = one._replace(due=due)
 
     def grant(self, hold: str, items: Iterable[Item], until: float) -> None:
-        """An operator approved these, `until` (monotonic seconds)."""
+        """Takes an operator's approval of these, valid `until` (monotonic seconds)."""
         for item in items:
             name = ServiceName.parse(item[1])
             asked = item[2] in self._held.get(name, {})
             self._granted.setdefault(name, {})[item] = Grant(hold, until, asked)
 
     def granted(self) -> dict[Item, Grant]:
-        """Every removal that an operator approved and that is neither made, nor given up, nor too old."""
+        """The approved removals that are neither made, nor given up, nor expired."""
         return {item: grant for grants in self._granted.values() for item, grant in grants.items()}
 
     def use(self, item: Item) -> None:
-        """What an operator approved is made: what is asked of the same entry from now on is another thing."""
+        """Ends the grant of a removal that was made: it covers no later removal of the same entry."""
         name = ServiceName.parse(item[1])
         if item in self._granted.get(name, ()):
             self._keep_grants(name, {other: one for other, one in self._granted[name].items() if other != item})
 
     def remember(self, hold: str, items: Iterable[Item]) -> None:
-        """An operator was shown this set by another process: it can be approved here, too."""
+        """Takes a set that another process showed, so that it can be approved here, too."""
         self._shown[hold] = frozenset(items)
 
     def count(self, link: str | None = None) -> int:
@@ -274,20 +274,20 @@ class Holds:
         return Sizes(self.count(), len(self._agreed), granted, len(self._losses), len(self._shown))
 
     def asked(self) -> int:
-        """How many serving instances were asked to go at most since the last call, held ones included."""
+        """The largest number of serving instances asked to go since the last call, including held ones."""
         most, self._most = self._most, sum(self._losses.values())
         return most
 
     def names(self) -> Collection[ServiceName]:
-        """The names under which something is held."""
+        """The names with holds."""
         return self._held.keys()
 
     def of(self, name: ServiceName) -> dict[str, HeldRemoval]:
-        """What is held under one name."""
+        """The holds of one name."""
         return self._held.get(name, {})
 
     def timed(self, scope: Scope) -> set[ServiceName]:
-        """The names under which something of that scope waits for a second opinion."""
+        """The names with holds of a scope that wait for a second opinion."""
         return {
             name
             for name, held in self._held.items()
@@ -295,11 +295,11 @@ class Holds:
         }
 
     def scopes(self) -> set[Scope]:
-        """The scopes that something held came from."""
+        """The scopes with holds."""
         return {one.removal.scope for held in self._held.values() for one in held.values()}
 
     def show(self, now: float) -> list[Hold]:
-        """What is held, as sets to approve: one for each link, scope, cause and kind of rule."""
+        """The holds as sets to approve: one for each link, scope, cause and kind of rule."""
         sets: dict[tuple[str, Scope, Cause, str], list[HeldRemoval]] = {}
         for held in self._held.values():
             for one in held.values():
@@ -327,11 +327,11 @@ class Holds:
         return sorted(shown, key=lambda hold: (hold.link, hold.scope, hold.rule))
 
     def shown(self, hold: str) -> frozenset[Item] | None:
-        """The set that was shown under that name, None: there was none."""
+        """The set that was shown with that id, None: there was none."""
         return self._shown.get(hold)
 
     def approve(self, hold: str, now: float, lasting: float = APPROVED) -> tuple[Item, ...]:
-        """Frees exactly the set that was shown under that name, for `lasting` seconds.
+        """Approves exactly the set that was shown with that id, for `lasting` seconds.
 
         Raises KeyError where nothing of it is held, ValueError where it has grown.
         """

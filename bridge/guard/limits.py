@@ -9,13 +9,13 @@ from bridge.adapter import Cause
 from bridge.link import Guard
 from bridge.plan.causes import TREATMENTS, Frees
 
-STOOD = 120.0  # seconds: what was there for so long is a loss when it goes, though it came within the window
+STOOD = 120.0  # seconds; an instance that stood for so long is a loss when it goes, even if it came within the window
 
 
 class Level(NamedTuple):
     """Serving instances of one service or one scope.
 
-    `start`: at the start of the window. `after`: once everything asked is done. `stood`: `STOOD` seconds ago. `now`:
+    `start`: at the start of the window. `after`: with all changes made. `stood`: `STOOD` seconds ago. `now`:
     before anything of it is done.
     """
 
@@ -31,7 +31,7 @@ class Level(NamedTuple):
 
     @property
     def most(self) -> int:
-        """The level that the hard limit goes by: growth inside the window must not hide a wipe."""
+        """The level for the hard limit: growth inside the window must not hide a wipe."""
         return max(self.start, self.stood)
 
 
@@ -49,12 +49,12 @@ class Limit(enum.StrEnum):
     REUSED = "reused"
 
 
-HARD = (Limit.EMPTIED, Limit.HARD_SHARE)  # so much of a scope would go that the rest of what is asked of it waits, too
+HARD = (Limit.EMPTIED, Limit.HARD_SHARE)  # so much of a scope would go that all other removals of the scope wait, too
 OF_A_SERVICE = (Limit.LAST_INSTANCE, Limit.SERVICE_SHARE)
 
 
 class Verdict(NamedTuple):
-    """What holds a removal, None if it may go; the figures, for people; and whether only the operator releases it."""
+    """What holds a removal, None: it may go; the figures, for people; and whether only the operator releases it."""
 
     limit: Limit | None = None
     text: str = ""
@@ -72,7 +72,7 @@ class Verdict(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """One removal, as far as the limits go by it.
+    """The properties of one removal that the limits depend on.
 
     `loses`: a serving instance stops serving. `withdraws`: it goes for its health, and could stand with it. `many`:
     where only the number counts, how many of its scope went for that cause within the window, or are asked to go.
@@ -94,7 +94,7 @@ def judge(limits: Guard, asked: Asked, service: Level, scope: Level, whole: Leve
     """Whether one removal may go now.
 
     `scope` counts what is asked of its scope for the same cause, `whole` what is asked for any cause but the file. An
-    unhealthy entry that is only marked so is never the operator's: clients must not be sent there.
+    entry that is only marked unhealthy never waits for the operator: clients must not be sent there.
     """
     frees = TREATMENTS[asked.cause].frees
     if frees is Frees.ITSELF:
@@ -117,7 +117,7 @@ def judge(limits: Guard, asked: Asked, service: Level, scope: Level, whole: Leve
 
 
 class Judgement(NamedTuple):
-    """A verdict with all that it goes by."""
+    """A verdict with everything that it was based on."""
 
     verdict: Verdict
     limits: Guard
@@ -128,7 +128,7 @@ class Judgement(NamedTuple):
 
     @property
     def rule(self) -> str:
-        """What holds it, or that nothing does, with the figures and the limits of that moment; for people."""
+        """The rule that holds it, or that none does, with figures and limits at that time; for people."""
         limits, service, scope, whole = self.limits, self.service, self.scope, self.whole
         figures = (
             f"{service.after} of {service.start} of its service would serve (service_share {limits.service_share:g}), "

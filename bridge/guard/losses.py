@@ -1,4 +1,4 @@
-"""What a destination lost and won within the guard's windows, and which first copies are done."""
+"""Losses and gains of a destination within the guard's windows, and completed first copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Past(NamedTuple):
     """A gain (> 0) or a loss from before this process began; `at` in monotonic seconds.
 
     `replaces`: it is only under another id now, or of another scope, so that its scope neither lost nor won it.
-    `reused`: it went because its address serves elsewhere.
+    `reused`: it was removed because its address serves elsewhere.
     """
 
     at: float
@@ -39,7 +39,7 @@ class Losses:
     """Gains and losses of one destination, `identity`.
 
     `settled`: identity of the destination, identity and name of a scope whose first copy there is done. From then on
-    growth counts; before, it would pay for every loss to come.
+    growth counts; before, it would offset every later loss.
     """
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class Losses:
         return won < 0 or (won > 0 and (identity, *scope) in self.settled)
 
     def made(self, name: ServiceName, scope: Scope, won: int, now: float, *, replaces: bool, late: bool) -> None:
-        """This process made a change; `late`: perhaps long ago, so that a gain may have been there for as long."""
-        # A replacement is counted on both sides, or its gain would pay for losses to come. What replaces may come from
+        """Counts a change that this process made; `late`: perhaps long ago, so that a gain may be as old."""
+        # A replacement is counted on both sides, or its gain would offset later losses. The new entry may come from
         # another scope: the scope that is left has lost nothing by it.
         for key in (name,) if replaces else (name, scope):
             if late:
@@ -61,7 +61,7 @@ class Losses:
                 self.windows.add(key, now, won)
 
     def noticed(self, name: ServiceName, scope: Scope, won: int, now: float) -> None:
-        """Another made a change, and it is not known when."""
+        """Counts a change that another process made, at an unknown time."""
         self._noticed(name, won, now)
         self._noticed(scope, won, now)
 
@@ -72,7 +72,7 @@ class Losses:
             self.windows.add(key, now, won)
 
     def remember(self, past: Iterable[Past]) -> None:
-        """What was lost and won before this process began counts as well."""
+        """Counts losses and gains from before this process began."""
         for one in past:
             for key in (one.service,) if one.replaces else (one.service, one.scope):
                 self.windows.add(key, one.at, one.won)
@@ -80,15 +80,15 @@ class Losses:
                 self.withdrawn(one.scope, one.at)
 
     def withdrawn(self, scope: Scope, at: float) -> None:
-        """An instance of a scope went because its address serves elsewhere."""
+        """Counts an instance of a scope that was removed because its address serves elsewhere."""
         self.windows.add(Reused(scope), at, -1)
 
     def reused(self, scope: Scope, after: float) -> int:
-        """How many of a scope went since then because their addresses serve elsewhere."""
+        """How many of a scope were removed since then because their addresses serve elsewhere."""
         return -self.windows.net(Reused(scope), after)
 
     def whole(self, scope: Scope, serving: int, after: int, now: float, window: float) -> Level:
-        """How many of a scope serve, served, and would serve."""
+        """The levels of a scope."""
         start = self.windows.start(scope, serving, now, window)
         stood = start if window <= STOOD else self.windows.start(scope, serving, now, STOOD)
         return Level(start, after, stood, serving)

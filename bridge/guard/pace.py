@@ -1,4 +1,4 @@
-"""How fast one thing may be written again: a flapping instance and a herd of losses wait, everything else does not."""
+"""Rate limits: a flapping instance and a herd of losses wait, everything else does not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FREE_WRITES = 5  # an instance may be written so often at once, then once in FLA
 FLAP_EVERY = 1.0
 KEPT = 10_000  # instances whose writes are remembered; beyond, those that were quiet are forgotten once a second
 
-SETTLE = 2.0  # seconds that a herd of losses waits, so that it is judged as one loss and not one by one
+SETTLE = 2.0  # seconds; a herd of losses waits for so long, to be judged as one loss
 HERD_SHARE, HERD_COUNT = 0.02, 5  # so many of a scope may go within SETTLE without waiting
 
 
@@ -24,13 +24,13 @@ class Flaps:
 
     def wait(self, key: Hashable, now: float) -> float:
         """Seconds until this instance may be written again; 0: now."""
-        if key not in self._buckets:  # which is so of most
+        if key not in self._buckets:  # as for most
             return 0.0
         spent = self._spent(key, now)
         return max(0.0, (spent - FREE_WRITES + 1) * FLAP_EVERY)
 
     def wrote(self, key: Hashable, now: float) -> None:
-        """It was written now."""
+        """Notes a write of an instance."""
         self._buckets[key] = (self._spent(key, now) + 1, now)
         if len(self._buckets) > KEPT and now - self._swept > FLAP_EVERY:
             self._swept = now
@@ -42,7 +42,7 @@ class Flaps:
 
 
 class Herds:
-    """Losses that come together: the first few of a scope go, the others wait until the whole of it is seen."""
+    """Losses that come together: the first few of a scope may go, the others wait until all of them are seen."""
 
     def __init__(self) -> None:
         self._gone: dict[Hashable, deque[float]] = {}
@@ -59,11 +59,11 @@ class Herds:
         return max(0.0, asked + SETTLE - now)
 
     def goes(self, scope: Hashable, now: float) -> None:
-        """A loss of that scope is let go now."""
+        """Notes that a loss of a scope may go now."""
         self._gone.setdefault(scope, deque(maxlen=KEPT)).append(now)
 
     def keep(self, name: ServiceName, entries: Collection[str]) -> None:
-        """Only these losses are still asked under a name."""
+        """Forgets losses of a name that are no longer asked for."""
         if name in self._asked:
             self._asked[name] = {entry: at for entry, at in self._asked[name].items() if entry in entries}
             if not self._asked[name]:

@@ -1,4 +1,4 @@
-"""How many serving instances were lost and won lately, by service and by scope, to the second; pure."""
+"""Recent losses and gains of serving instances, by service and by scope, to the second. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Windows:
         return len(self._deltas)
 
     def add(self, key: Hashable, at: float, delta: int) -> None:
-        """Counts a gain or a loss at that time, which may lie before others that are counted already."""
+        """Counts a gain or a loss at a time, which may be before ones that are counted already."""
         deltas = self._deltas.setdefault(key, deque())
         place = len(deltas)
         while place and deltas[place - 1][0] > at:
@@ -34,9 +34,9 @@ class Windows:
             deltas.insert(place, [at, delta])
 
     def cancel(self, key: Hashable, gain: int) -> None:
-        """Takes losses back, the oldest first, as far as there are any on balance: what is left over counts nowhere.
+        """Cancels losses, the oldest first, as far as there are net losses; the rest is ignored.
 
-        For gains of which nobody knows when they happened: counted as of now, they would pay for losses to come.
+        For gains at an unknown time: counted as of now, they would offset later losses.
         """
         left = min(gain, max(0, -self.net(key)))
         for one in self._deltas.get(key, ()):
@@ -55,13 +55,13 @@ class Windows:
         return int(total)
 
     def start(self, key: Hashable, serving: int, now: float, window: float) -> int:
-        """How many served `window` seconds ago, by how many serve now."""
+        """How many served `window` seconds ago, given how many serve now."""
         return serving - self.net(key, now - window)
 
     def lost(self, after: float) -> Mapping[Any, list[tuple[float, int]]]:
-        """Every key that lost on balance from some time after `after` until now, with its gains and losses since then.
+        """Every key with a net loss from some time after `after` until now, with its gains and losses since then.
 
-        A key that won more in the whole time than it lost at the end is among them: a shorter window holds the loss.
+        This includes a key that gained more before than it lost at the end: a shorter window shows the loss.
         """
         found = {}
         for key, deltas in self._deltas.items():
@@ -75,7 +75,7 @@ class Windows:
         return found
 
     def forget(self, before: float) -> None:
-        """Drops everything up to that time."""
+        """Drops everything before a time."""
         for key, deltas in list(self._deltas.items()):
             while deltas and deltas[0][0] <= before:
                 deltas.popleft()
