@@ -78,9 +78,7 @@ class KafkaSink:
             following = await self._begin(term)
             async with self._turns.shared():
                 gentle = [one for one in changes if not _takes_away(one)]
-                spoiled = await asyncio.gather(*(self._put(one, following, outcomes) for one in gentle))
-                for one in filter(None, spoiled if len(gentle) > 1 else ()):
-                    await self._put(one, following, outcomes)
+                await self._put_all(gentle, following, outcomes)
                 if rest := [one for one in changes if _takes_away(one)]:
                     await following.caught_up()
                     await self._take_away(sorted(rest, key=turn), following, outcomes, term)
@@ -196,6 +194,15 @@ class KafkaSink:
             copy = await following.caught_up()
             self._numbers.last = max(self._numbers.last, copy.sequence)
         return following
+
+    async def _put_all(self, changes: Sequence[Change], following: Following, outcomes: Outcomes) -> None:
+        """At once; those that were refused with others of their batch once more, each by itself."""
+        if len(changes) == 1:  # as it mostly is; without a task of its own it leaves a turn of the loop earlier
+            await self._put(changes[0], following, outcomes)
+            return
+        spoiled = await asyncio.gather(*(self._put(one, following, outcomes) for one in changes))
+        for one in filter(None, spoiled):
+            await self._put(one, following, outcomes)
 
     async def _put(self, change: Change, following: Following, outcomes: Outcomes) -> Change | None:
         """Returns the change where the broker refused what it was sent in: of several records, one may spoil all."""

@@ -226,7 +226,7 @@ def traceparent(context: SpanContext) -> str:
     """As W3C Trace Context writes it, "" where it is not sampled."""
     if not context.trace_flags.sampled:
         return ""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"  # the flags that level 1 knows: sampled
 
 
 def encoded(spans: Iterable[ReadableSpan]) -> bytes:
