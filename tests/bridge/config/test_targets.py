@@ -15,6 +15,8 @@ registries:
   inventory: {{kind: file, path: ./inventory}}
   core: {{kind: etcd, endpoints: ["http://127.0.0.1:1"], layout: kratos}}
   dubbo: {{kind: zookeeper, hosts: ["127.0.0.1:1"], layout: dubbo2}}
+  consul: {{kind: consul, address: "http://127.0.0.1:1", datacenters: [dc1]}}
+  prod: {{kind: kubernetes, kubeconfig: ./kubeconfig}}
 links:
   - {{name: one, policy: sync, services: {{include: ["*"]}}, {link}}}
 """
@@ -23,12 +25,15 @@ links:
 @pytest.mark.parametrize(
     ("link", "fault"),
     [
-        (
-            "from: core, to: inventory, lifetime: leased, ttl: 2h",
-            "isthmus.yaml:7: links[0].lifetime: inventory has no leases",
+        *(
+            (
+                f"from: core, to: {to}, lifetime: leased, ttl: 2h",
+                f"isthmus.yaml:9: links[0].lifetime: {to} has no leases",
+            )
+            for to in ("inventory", "consul", "prod")
         ),
-        ("from: inventory, to: core, unhealthy: mark", "isthmus.yaml:7: links[0].unhealthy: core has no health"),
-        ("from: core, to: dubbo", "isthmus.yaml:7: links[0].to: core cannot be written to dubbo"),
+        ("from: inventory, to: core, unhealthy: mark", "isthmus.yaml:9: links[0].unhealthy: core has no health"),
+        ("from: core, to: dubbo", "isthmus.yaml:9: links[0].to: core cannot be written to dubbo"),
     ],
 )
 def test_a_target_is_asked_only_for_what_it_can_do(tmp_path: Path, link: str, fault: str) -> None:
