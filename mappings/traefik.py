@@ -77,7 +77,7 @@ def document(parts: Sequence[Part]) -> bytes:
     """The whole document; never one that would clear a route that is not gone."""
     services: dict[str, Any] = {PLACEHOLDER: {"loadBalancer": {"servers": [{"url": "http://127.0.0.1:9"}]}}}
     routers: dict[str, Any] = {}
-    for some, other in parts:
+    for some, other in reversed(parts):  # by service: of two with one name the lesser is told, at every daemon
         services |= some
         routers |= other
     return _ENCODER.encode({"http": {"services": services, **({"routers": routers} if routers else {})}}) + b"\n"

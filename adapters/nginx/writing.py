@@ -15,7 +15,7 @@ import msgspec
 from adapters.common.picture import Picture
 from adapters.nginx.apply import REQUEST, Result
 from adapters.nginx.files import END, OURS, bring, replace
-from bridge.adapter import Client, Concern, Trace
+from bridge.adapter import Client, Concern, Entry, Trace
 from bridge.errors import Unavailable
 from bridge.model import Instance, ServiceName
 
@@ -122,15 +122,9 @@ class Writing:
         while True:
             standing = self._picture.standing
             if self._picture.complete:
-                await self._bring(self._wanted())
+                await self._bring(wanted(self._picture.services, self._files))
                 await asyncio.sleep(self._every)
             await self._picture.newer(standing)
-
-    def _wanted(self) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        for name, entries in self._picture.services.items():
-            found.update(self._files(name, {id: entries[id].instance for id in sorted(entries)}))
-        return found
 
     async def _bring(self, wanted: Mapping[str, bytes]) -> None:
         try:
@@ -163,3 +157,12 @@ def _said(result: Path) -> Result | None:
         return msgspec.json.decode(result.read_bytes(), type=Result)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def wanted(services: Mapping[ServiceName, Mapping[str, Entry]], files: Files) -> dict[str, bytes]:
+    """The file of each upstream; of two services with one name that of the lesser, at every daemon."""
+    found: dict[str, bytes] = {}
+    for name in sorted(services, reverse=True):
+        entries = services[name]
+        found.update(files(name, {id: entries[id].instance for id in sorted(entries)}))
+    return found
