@@ -18,7 +18,7 @@ from tests.conftest import provided
 from tests.dataplanes.estate import SERVICE, Inventory, bridge
 from tests.kit.load import Backends, answers, backends, load, over_http
 from tests.kit.running import Bridge, ended
-from tests.kit.waiting import until
+from tests.kit.waiting import steady, until
 from tests.servers import nginx, ports
 from tests.servers.nginx import Nginx
 from tests.servers.prometheus import Prometheus
@@ -279,6 +279,15 @@ async def test_nothing_is_answered_until_all_that_feeds_an_export_is_known(tmp_p
     async with estate(tmp_path, {"kind": "prometheus"}, start=False) as at:
         at.bridge.registries["late"] = {"kind": "file", "path": str(tmp_path / "late")}
         at.bridge.links[0]["from"] = ["inventory", "late"]
+        at.bridge.links[0]["services"] = {"include": [SERVICE]}
+        # What is dark and brings nothing, for its link observes, is not waited for.
+        at.bridge.registries["never"] = {"kind": "file", "path": str(tmp_path / "never")}
+        at.bridge.links.append(
+            {"from": "never", "to": "export", "policy": "observe", "services": {"include": ["other"]}}
+        )
+        (port,) = ports.reserve(1)
+        at.bridge.registries["silent"] = {"kind": "prometheus", "listen": f"127.0.0.1:{port}"}
+        at.bridge.links.append({**at.bridge.links[0], "from": "inventory", "to": "silent", "policy": "observe"})
         at.bridge.write()
         async with at.bridge:
 
@@ -297,7 +306,15 @@ async def test_nothing_is_answered_until_all_that_feeds_an_export_is_known(tmp_p
             at.bridge.registries["later"] = {"kind": "file", "path": str(tmp_path / "later")}
             at.bridge.links[0]["from"] = ["inventory", "late", "later"]
             await at.bridge.hup()
-            assert (await get(f"http://{at.export}/targets")).status == 200
+            told = await get(f"http://{at.export}/targets")
+            assert told.status == 200
+            # Nor by links that turn to observe; where they always did, there is nothing to answer.
+            at.bridge.links[0]["policy"] = "observe"
+            await at.bridge.hup()
+            at.say(*THREE)
+            assert await steady(lambda: get(f"http://{at.export}/targets"), 1.0) == told
+            assert (await get(f"http://127.0.0.1:{port}/targets")).status == 503
+        ports.release([port])
 
 
 async def test_an_export_goes_on_without_a_source_that_is_gone_for_good(tmp_path: Path) -> None:
