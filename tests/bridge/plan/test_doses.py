@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from bridge.adapter import Cause, Entry
-from bridge.migration.block import Migration, Part
+from bridge.migration.block import End, Migration, Part
 from bridge.migration.intent import Intent, Placed, Record
 from bridge.migration.phases import Phase, State
 from bridge.migration.shares import Fit, Means, Side, fit
@@ -39,12 +39,12 @@ def doses(percent: float, means: Means = Means.COUNTS, old: Side | None = None) 
     return following(fit(percent / 100, old or side, side, means), percent)
 
 
-def following(made: Fit, percent: float) -> Doses:
+def following(made: Fit, percent: float, block: Migration = BLOCK) -> Doses:
     state = State(phase=Phase.SHIFT, share=percent)
     move = Intent(migration="pay", service=PAY, state=state, places={"mesh": Placed(PAY, made)})
-    found = Doses([BLOCK])
+    found = Doses([block])
     found.unheard = frozenset()
-    found.follow(Record().with_moves({move.name: move}, {"pay": BLOCK}))
+    found.follow(Record().with_moves({move.name: move}, {"pay": block}))
     return found
 
 
@@ -185,3 +185,19 @@ def test_a_service_of_the_new_side_alone_is_not_moving_where_its_copies_stand() 
     found = Doses([BLOCK])
     found.unheard = frozenset()
     assert asked(found, copies, PODS, there=entries(PODS)) == {}
+
+
+def test_pods_that_register_themselves_beside_machines_are_a_side() -> None:
+    """One root of ZooKeeper has both, told apart by what they say; at a place behind it each side has its share."""
+    block = replace(BLOCK, from_=("zk",), to=(End(item="zk", where={"env": "pod"}),))
+    machines = {name: instance(name) for name in ("v1", "v2", "v3", "v4")}
+    pods = {name: instance(name, metadata={"env": "pod"}) for name in ("p5", "p6")}
+    root = Supply(LINK, "zk", "", "zk", Service(PAY, {**machines, **pods}))
+    made = fit(0.2, Side(0.0, (1.0,) * 4), Side(0.0, (1.0,) * 2), Means.BOTH)
+    found = following(made, 20, block)
+    orders = asked(found, root, there=entries(root))
+    weights = {
+        side: sum(order.weight or 0 for origin, order in orders.items() if origin[3][0] == side) for side in "vp"
+    }
+    assert len(orders) == 6 and not away(orders)
+    assert 0.19 < weights["p"] / (weights["v"] + weights["p"]) <= 0.2
