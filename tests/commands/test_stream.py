@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +18,7 @@ from aiokafka.admin import NewTopic
 from bridge.model import ServiceName
 from mappings import kafka as mapping
 from tests.kit.natives import Folder
-from tests.kit.running import Bridge
+from tests.kit.running import ROOT, Bridge
 from tests.kit.stream import Stream
 from tests.kit.waiting import until
 from tests.servers.kafka import Kafka
@@ -194,7 +198,7 @@ async def events(kafka: Kafka) -> list[dict[str, Any]]:
 
 
 def trace(row: dict[str, Any]) -> str:
-    return str(row["ce_traceparent"].split("-")[1])
+    return str(row.get("ce_traceparent", "none-").split("-")[1])
 
 
 def of(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -342,6 +346,31 @@ async def test_people_read_the_log_and_see_whether_the_state_is_right(made: Site
     ran = await bridge.isthmus("events", "--rebuild", "-o", "json")
     states = {row["instance"]: (row["state"], row["action"]) for row in ran.json}
     assert (ran.code, states) == (3, {"i1": ("different", "add"), "w2": ("different", "add")})
+
+
+async def test_whoever_follows_sees_a_change_come_and_ends_it_with_ctrl_c(made: Site) -> None:
+    bridge = made.bridge
+    bridge.registries["stream"]["changes_topic"] = LOG
+    bridge.write()
+    async with bridge:
+        await made.shows("192.0.2.1", "192.0.2.2", "192.0.2.3")
+        words = ("events", "-f", str(bridge.file), "--follow", "--service", "web")
+        follower = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bridge.cli.main", *words), stdout=PIPE, stderr=PIPE, cwd=ROOT
+        )
+        assert follower.stdout is not None
+        try:
+            async with asyncio.timeout(200):
+                made.inventory.set("web", w1="192.0.2.9")
+                lines = [(await follower.stdout.readline()).decode().split() for _ in range(3)]
+                follower.send_signal(signal.SIGINT)
+                rest, said = await follower.communicate()
+        finally:
+            if follower.returncode is None:
+                follower.kill()
+        # The registry's service and the stream's are two keys, which may be in two partitions.
+        assert {line[2] for line in lines} == {"service.appeared.v1", "instance.registered.v1", "entry.written.v1"}
+        assert (follower.returncode, rest, said) == (0, b"", b"")
 
 
 async def test_a_stream_without_a_log_says_which_key_is_missing(made: Site) -> None:
