@@ -135,6 +135,13 @@ BOUNDS = (
         "`isthmus explain` has them",
     ),
     Bound(
+        "adapters.kafka.producing",
+        "LARGEST",
+        "the value of one record of a stream's transaction",
+        "an event goes without what makes it so large, and says why",
+        unit="bytes",
+    ),
+    Bound(
         "bridge.daemon.tracing",
         "ROOM",
         "spans that wait for the collector",

@@ -40,13 +40,7 @@ ROOM = 4096  # spans that wait for the collector; more are dropped, and counted
 BATCH = 512  # spans in one request
 KEPT = 10_000  # changes whose trace may still go on
 PATH = "/v1/traces"  # OTLP/HTTP 1.x
-LATER = (
-    408,
-    429,
-    502,
-    503,
-    504,
-)  # statuses after which the same may be sent again (OTLP/HTTP, "Retryable Response Codes")
+LATER = frozenset((429, 502, 503, 504))  # statuses after which the same may be sent again (OTLP/HTTP)
 
 
 class Root(NamedTuple):

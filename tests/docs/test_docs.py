@@ -82,6 +82,7 @@ PACES = frozenset(
         "SWEEP_READS",
         "TAIL",
         "WINDOW",
+        "YIELDED",
     ]
 )
 # Numbers that formats, protocols and stores give.
