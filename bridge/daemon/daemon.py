@@ -43,6 +43,7 @@ from bridge.destination.joint import Joint
 from bridge.destination.roll import Roll
 from bridge.destination.standby import Standby
 from bridge.destination.writer import Writer
+from bridge.engine import decoders
 from bridge.engine.engine import Engine
 from bridge.guard.limits import STOOD
 from bridge.guard.losses import Past
@@ -79,6 +80,7 @@ class Daemon:
         tick: float = TICK,
         still: float = STILL,
     ) -> None:
+        decoders.prepare()  # what the state folder keeps is decoded in threads before the engine runs
         self.path = path
         self._tick = tick
         self.state = kept

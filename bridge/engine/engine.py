@@ -22,7 +22,7 @@ from bridge.destination.destination import Destination
 from bridge.destination.events import Events
 from bridge.destination.reconciler import Reconciler
 from bridge.destination.writer import Peers
-from bridge.engine import belief, echoes
+from bridge.engine import belief, decoders, echoes
 from bridge.engine.registries import Registries
 from bridge.errors import ConfigError
 from bridge.guard.holds import Item
@@ -155,6 +155,7 @@ class Engine:
                 faults += (f"registries.{name}: {fault}" for fault in error.faults)
         if faults:
             raise ConfigError(*faults)
+        decoders.prepare()  # of the adapters that were imported
         return Prepared(configuration, made, sides)
 
     async def switch(self, prepared: Prepared) -> None:
