@@ -356,6 +356,14 @@ BOUNDS = (
         metric="isthmus_link_parked",
     ),
     Bound(
+        "adapters.etcd.client",
+        "LARGEST",
+        "one answer of etcd",
+        "refused: the scope is stale",
+        unit="bytes",
+        metric="isthmus_scope_synced",
+    ),
+    Bound(
         "adapters.zookeeper.connection",
         "ANSWER_LIMIT",
         "one answer of ZooKeeper",

@@ -139,6 +139,7 @@ NO_BOUNDS = {
     ("adapters.kubernetes.client", "KEPT"),
     ("adapters.file.disk", "THREADS"),
     ("adapters.zookeeper.readers", "MASK"),
+    ("bridge.migration.natives", "PARTS"),
 }
 BITS = ROOT / "adapters/file/notice.py"  # of <sys/inotify.h>
 
