@@ -292,7 +292,7 @@ class Lever(msgspec.Struct, frozen=True):
     version: Any = None
 
 
-class Steering(Protocol):
+class Levers(Protocol):
     """Takes natives out of service by levers, and puts them back; their own records are never written (ADR 39).
 
     A native is told by a key: `key_of` says it, and it is the same when that native registers anew.
@@ -333,7 +333,7 @@ class Steering(Protocol):
 class Steerer(Protocol):
     """An optional side of a registry that has levers beside its natives' records."""
 
-    def steering(self, bridge: str) -> Steering | None:
+    def levers(self, bridge: str) -> Levers | None:
         """The levers, for the bridge with this id; None: what is kept in this way has none."""
         ...
 

@@ -146,6 +146,21 @@ CONSUMERS: dict[str, tuple[Consumer, ...]] = {
     "nginx": (Consumer("nginx", 10.0, "a reload, at most each 5 s", "servers by their weight", weighs=True),),
 }
 
+_ACTUATOR = (
+    "curl -X POST -H 'Content-Type: application/json' -d '{\"status\": \"OUT_OF_SERVICE\"}' "
+    "http://ADDRESS:MANAGEMENT_PORT/actuator/serviceregistry"
+)
+# What is run at the machine of a native, before its process is stopped, so that consumers leave it while it still
+# answers. Of all others the orderly stop takes the record away, and consumers follow within their time.
+FIRST: dict[str, str] = {
+    "consul": "consul services deregister -id ID  # at its own agent: maintenance is not obeyed by Spring's consumers",
+    "eureka": _ACTUATOR,
+    "spring": _ACTUATOR,
+}
+STOP = (
+    "systemctl stop SERVICE  # in order: a process that is killed stays in the registry until its lease or session ends"
+)
+
 # The smallest weight that a layout can say, and the step between two, where 1.0 is its default.
 UNITS: dict[str, float] = {
     "dubbo2": 0.01,
@@ -190,6 +205,14 @@ def settled(consumers: Iterable[Consumer], *, removed: bool, last: bool, longest
         elif seconds > most:
             slowest, most = one.name, seconds
     return Settled((most + longest) * SPARE, slowest, tuple(dict.fromkeys(restart)))
+
+
+def leaving(layout: str, settles: float, *, keeps_last: bool) -> tuple[str, ...]:
+    """The commands by which one batch of natives leaves, in their order. `settles`: seconds of the slowest reader."""
+    before = (FIRST[layout],) if layout in FIRST else ()
+    wait = f"sleep {settles:.0f}  # until the slowest consumer has followed"
+    last = ("# the last one only while a copy of the new side is there: its consumers keep the last one for ever",)
+    return (*before, *((wait,) if before else ()), STOP, *(() if before else (wait,)), *(last if keeps_last else ()))
 
 
 def consumers_of(layout: str) -> tuple[Consumer, ...]:

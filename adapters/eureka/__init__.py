@@ -103,7 +103,7 @@ class Eureka:
         """None: it cannot lock, so it borrows the seat that `bridge.seat` names."""
         return None
 
-    def steering(self, bridge: str) -> StatusOverrides:
+    def levers(self, bridge: str) -> StatusOverrides:
         """See `bridge.adapter.Steerer`."""
         return StatusOverrides(self._client)
 

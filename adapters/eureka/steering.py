@@ -22,17 +22,17 @@ PLACE = "apps/"
 
 
 class StatusOverrides:
-    """See `bridge.adapter.Steering`: a lever of one native each; its key is the id of the entry."""
+    """See `bridge.adapter.Levers`: a lever of one native each; its key is the id of the entry."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     def key_of(self, instance: Instance) -> str:
-        """See `Steering.key_of`."""
+        """See `Levers.key_of`."""
         return instance.id
 
     async def places(self, name: ServiceName, natives: Sequence[Instance]) -> Mapping[str, str]:
-        """See `Steering.places`. Raises Rejected where an override would take more than that native out."""
+        """See `Levers.places`. Raises Rejected where an override would take more than that native out."""
         all = (await self._client.full()).instances
         wanted = {one.id for one in natives}
         found: dict[str, str] = {}
@@ -51,7 +51,7 @@ class StatusOverrides:
         return found
 
     async def lever(self, place: str) -> Lever:
-        """See `Steering.lever`. The version is the status that is shown, None: there is no such instance."""
+        """See `Levers.lever`. The version is the status that is shown, None: there is no such instance."""
         found = await self._client.instance(*_key(place))
         if found is None:
             return Lever(place, None)
@@ -59,7 +59,7 @@ class StatusOverrides:
         return Lever(place, None if said in NOT_OVERRIDDEN else said.encode(), found.record.status)
 
     def set_to(self, lever: Lever, name: ServiceName, out: Collection[str]) -> bytes | None:
-        """See `Steering.set_to`; an override that is not ours stays."""
+        """See `Levers.set_to`; an override that is not ours stays."""
         if not out:
             return None if lever.content == OUT else lever.content
         if lever.content not in (None, OUT):
@@ -67,7 +67,7 @@ class StatusOverrides:
         return OUT if lever.version is not None else lever.content  # who is gone serves nobody
 
     async def put(self, before: Lever, content: bytes | None) -> Lever:
-        """See `Steering.put`: compared by a look just before, for Eureka has no compare-and-set."""
+        """See `Levers.put`: compared by a look just before, for Eureka has no compare-and-set."""
         stands = await self.lever(before.place)
         if stands.content != before.content or stands.version is None:
             raise Conflict(f"{before.place}: its override is not what it was")

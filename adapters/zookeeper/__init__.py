@@ -96,7 +96,7 @@ class ZooKeeper:
         """See `bridge.adapter.Keeper`."""
         return ZooKeeperNotes(self._client_of(bridge), self._tree.own, bridge)
 
-    def steering(self, bridge: str) -> DubboRules | None:
+    def levers(self, bridge: str) -> DubboRules | None:
         """See `bridge.adapter.Steerer`: only Dubbo reads rules, which are of interfaces."""
         if self._config.layout != "dubbo2":
             return None

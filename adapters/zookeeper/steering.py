@@ -24,7 +24,7 @@ FOLDER = "/dubbo/config/dubbo"
 
 
 class DubboRules:
-    """See `bridge.adapter.Steering`: a lever of all natives of one version; a native's key is `host:port`."""
+    """See `bridge.adapter.Levers`: a lever of all natives of one version; a native's key is `host:port`."""
 
     def __init__(self, client: Client, root: str, bridge: str) -> None:
         self._client = client
@@ -32,11 +32,11 @@ class DubboRules:
         self._bridge = bridge
 
     def key_of(self, instance: Instance) -> str:
-        """See `Steering.key_of`; the id is no such key, for it is made of the whole URL."""
+        """See `Levers.key_of`; the id is no such key, for it is made of the whole URL."""
         return f"{instance.address}:{instance.ports[0].number if instance.ports else 0}"
 
     async def places(self, name: ServiceName, natives: Sequence[Instance]) -> Mapping[str, str]:
-        """See `Steering.places`."""
+        """See `Levers.places`."""
         if self._root != ROOT:
             raise Rejected(f"providers below {self._root}: where their consumers look for rules was never seen")
         found = {}
@@ -48,18 +48,18 @@ class DubboRules:
         return found
 
     async def lever(self, place: str) -> Lever:
-        """See `Steering.lever`."""
+        """See `Levers.lever`."""
         await self._client.connected()
         (node,) = values_of(await self._client.reads([place]))
         return Lever(place, node.value, (node.version, node.mzxid)) if node is not None else Lever(place, None)
 
     def set_to(self, lever: Lever, name: ServiceName, out: Collection[str]) -> bytes | None:
-        """See `Steering.set_to`."""
+        """See `Levers.set_to`."""
         of = rule.Service.of(lever.place.rpartition("/")[2])
         return rule.merged(lever.content, of, self._bridge, out)
 
     async def put(self, before: Lever, content: bytes | None) -> Lever:
-        """See `Steering.put`. The node is read again: one that was made anew begins with version 0."""
+        """See `Levers.put`. The node is read again: one that was made anew begins with version 0."""
         if content is not None and len(content) > BYTES:
             raise Rejected(f"{before.place}: {len(content):,} bytes: a packet of ZooKeeper's holds {BYTES:,}")
         stands = await self.lever(before.place)

@@ -397,6 +397,7 @@ BOUNDS = (
     Bound("bridge.migration.reports", "MOST", "reports of `probe` that are kept", "refused; each is kept for a day"),
     Bound("bridge.daemon.reporting", "TRIES", "tries to keep a report", "the command says so"),
     Bound("bridge.migration.quiet", "PEERS", "addresses that a watched port names of its clients", "left out"),
+    Bound("bridge.migration.natives", "PARTS", "batches of natives at a place", "larger places have larger batches"),
     Bound("bridge.migration.gates", "SCRAPES", "scrapes in a window", "with fewer a gate is not looked at"),
     Bound("bridge.migration.gates", "UNSEEN", "intervals without a look at a gate", "it has no data"),
     Bound("bridge.migration.parity", "NAMED", "values that a difference names", "the others are counted"),

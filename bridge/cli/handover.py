@@ -27,6 +27,7 @@ from bridge.cli.output import (
     who,
 )
 from bridge.cli.permitted import permitted
+from bridge.cli.steered import may_have, refusals, steered
 from bridge.config.schema import Configuration
 from bridge.engine.opening import Opened, opened
 from bridge.errors import ConfigError
@@ -102,6 +103,9 @@ async def remove(
 
     Journaled before and after as `kind`. Returns what failed. Raises Unavailable while a daemon holds the lock.
     """
+    is_asked = whose == configuration.bridge.id and may_have(configuration, registry, target.registry)
+    if is_asked and (out := await steered(configuration, registry)):
+        return refusals(out)
     _note(configuration, kind, f"{registry}: {len(purged.changes)} entries of {whose} are to be removed", by, registry)
     outcomes = await apply_under_lock(target.registry.sink(whose), target.seat, purged.changes, leave=leaves)
     failed = [f"{one.change.service}/{one.change.id}: {one.error}" for one in outcomes if one.error]

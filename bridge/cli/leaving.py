@@ -26,6 +26,7 @@ from bridge.cli.output import (
     say,
 )
 from bridge.cli.permitted import permitted
+from bridge.cli.steered import may_have, refusals, steered, steered_rows
 from bridge.config import kinds
 from bridge.config.schema import Configuration
 from bridge.engine.opening import opened
@@ -74,7 +75,9 @@ async def _asked(configuration: Configuration, name: str) -> list[Row] | str:
     bridge = configuration.bridge.id
     try:
         async with asyncio.timeout(PATIENCE), opened(configuration, name, bridge) as (registry, *_):
-            return footprint_rows(name, bridge, *await _left(registry, bridge))
+            rows = footprint_rows(name, bridge, *await _left(registry, bridge))
+            out = await steered(configuration, name) if may_have(configuration, name, registry) else []
+            return [*rows, *steered_rows(name, out)]
     except TimeoutError:
         return f"no answer within {PATIENCE:g} s"
     except (Unavailable, Denied) as error:
@@ -146,6 +149,8 @@ def leave(file: Path | None, registry: str, yes: bool, by: str | None, output: s
             if not yes or not before or held is None:
                 return before, before, []
             purged = plan_purge(held, whose)
+            if may_have(configuration, registry, target.registry) and (out := await steered(configuration, registry)):
+                return before, before, refusals(out)
             if not purged.spared and isinstance(target.registry, Keeper):
                 await _drop(target.registry.notes(whose))
             done = await remove(configuration, "leave", registry, whose, target, purged, by, leaves=not purged.spared)

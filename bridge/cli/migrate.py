@@ -76,6 +76,7 @@ def _print_plan(found: list[Row]) -> None:
         for one in row["places"]:
             for kind in one["restarts"]:
                 say(f"restart: {kind} at {one['place']} never follows by itself")
+            _print_natives(one)
             for kind in one["not_steered"]:
                 say(f"not steered: {kind} at {one['place']} goes its own way; its share is to be measured")
             if one["lacks"]:
@@ -87,6 +88,17 @@ def _print_plan(found: list[Row]) -> None:
         for text in (*row["missing"], *row["nowhere"], *row["refused"]):
             say(f"NOT READY: {text}")
         gap()
+
+
+def _print_natives(place: Row) -> None:
+    """How the natives of a place leave: by us, or by people at their machines."""
+    goes = place["natives_go"]
+    if goes["by"] == "steer":
+        say(f"natives at {place['place']}: {goes['batches']} batches are taken out of service, one a settle time")
+    elif goes["by"]:
+        say(f"natives at {place['place']}: people stop them, in {goes['batches']} batches; at each machine of a batch:")
+        for text in goes["commands"]:
+            say(f"  {text}")
 
 
 @command(
@@ -193,6 +205,8 @@ def _print_status(rows: list[Row]) -> None:
         for one in row.get("consumers", ()):
             if one["observed"]:
                 say(f"{row['move']} observed: {_consumer(one)}")
+        for place, keys in row.get("steered", {}).items():
+            say(f"{row['move']} natives at {place}: {len(keys)} are out of service: {', '.join(keys)}")
         if row.get("way_back"):
             say(f"{row['move']} way back: {row['way_back']}")
 
@@ -250,7 +264,11 @@ def _verb(verb: str, text: str, *options: Callable[[Any], Any], reason: bool = F
     command(verb, f"isthmus migrate {verb} pay", EXITS, migrate)(run)
 
 
-_verb("start", "Begins. Every service that the migration finds, `at_once` of them at a time.", REPORTS)
+STEER = click.option(
+    "--yes-write-natives", "natives", is_flag=True, help="Let `natives: steer` write beside natives' records."
+)
+
+_verb("start", "Begins. Every service that the migration finds, `at_once` of them at a time.", REPORTS, STEER)
 _verb(
     "next",
     "Goes on. Where the step waits for a person; a gate that failed is never passed.",
@@ -280,4 +298,4 @@ _verb(
 )
 _verb("reopen", "Takes it up again. Within `keep` after it is done.", reason=True)
 _verb("forget", "Drops what is known of it. What links say is true from then on.", reason=True)
-_verb("apply", "Takes a changed block over. While it is paused.", reason=True)
+_verb("apply", "Takes a changed block over. While it is paused.", STEER, reason=True)

@@ -111,7 +111,8 @@ MEANINGS = {
         "consumers": "Who reads there: `spring`, `dubbo`, `kratos`, `envoy` ... Default: every kind that can.",
         "envoys": "Admin pages of Envoys, `http://HOST:PORT`, that count requests where no `prometheus.requests` does.",
         "steps": "Percent that `to` should have; the last one is 100.",
-        "natives": "What is done about registrations that are not ours: nothing; people stop the processes.",
+        "natives": "How registrations that are not ours leave: people stop their processes; or, with `steer`, in "
+        "batches, by a status override (Eureka) or a rule (Dubbo in ZooKeeper): `start --yes-write-natives` allows it.",
         "at_once": "So many moves of it are under way at a time.",
         "window": "When a step may begin by itself; never bounds a way back.",
         "gates": "What each step waits for, below.",

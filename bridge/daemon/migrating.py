@@ -16,13 +16,14 @@ from msgspec.structs import replace
 from bridge.adapter import Note, Notes, Term
 from bridge.config import kinds
 from bridge.daemon.measuring import NOTHING, Asking
+from bridge.daemon.natives import Natives, waits
 from bridge.daemon.reporting import Reporting
 from bridge.destination.reconciler import Reconciler
 from bridge.destination.roll import Roll
 from bridge.engine import moves
 from bridge.engine.engine import Engine
 from bridge.engine.observing import observe
-from bridge.errors import ConfigError, Conflict, Superseded, Unavailable
+from bridge.errors import ConfigError, Conflict, Denied, Rejected, Superseded, Unavailable
 from bridge.migration import parity, quiet
 from bridge.migration.block import Migration, Part
 from bridge.migration.gates import Gate, Result, Timing, verdict
@@ -72,6 +73,13 @@ class Following:
         if self._path is not None:
             with contextlib.suppress(OSError, ValueError, ConfigError):
                 self.doses.follow(decode(Note(self._path.read_bytes(), None)))
+        self._steer()
+
+    def _steer(self) -> None:
+        """What reads as out of service because of us is carried as it was."""
+        steered = self.doses.record.steered(time.time())
+        if steered != self._engine.store.steered:
+            self._engine.store.steer(steered)
 
     def listen(self) -> None:
         """Notes which old sides have been heard: until then it is not known whether there is anything to move."""
@@ -90,6 +98,7 @@ class Following:
         notes = self._engine.notes
         if notes is not None and (self._engine.configuration.migrations or self.doses.record.moves):
             await self.newest(notes)
+            self._steer()
             self._tell(self._written())
             await self.probed.look(notes, leads=self.leads)
             self.reason = ""
@@ -118,6 +127,7 @@ class Following:
             return
         self.news.set()
         changed = self.doses.follow(record)
+        self._steer()
         for place, names in changed.items():
             if (reconciler := self._engine.reconcilers.get(place)) is not None:
                 reconciler.poke(names)
@@ -172,6 +182,13 @@ class Following:
             self._tell(self._written())
         await asyncio.sleep(until - clock())
 
+    def is_followed(self, intent: Intent) -> bool:
+        """Whether every daemon that writes or serves anything goes by a step: only then a native's view may change."""
+        numbers = (one.follows for one in self._roll.others)
+        return not any(
+            number < intent.turn for one in numbers for key, number in one.items() if key.startswith(f"{KEY}/")
+        )
+
     def lacking(self, intent: Intent) -> str:
         """Who does not follow a step yet, "" if every place and every daemon does."""
         late: set[str] = set()
@@ -208,6 +225,7 @@ class Steering:
         self._asking: dict[str, Asking] = {}
         self._engine = engine
         self._journal = journal
+        self._natives = Natives(engine, journal, following.is_followed)
 
     @property
     def leads(self) -> bool:
@@ -225,15 +243,21 @@ class Steering:
         async with seat.writer() as term:
             self.following.leads = True
             ended = asyncio.ensure_future(term.ended())
+            record = self.following.doses
+            levers = asyncio.ensure_future(self._natives.keep(lambda: record.record, lambda: self._engine.notes, term))
             try:
                 while not ended.done():
                     self.following.news.clear()
                     await self._step(term)
                     await self._rest(ended)
+                    if levers.done():
+                        await levers  # raises: it never returns
             finally:
                 self.following.leads = False
                 self.last = {}
                 ended.cancel()
+                levers.cancel()
+                await asyncio.wait((levers,))
                 for one in self._asking.values():
                     await one.close()
 
@@ -273,6 +297,12 @@ class Steering:
         intent = replace(intent, gates=await self._asked(block, intent, found, now))
         facts = self._facts(record, intent, found, now)
         looked = look(intent.state, block, facts)
+        if looked.state.batches > intent.state.batches:
+            try:
+                intent = replace(intent, out=await self._natives.chosen(block, intent, found), stuck="")
+            except (Rejected, Unavailable, Denied) as error:  # people stop them meanwhile, and it is tried again
+                intent = replace(intent, stuck=str(error))
+                looked = look(intent.state, block, facts._replace(batch=False, stuck=str(error)))
         fresh = self.at(block, intent, looked.state)
         self.last[intent.name] = Seen(fresh, facts, looked, self.requests(intent))
         return fresh
@@ -290,6 +320,8 @@ class Steering:
                 if seen.requests.settled and seen.requests.number == intent.state.number:
                     measured = seen.requests.share
             yield from moving.findings(name, block, intent.state, looked, measured, now)
+        if self.leads:
+            yield from self._natives.findings(record)
 
     def rows(self) -> tuple[list[Row], list[Row]]:
         """Each move that is moved here, and each value that its gates saw last, for metrics."""
@@ -314,7 +346,8 @@ class Steering:
             return replace(intent, state=state)
         places = moves.placed(self._engine, block, intent.name, intent.service, state.share)
         gates = {name: gate.anew() for name, gate in intent.gates.items()}
-        return replace(intent, state=state, places=places, gates=gates)
+        out = {place: one.less(state.batches, time.time()) for place, one in intent.out.items()}
+        return replace(intent, state=state, places=places, gates=gates, out=out)
 
     async def _asked(
         self, block: Migration, intent: Intent, found: Sequence[moves.Spot], now: float
@@ -345,7 +378,7 @@ class Steering:
         return Facts(
             now=now,
             trouble=moves.trouble(engine, block, intent),
-            lacking=self.following.lacking(intent),
+            lacking=self.following.lacking(intent) or (self._natives.lacking(intent) if self.leads else ""),
             serves=moves.serving(engine, block, intent.service, Part.NEW),
             old_serves=moves.old_serves(engine, block, intent),
             natives=moves.natives(found),
@@ -358,6 +391,9 @@ class Steering:
             quiet=left.quiet,
             used=left.why,
             busy="" if intent.name in record.first(intent.migration, now) else BUSY.format(block.at_once),
+            batch=self._has_batch(block, intent, found),
+            stuck=intent.stuck,
+            crowded=waits(record, intent, found, now) if block.natives == "steer" else "",
         )
 
     def left(self, block: Migration, intent: Intent, now: float) -> Quiet:
@@ -375,6 +411,12 @@ class Steering:
         )
         is_quiet = measured.quiet if measured.number == intent.state.number else None
         return quiet.both(Quiet(is_quiet, measured.why), seen)
+
+    def _has_batch(self, block: Migration, intent: Intent, found: Sequence[moves.Spot]) -> bool:
+        """Whether there are natives that could be taken out of service now."""
+        if not intent.state.steers or (intent.stuck and not (self.leads and self._natives.may_try(intent.name))):
+            return False
+        return any(moves.movable(self._engine, block, one) for one in found)
 
     def seen(self, record: Record, intent: Intent, found: Sequence[moves.Spot]) -> Seen:
         """One move, whose places are `found`, as this process sees it now, whoever moves it."""
@@ -394,14 +436,17 @@ class Steering:
         )
         self._journal.append("migration", service=intent.service, by=state.by, reason=reason)
 
-    def begin(self, block: Migration, service: ServiceName, before: Intent | None, by: str, reason: str) -> Intent:
-        """A move that begins now: nothing of the new side, until its first step."""
+    def begin(
+        self, block: Migration, service: ServiceName, before: Intent | None, by: str, reason: str, *, steers: bool
+    ) -> Intent:
+        """A move that begins now: nothing of the new side, until its first step. `steers`: natives may be steered."""
         now = time.time()
         state = started(block, now, before.state if before is not None else None, by, reason)
         stood = moves.serving(self._engine, block, service, Part.OLD)
         name = f"{block.name}/{service}"
         places = moves.placed(self._engine, block, name, service, 0.0)
-        return Intent(migration=block.name, service=service, state=replace(state, stood=stood), places=places)
+        state = replace(state, stood=stood, steers=steers)
+        return Intent(migration=block.name, service=service, state=state, places=places)
 
 
 class Migrating:

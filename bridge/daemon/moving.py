@@ -27,6 +27,10 @@ from bridge.report.readers import reader_rows
 from bridge.report.targets import targets_of_side
 from bridge.report.values import Row
 
+UNASKED = (
+    "its block has `natives: steer`: it would write beside the records of natives (a status override, or a rule of "
+    "Dubbo's; docs/safety.md#rule-6). Say --yes-write-natives, once; or write `natives: untouched`"
+)
 TRIES = 10  # times that somebody else may change the record first
 
 
@@ -156,9 +160,10 @@ class Moving:
                 rows.append({"move": move, "code": report.Exit.FAILED, "text": changed})
                 continue
             made[move], blocks[block.name] = changed, block
-            rows.append(
-                {"move": move, "code": report.Exit.OK, "text": f"{changed.state.phase}, {changed.state.share:g} %"}
-            )
+            text = f"{changed.state.phase}, {changed.state.share:g} %"
+            if verb == "abort" and (left := report.steered_texts(changed)):
+                text += f"; it leaves natives out of service, and looks after them no more: {'; '.join(left)}"
+            rows.append({"move": move, "code": report.Exit.OK, "text": text})
         return rows, record.with_moves(made, blocks) if made else None
 
     def _meant(self, record: Record, name: Named, verb: str) -> list[tuple[Intent | None, Migration, ServiceName]]:
@@ -191,20 +196,17 @@ class Moving:
     ) -> Intent | str:
         """The move after a verb, or why that cannot be."""
         reason = str(arguments.get("reason") or "")
+        steers = bool(arguments.get("natives")) or (intent is not None and intent.state.steers)
         if verb == "start":
-            if why := moves.unheard(self._engine, block):
+            if why := self._unstarted(block, service) or _unsteered(block, intent, steers):
                 return why
-            if found := moves.missing(self._engine, block, service):
-                return found[0]
-            row = report.plan_rows(self._engine, block, service)
-            if row["nowhere"]:
-                return str(row["nowhere"][0])
-            return self._steering.begin(block, service, intent, by, reason)
+            return self._steering.begin(block, service, intent, by, reason, steers=steers)
         if intent is None:
             return "it was not started"
         state = intent.state
         if verb == "apply":
-            return replace(intent, state=replace(state, paused=state.paused, reason=reason, by=by))
+            asks = block.natives == "steer" and not steers
+            return UNASKED if asks else replace(intent, state=replace(state, steers=steers, reason=reason, by=by))
         if verb == "finish" and not arguments.get("unmeasured"):
             left = self._steering.left(block, intent, time.time())
             if not left.quiet:
@@ -218,6 +220,15 @@ class Moving:
         if verb in ("rollback", "back") and not moves.old_serves(self._engine, block, intent):
             return "the old side serves less than when the move began: nothing is moved to it; repair it first"
         return self._steering.at(block, intent, fresh)
+
+    def _unstarted(self, block: Migration, service: ServiceName) -> str:
+        """Why a move cannot begin, "" if it can."""
+        if why := moves.unheard(self._engine, block):
+            return why
+        if found := moves.missing(self._engine, block, service):
+            return found[0]
+        nowhere = report.plan_rows(self._engine, block, service)["nowhere"]
+        return str(nowhere[0]) if nowhere else ""
 
     def _forgotten(self, record: Record, name: Named) -> tuple[list[Row], Record | None]:
         rows, gone = [], []
@@ -237,7 +248,7 @@ class Moving:
                 {
                     "move": move,
                     "code": report.Exit.OK,
-                    "text": f"forgotten; it had {shares}: what links say is true from now on",
+                    "text": f"forgotten; it had {shares}: what links say is true from now on{_left_out(intent)}",
                 }
             )
         if not rows:
@@ -261,6 +272,19 @@ class Moving:
 
 def _reports(arguments: Mapping[str, Any]) -> list[reports.One]:
     return [reports.converted(one) for one in arguments.get("reports") or ()]
+
+
+def _left_out(intent: Intent) -> str:
+    left = "; ".join(report.steered_texts(intent))
+    return f"; natives stay out of service: {left}" if left else ""
+
+
+def _unsteered(block: Migration, before: Intent | None, steers: bool) -> str:
+    """Why a move may not begin as far as natives go, "" if it may."""
+    if before is not None and any(out.levers for out in before.out.values()):
+        said = "; ".join(report.steered_texts(before))
+        return f"it was let go with natives out of service: {said}; put them back there, then `migrate forget` it"
+    return UNASKED if block.natives == "steer" and not steers else ""
 
 
 def _requests(seen: Seen) -> Row:

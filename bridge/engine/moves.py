@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from bridge.adapter import Entry
+from bridge.adapter import Entry, Levers, Steerer
 from bridge.config.links import layout_of
 from bridge.consumers import GREATEST, ONLY_WITH, UNITS, Consumer, consumers_of
 from bridge.destination.reconciler import Reconciler
@@ -33,7 +33,8 @@ class Spot(NamedTuple):
 
     `sides`: what links bring there or would, `links` by registry and scope; `fixed`: what serves there and is not ours.
     `stated`: seconds that consumers need, where the file says so. `lacks`: the key of the place's block without which
-    nobody obeys weights there, "" where none is missing.
+    nobody obeys weights there, "" where none is missing. `out`: the ids of natives that are out by a migration; they
+    are among `fixed`, for that is what a share is fitted to: they come back with a way back.
     """
 
     place: str
@@ -49,6 +50,7 @@ class Spot(NamedTuple):
     links: Mapping[tuple[str, str], Link]
     stated: float | None = None
     lacks: str = ""
+    out: frozenset[str] = frozenset()
 
     @property
     def settle(self) -> float:
@@ -134,6 +136,7 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
     supplies = reconciler.destination.supplies(name)
     sides = members(block, supplies)
     fixed = _fixed(engine, block, reconciler, name)
+    is_out = steered(engine, place, name)
     registry = engine.configuration.registries[place]
     layout = layout_of(registry)
     consumers = _consumers(block, layout, engine.observed.get((place, name), frozenset()))
@@ -151,15 +154,19 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
     links = {(one.registry, one.scope): one.link for one in supplies}
     scale = Scale(UNITS.get(layout, 1.0), GREATEST.get(layout, Scale().most))
     old, new = whole(Part.OLD), whole(Part.NEW)
-    return Spot(place, name, old, new, means, scale, layout, consumers, sides, fixed, links, block.settle, lacks)
+    out = frozenset(key for key, entry in reconciler.destination.entries.get(name, {}).items() if is_out(entry))
+    stated = block.settle
+    return Spot(place, name, old, new, means, scale, layout, consumers, sides, fixed, links, stated, lacks, out)
 
 
 def _fixed(engine: Engine, block: Migration, reconciler: Reconciler, name: ServiceName) -> dict[Part, list[Instance]]:
     """What serves under a name and is not this bridge's, by side: whatever is not known to be new is old."""
     destination, sides = reconciler.destination, sides_of(engine, block)
     found: dict[Part, list[Instance]] = {Part.OLD: [], Part.NEW: []}
+    is_out = steered(engine, reconciler.name, name)
     for entry in destination.entries.get(name, {}).values():
-        if entry.instance.serving and (entry.mark is None or entry.mark.owner != destination.owner):
+        is_ours = entry.mark is not None and entry.mark.owner == destination.owner
+        if (entry.instance.serving or is_out(entry)) and not is_ours:
             found[_side(engine, sides, reconciler.name, entry)].append(entry.instance)
     return found
 
@@ -283,7 +290,33 @@ def differences(
 
 def natives(found: Sequence[Spot]) -> int:
     """How many of the old side serve at a place where no share can take them away: the most at one place."""
-    return max((round(one.old.fixed) for one in found), default=0)
+    return max((sum(each.id not in one.out for each in one.fixed[Part.OLD]) for one in found), default=0)
+
+
+def levers_of(engine: Engine, place: str) -> Levers | None:
+    """What takes natives of a place out of service; None: people do."""
+    registry = engine.registries.get(place)
+    return registry.levers(engine.configuration.bridge.id) if isinstance(registry, Steerer) else None
+
+
+def steered(engine: Engine, place: str, name: ServiceName) -> Callable[[Entry], bool]:
+    """What tells whether an entry there is a native that is out by a migration."""
+    out, levers = engine.store.steered.out, levers_of(engine, place)
+    if not out or levers is None:
+        return lambda _: False
+    identity = engine.reconcilers[place].destination.identity
+    return lambda entry: entry.mark is None and (identity, name, levers.key_of(entry.instance)) in out
+
+
+def movable(engine: Engine, block: Migration, one: Spot) -> list[Instance]:
+    """The natives of the old side that serve at a place, and that could be taken out of service there."""
+    if block.natives != "steer" or levers_of(engine, one.place) is None:
+        return []
+    held = engine.reconcilers[one.place].destination.entries.get(one.name, {})
+    old = {
+        key for key, entry in held.items() if entry.mark is None and block.native(one.place, entry.instance) is Part.OLD
+    }
+    return [each for each in one.fixed[Part.OLD] if each.id in old and each.id not in one.out]
 
 
 def unheard(engine: Engine, block: Migration) -> str:
@@ -345,8 +378,9 @@ def measured(found: Sequence[Spot], engine: Engine, block: Migration) -> dict[st
     shares, sides = {}, sides_of(engine, block)
     for one in found:
         mine = whole = 0.0
+        is_out = steered(engine, one.place, one.name)
         for entry in engine.reconcilers[one.place].destination.entries.get(one.name, {}).values():
-            if entry.instance.serving:
+            if entry.instance.serving and not is_out(entry):
                 weight = 1.0 if one.means is Means.COUNTS else entry.instance.weight
                 whole += weight
                 mine += weight if _side(engine, sides, one.place, entry) is Part.NEW else 0.0

@@ -120,8 +120,6 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ConfigError(Fault("should rise from step to step", ("steps",)))
         if self.steps[-1] != 100:
             raise ConfigError(Fault(f"should end with 100, not {self.steps[-1]:g}", ("steps",)))
-        if self.natives == "steer":
-            raise ConfigError(Fault("steer is not built yet; should be untouched", ("natives",)))
 
     @property
     def old(self) -> tuple[End, ...]:

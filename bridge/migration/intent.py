@@ -11,9 +11,11 @@ from bridge.adapter import Note
 from bridge.formats import format_of
 from bridge.migration.block import Migration
 from bridge.migration.gates import Gate
+from bridge.migration.natives import Out
 from bridge.migration.phases import Phase, State
 from bridge.migration.shares import Fit
 from bridge.model import ServiceName
+from bridge.sources.steered import Native, Steered
 
 FORMAT = 1
 LIMIT = 128 * 1024  # bytes: an eighth of what the smallest of the stores takes
@@ -32,7 +34,8 @@ class Placed(msgspec.Struct, frozen=True):
 class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One move: a service of a migration. `places`: how its share is said, by destination.
 
-    `turn`: of the record that brought this step. `gates`: what each came to in it, by name.
+    `turn`: of the record that brought this step. `gates`: what each came to in it, by name. `out`: the natives that are
+    out of service by this move, by place; `stuck`: why those that serve cannot be, "" where they can.
     """
 
     migration: str
@@ -41,6 +44,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     places: dict[str, Placed] = {}
     turn: int = 0
     gates: dict[str, Gate] = {}
+    out: dict[str, Out] = {}
+    stuck: str = ""
 
     @property
     def name(self) -> str:
@@ -75,6 +80,15 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, migration: str) -> dict[str, Intent]:
         """The moves of one migration, by name."""
         return {name: one for name, one in self.moves.items() if one.migration == migration}
+
+    def steered(self, now: float) -> Steered:
+        """The natives that are out of service by these moves; `now` in seconds since the epoch."""
+        out: set[Native] = set()
+        shows: set[Native] = set()
+        for place in (place for one in self.moves.values() for place in one.out.values()):
+            out |= {(place.identity, place.name, key) for key in place.levers}
+            shows |= {(place.identity, place.name, key) for key in place.shows(now)}
+        return Steered(frozenset(out), frozenset(shows))
 
     def first(self, migration: str, now: float) -> frozenset[str]:
         """The moves of a migration that may be under way: those that have begun, then the others by their names.

@@ -44,7 +44,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `number` grows with each change that daemons follow. `step`: how many are taken; `share`: percent of the new side.
     `since`: when this step began, anew after each trouble; `settled`: when everybody followed it. `serves`: instances
     of the new side that served at its start, `stood`: of the old side when the move began. `approved`: `next` was said
-    for this step. `without`: gates that it was said to do without. `target`: of a way back, the step that it ends at.
+    for this step. `without`: gates that it was said to do without. `target`: of a way back, the step that it ends at;
+    `at_once`: without a pace. `batches`: of natives that are out of service; `steers`: an operator lets us do that.
     """
 
     phase: Phase
@@ -61,6 +62,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     approved: bool = False
     without: tuple[str, ...] = ()
     target: int = 0
+    at_once: bool = False
+    batches: int = 0
+    steers: bool = False
     reason: str = ""
     by: str = ""
 
@@ -78,7 +82,8 @@ class Facts(NamedTuple):
     `natives`: of the old side, that still serve at a place and that no share can take away. `blocks`: differences of
     the sides. `refused`: what of the new side would not be written. `gates`: what they come to. `settle`: of the
     slowest consumer. `quiet`: whether the old side has had no request for as long as it should, None: nobody measures
-    it; `used`: what says so, or what is missing. `busy`: why no further move begins, "" if one may.
+    it; `used`: what says so, or what is missing. `busy`: why no further move begins, "" if one may. `batch`: some of
+    the natives can be taken out of service; `stuck`: why the others cannot, `crowded`: why no batch may go now.
     """
 
     now: float
@@ -94,6 +99,9 @@ class Facts(NamedTuple):
     quiet: bool | None = None
     used: str = ""
     busy: str = ""
+    batch: bool = False
+    stuck: str = ""
+    crowded: str = ""
 
 
 class Waits(enum.StrEnum):
@@ -118,7 +126,8 @@ class Looked(NamedTuple):
 def started(block: Migration, now: float, before: State | None, by: str, reason: str) -> State:
     """A move begins, or begins anew."""
     number = before.number + 1 if before is not None else 1
-    return State(phase=Phase.OBSERVE, number=number, begun=now, since=now, by=by, reason=reason)
+    steers = before is not None and before.steers
+    return State(phase=Phase.OBSERVE, number=number, begun=now, since=now, steers=steers, by=by, reason=reason)
 
 
 def look(state: State, block: Migration, facts: Facts) -> Looked:
@@ -205,16 +214,27 @@ def _unknown(state: State, block: Migration, facts: Facts) -> Looked | None:
 
 
 def _left(state: State, block: Migration, facts: Facts) -> Looked | None:
-    if state.phase is not Phase.DRAIN or not facts.natives:
+    if state.phase is not Phase.DRAIN or not facts.natives or facts.batch:
         return None
-    return Looked(state, Waits.PERSON, f"{facts.natives} instances of the old side serve on: stop them, batch by batch")
+    stuck = f" ({facts.stuck})" if facts.stuck else ""
+    text = f"{facts.natives} instances of the old side serve on: stop them, batch by batch{stuck}"
+    return Looked(state, Waits.PERSON, text)
+
+
+def _crowded_natives(state: State, block: Migration, facts: Facts) -> Looked | None:
+    return Looked(state, Waits.TIME, facts.crowded) if _has_batch(state, facts) and facts.crowded else None
+
+
+def _has_batch(state: State, facts: Facts) -> bool:
+    """Whether the next step is a batch of natives that goes."""
+    return state.phase is Phase.DRAIN and facts.batch
 
 
 def _asked(state: State, block: Migration, facts: Facts) -> Looked | None:
     """Where a person has to say `next`: at the first and the last step, and wherever no gate has ever returned data."""
-    if state.approved or state.phase is not Phase.SHIFT:
+    if state.approved or not (state.phase is Phase.SHIFT or _has_batch(state, facts)):
         return None
-    approve = block.gates.approve
+    approve = block.gates.approve if state.phase is Phase.SHIFT else ()
     if (state.step == 1 and "first" in approve) or (state.step == len(block.steps) and "last" in approve):
         return Looked(state, Waits.PERSON, f"at {state.share:g} %: waits for `migrate next`")
     if not facts.gates.by_itself:
@@ -251,6 +271,7 @@ RULES: tuple[Rule, ...] = (
     _unknown,
     _asked,
     _outside,
+    _crowded_natives,
     _used,
 )
 
@@ -270,6 +291,8 @@ def _unless_too_long(state: State, block: Migration, facts: Facts, found: Looked
 def _forward(state: State, block: Migration, facts: Facts) -> State:
     if state.phase is Phase.SHIFT and state.step < len(block.steps):
         return _at(state, block, facts, Phase.SHIFT, state.step + 1)
+    if _has_batch(state, facts):
+        return replace(_at(state, block, facts, Phase.DRAIN, state.step), batches=state.batches + 1)
     phase = FORWARD[FORWARD.index(state.phase) + 1]
     step = {Phase.SHIFT: 1}.get(phase, state.step)
     return _at(state, block, facts, phase, step)
@@ -283,28 +306,42 @@ def _at(state: State, block: Migration, facts: Facts, phase: Phase, step: int) -
 
 
 def _back(state: State, block: Migration, facts: Facts) -> Looked:
-    """One step back at a time, each with its time to settle, and only to a side that serves."""
-    if state.step > state.target and not facts.old_serves:  # at its end it has got all that it is to get
+    """One step back at a time, each with its time to settle, and only to a side that serves.
+
+    Natives come back first, batch by batch: before that the old side has nothing that could take over.
+    """
+    goes_on = state.step > state.target or state.batches > 0  # at its end it has got all that it is to get
+    if goes_on and not facts.old_serves:
         return Looked(state, Waits.TROUBLE, "the old side cannot take its traffic back: the rollback waits for it")
     left = facts.settle - _for(state, facts)
-    if left > 0:
+    if left > 0 and not (state.at_once and state.step > state.target):
         return Looked(state, Waits.TIME, f"rolling back: {left:.0f} s more at {state.share:g} %")
+    if state.batches:
+        moved = _at(state, block, facts, Phase.ROLLING_BACK, state.step)
+        moved = replace(moved, batches=state.batches - 1, reason=state.reason, by=state.by)
+        return Looked(moved, Waits.TIME, f"rolling back: {moved.batches} batches of natives are out")
     if state.step > state.target:
-        moved = _at(state, block, facts, Phase.ROLLING_BACK, state.step - 1)
+        step = state.target if state.at_once else state.step - 1
+        moved = _at(state, block, facts, Phase.ROLLING_BACK, step)
         moved = replace(moved, reason=state.reason, by=state.by)
         return Looked(moved, Waits.TIME, f"rolling back: {moved.share:g} %")
     ended = Phase.SHIFT if state.target else Phase.ROLLED_BACK
     made = replace(state, phase=ended, number=state.number + 1, since=facts.now, settled=None, approved=False)
+    made = replace(made, at_once=False)
     return Looked(made, Waits.NOTHING if made.ended else Waits.TIME, str(ended))
 
 
 def rolled_back(
     state: State, block: Migration, now: float, *, reason: str, by: str, target: int = 0, at_once: bool = False
 ) -> State:
-    """The way back begins, to the step `target`. `at_once`: without a pace."""
+    """The way back begins, to the step `target`. `at_once`: without a pace; natives come back first all the same."""
     step = min(state.step, target if at_once else max(target, state.step - 1))
+    batches = 0
+    if state.batches:
+        step, batches = state.step, 0 if at_once else state.batches - 1
     share = block.steps[step - 1] if step else 0.0
     made = replace(state, phase=Phase.ROLLING_BACK, number=state.number + 1, step=step, share=share, target=target)
+    made = replace(made, batches=batches, at_once=at_once)
     return replace(made, since=now, settled=None, paused="", approved=False, without=(), reason=reason, by=by)
 
 

@@ -97,6 +97,11 @@ KINDS = {
         "isthmus migrate status {subject}",
         "nothing, if all is well; else migrate reopen, rollback",
     ),
+    "native-returned": Kind(
+        Level.ACT,
+        "isthmus migrate status {subject}",
+        "see who starts it, or overrides it; it is taken out again by itself",
+    ),
     "migration-differs": Kind(
         Level.NOTE,
         "isthmus migrate plan {subject}",

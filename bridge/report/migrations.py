@@ -6,10 +6,12 @@ import enum
 import time
 from collections.abc import Mapping, Sequence
 
+from bridge.consumers import leaving
 from bridge.engine import moves
 from bridge.engine.engine import Engine
-from bridge.migration.block import Migration
+from bridge.migration.block import Migration, Part
 from bridge.migration.intent import Intent
+from bridge.migration.natives import batch
 from bridge.migration.parity import Report
 from bridge.migration.phases import Facts, Looked, Phase, Waits
 from bridge.model import ServiceName
@@ -74,16 +76,16 @@ def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Se
                 "lacks": one.lacks,
                 "not_steered": [each.name for each in one.consumers if not each.steered],
                 "consumers": [each.name for each in one.consumers],
+                "natives_go": _natives_go(engine, block, one, move),
             }
         )
     seen = consumer_rows(engine, block, found)
-    missing = moves.missing(engine, block, service)
     differences = moves.differences(engine, block, found, time.time(), probed)
     nowhere = [step for step in block.steps if places and reached.get(step, 0.0) <= 0]
     return {
         "move": move,
         "places": places,
-        "missing": missing,
+        "missing": moves.missing(engine, block, service),
         "parity": [
             {"what": one.what, "severity": str(one.severity), "text": one.text, "subjects": list(one.subjects)}
             for one in differences
@@ -109,6 +111,19 @@ def consumer_rows(engine: Engine, block: Migration, found: Sequence[moves.Spot])
     ]
 
 
+def _natives_go(engine: Engine, block: Migration, one: moves.Spot, move: str) -> Row:
+    """How the natives of a place leave once copies have done what they can: `by` us, or people with `commands`."""
+    natives = [each for each in one.fixed[Part.OLD] if each.id not in one.out]
+    if not natives:
+        return {"by": "", "batches": 0, "commands": []}
+    size = len(batch(move, [each.id for each in natives], len(one.out)))
+    found: Row = {"by": "people", "batches": -(-len(natives) // size), "commands": []}
+    if moves.movable(engine, block, one):
+        return {**found, "by": "steer"}
+    keeps_last = any(each.keeps_last for each in one.consumers)
+    return {**found, "commands": list(leaving(one.layout, one.settle, keeps_last=keeps_last))}
+
+
 def _nowhere(step: float, places: Sequence[Row]) -> str:
     """Why no place can say a step, and what would make it possible."""
     most = max(int(one["natives"] or 0) + int(one["from"]) for one in places)
@@ -117,6 +132,15 @@ def _nowhere(step: float, places: Sequence[Row]) -> str:
         f"{step:g} % rounds to nothing at every place: beside {most} instances by counts one of the new side has "
         f"{100 / (most + 1):.1f} %; begin with a greater step, or where weights are obeyed (about {needed} would do)"
     )
+
+
+def steered_texts(intent: Intent) -> list[str]:
+    """The natives that are out of service by a move, in words: by place, with where their levers are."""
+    return [
+        f"{len(levers)} at {place}: {', '.join(f'{key} ({at})' for key, at in sorted(levers.items()))}"
+        for place, out in sorted(intent.out.items())
+        if (levers := out.levers)
+    ]
 
 
 def status_row(block: Migration, intent: Intent, stands: Mapping[str, float], facts: Facts, looked: Looked) -> Row:
@@ -138,6 +162,8 @@ def status_row(block: Migration, intent: Intent, stands: Mapping[str, float], fa
         "by": state.by,
         "serves": facts.serves,
         "way_back": _way_back(intent, block, facts),
+        "steered": {place: sorted(out.levers) for place, out in sorted(intent.out.items()) if out.levers},
+        "batches": state.batches,
         "places": [
             {
                 "place": place,
@@ -161,6 +187,7 @@ def _way_back(intent: Intent, block: Migration, facts: Facts) -> str:
     state = intent.state
     if state.ended:
         return "closed" if state.phase is not Phase.DONE else f"`isthmus migrate reopen {intent.name}`"
-    takes = facts.settle * max(1, state.step)
+    steps = max(1, state.step + state.batches)
+    takes = facts.settle * steps
     closed = "" if facts.old_serves else "; CLOSED until the old side serves again"
-    return f"takes {takes:.0f} s in {max(1, state.step)} steps{closed}"
+    return f"takes {takes:.0f} s in {steps} steps{closed}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bridge.model import Instance, ServiceName
 from bridge.sources.claims import Claims
 from bridge.sources.networks import Networks
+from bridge.sources.steered import NOBODY, Steered
 from bridge.sources.view import Observation, Recorder, View
 
 GONE_KEPT = 10_000  # services of which is known when they went; who is further behind looks at all that it holds
@@ -43,6 +44,7 @@ class Store:
         self.syncs = 0  # times that a scope came to count: what waited for it may go on
         self.follows: frozenset[str] = frozenset()  # registries of which also what other synchronisers wrote is sent
         self.scrub = scrub
+        self.steered = NOBODY
         self.recorder = recorder or Recorder()
         self.asked: dict[str, list[Callable[[Observation], None]]] = {}  # by registry: see `report`
         self.touched: Callable[[str, ServiceName, Seen], None] | None = None  # told of every change; see `touch`
@@ -101,6 +103,14 @@ class Store:
         """Another `scrub` applies: takes out of every view what counts as secret now."""
         for view in self.views():
             view.scrub_again()
+
+    def steer(self, steered: Steered) -> None:
+        """Other natives are out by migrations than before: every view has them as they are without that."""
+        before, self.steered = self.steered, steered
+        for view in self.views():
+            names = {name for identity, name, _ in before.shows ^ steered.shows if identity == view.identity}
+            if names:
+                view.steered(names)
 
     def touch(self, registry: str, name: ServiceName, revision: int = 0) -> None:
         """A service of that registry changed now, at that position of its store."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from bridge.adapter import Cause, Listing, Observed, Synced
-from bridge.model import Instance, Service, ServiceName
+from bridge.model import Health, Instance, Service, ServiceName
 from bridge.sources.dialing import unroutable
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class View:
         self.unroutable: dict[tuple[ServiceName, str], str] = {}  # addresses that no other host can dial, and why
         self._left_out: dict[tuple[ServiceName, str], int] = {}
         self._store = store
+        self._read: dict[tuple[ServiceName, str], Instance] = {}  # natives that read as out because of us, as they read
         self._part: str | None = None
         self._came = Listing("")  # as whom the store that answers now made itself known
         self._trusted = Listing("")  # as whom the store that is believed did
@@ -170,6 +171,32 @@ class View:
             if told:  # copies, which are looked at as if the source had just told them
                 copies = {key: msgspec.structs.replace(one) for key, one in told.items()}
                 self._replace(name, Service(name, {**service.instances, **copies}, service.marks), ended=False)
+
+    def steered(self, names: Collection[ServiceName]) -> None:
+        """Natives of these services are out by a migration since now, or are not any more."""
+        for name in names:
+            service = self.services.get(name)
+            if service is None:
+                continue
+            read = {key: self._read.get((name, key), one) for key, one in service.instances.items()}
+            out = {key: one for key, one in read.items() if self._reads_as_out(name, key, one)}
+            told = {key: msgspec.structs.replace(one) for key, one in out.items()}
+            told |= {key: one for key, one in read.items() if one is not service.instances[key]}
+            if told:  # looked at as if the source had just told them
+                fresh = Service(name, {**service.instances, **told}, service.marks)
+                self._replace(name, fresh, ended=False)
+
+    def _reads_as_out(self, name: ServiceName, key: str, instance: Instance) -> bool:
+        """Whether a native reads as out of service, and that is our own doing: it is carried as it was."""
+        shows = self._store.steered.shows
+        return instance.health is Health.DRAINING and (self.identity, name, key) in shows
+
+    def _as_it_was(self, name: ServiceName, key: str, instance: Instance) -> Instance:
+        if not self._reads_as_out(name, key, instance):
+            self._read.pop((name, key), None)
+            return instance
+        self._read[name, key] = instance
+        return msgspec.structs.replace(instance, health=Health.HEALTHY)
 
     def begin(self, listing: Listing) -> None:
         """A watch begins: mark. Nothing disappears until `sync` (safety rule 1)."""
@@ -435,6 +462,11 @@ class View:
                 instances[key] = clean
             elif self._left_out:
                 self._left_out.pop((name, key), None)
+            if self._store.steered.shows or self._read:
+                native, clean = clean, self._as_it_was(name, key, clean)
+                if clean is not native:
+                    instances = told.copy() if instances is told else instances
+                    instances[key] = clean
             if was != clean:
                 changed[key] = clean
         return instances, changed
@@ -446,7 +478,7 @@ class View:
                 self.unroutable[name, key] = why
             elif self.unroutable:
                 self.unroutable.pop((name, key), None)
-        for said in (self.unroutable, self._left_out):
+        for said in (self.unroutable, self._left_out, self._read):
             for key in gone if said else ():
                 said.pop((name, key), None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.consumers import CONSUMERS, consumers_of, settled
+from bridge.consumers import CONSUMERS, consumers_of, leaving, settled
 from mappings import pairs
 
 
@@ -29,3 +29,9 @@ def test_who_never_follows_is_to_be_restarted_and_no_time() -> None:
     assert settled(grpc, removed=False, last=False).restart == ("gRPC-Go without a service config",)
     assert settled(grpc, removed=True, last=False).restart == ()
     assert settled(consumers_of("kitex"), removed=True, last=True).restart == ("Kitex",)
+
+
+def test_a_native_leaves_its_registry_before_its_process_ends_where_it_can() -> None:
+    consul = leaving("consul", 38.5, keeps_last=True)
+    assert [one.split()[0] for one in consul] == ["consul", "sleep", "systemctl", "#"]
+    assert [one.split()[0] for one in leaving("kitex", 5.5, keeps_last=False)] == ["systemctl", "sleep"]

@@ -73,7 +73,7 @@ async def reaches(
             return False
         if found["phase"] == phase and step in (None, found["step"]):
             return found["settled"] is not None or found["waits"] == "nothing"
-        if found["waits"] == "person" and not found["paused"] and found["phase"] in ("shift", "retire"):
+        if found["waits"] == "person" and not found["paused"] and found["phase"] in ("shift", "drain", "retire"):
             said = {"unmeasured": True} if found["phase"] == "retire" else {}
             with suppress(IsthmusError):
                 verb = "finish" if said else "next"

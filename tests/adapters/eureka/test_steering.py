@@ -34,7 +34,7 @@ def natives(eureka: servers.Eureka) -> Native:
 @pytest.fixture
 def levers(registry: Eureka) -> StatusOverrides:
     assert isinstance(registry, Steerer)
-    return registry.steering("b1")
+    return registry.levers("b1")
 
 
 def native(id: str = "vm1:pay:8080") -> Instance:

@@ -29,7 +29,7 @@ def provider(number: int, version: str = "1.0.0") -> Instance:
 def levers_of(open_registry: Open, bridge: str = "b1", root: str = "/dubbo") -> DubboRules:
     registry = open_registry(layout="dubbo2", root=root)
     assert isinstance(registry, Steerer)
-    levers = registry.steering(bridge)
+    levers = registry.levers(bridge)
     assert isinstance(levers, DubboRules)
     return levers
 
@@ -99,4 +99,4 @@ async def test_where_nobody_has_seen_rules_work_none_is_written(open_registry: O
         await levers.places(PAY, [six])
     with pytest.raises(Rejected, match="below /other"):
         await levers_of(open_registry, root="/other").places(PAY, [provider(1)])
-    assert open_registry(layout="spring").steering("b1") is None
+    assert open_registry(layout="spring").levers("b1") is None

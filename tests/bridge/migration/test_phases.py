@@ -170,3 +170,69 @@ def test_what_has_ended_stays_whatever_is_seen() -> None:
     for phase in ENDED:
         state = at(phase, 3)
         assert look(state, BLOCK, WELL._replace(gates=Verdict(Result.FAIL, "x"), trouble="dark")).state == state
+
+
+NATIVES = WELL._replace(natives=4, batch=True)
+
+
+def test_natives_go_batch_by_batch_before_the_old_side_is_left() -> None:
+    state, now, left, seen = at(Phase.DRAIN, 3), 1000.0, 3, []
+    while state.phase is Phase.DRAIN:
+        seen.append(state.batches)
+        now += 100.0
+        before, facts = state, NATIVES._replace(now=now, natives=left, batch=left > 0)
+        state = look(state, BLOCK, facts).state
+        state = look(replace(state, settled=None), BLOCK, facts).state if state.number == before.number else state
+        left -= state.batches - before.batches
+    assert seen[-1] == 3 and (state.phase, state.batches) == (Phase.RETIRE, 3)
+
+
+AGAINST_A_BATCH = {
+    "no time to settle": (at(Phase.DRAIN, 3, settled=990.0), NATIVES, Waits.TIME),
+    "another move's batch": (at(Phase.DRAIN, 3, settled=0.0), NATIVES._replace(crowded="one of cart"), Waits.TIME),
+    "the one before is not out": (at(Phase.DRAIN, 3), NATIVES._replace(lacking="vm1 is not out yet"), Waits.TIME),
+    "a freeze": (at(Phase.DRAIN, 3), NATIVES._replace(trouble="frozen"), Waits.TROUBLE),
+    "no data": (
+        at(Phase.DRAIN, 3, settled=0.0), NATIVES._replace(gates=Verdict(Result.NO_DATA, "none")), Waits.DATA,
+    ),
+    "no gate": (
+        at(Phase.DRAIN, 3, settled=0.0), NATIVES._replace(gates=Verdict(Result.PASS, waits="none")), Waits.PERSON,
+    ),
+    "none of them can be": (
+        at(Phase.DRAIN, 3, settled=0.0), NATIVES._replace(batch=False, stuck="a rule is broken"), Waits.PERSON,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("against", AGAINST_A_BATCH)
+def test_a_batch_of_natives_waits_as_a_step_does(against: str) -> None:
+    state, facts, waits = AGAINST_A_BATCH[against]
+    found = look(state, BLOCK, facts)
+    assert (found.state.batches, found.waits) == (0, waits)
+
+
+def test_natives_are_back_before_anything_of_the_new_side_goes() -> None:
+    state = rolled_back(at(Phase.RETIRE, 3, batches=3), BLOCK, 1000.0, reason="r", by="me")
+    now, seen = 1000.0, []
+    while not state.ended:
+        seen.append((state.batches, state.share))
+        now += 40.0
+        state = look(state, BLOCK, WELL._replace(now=now)).state
+        state = look(state, BLOCK, WELL._replace(now=now + 35.0)).state
+        now += 40.0
+    assert list(dict.fromkeys(seen)) == [(2, 100.0), (1, 100.0), (0, 100.0), (0, 50.0), (0, 1.0), (0, 0.0)]
+
+
+def test_at_once_natives_are_back_first_all_the_same() -> None:
+    state = rolled_back(at(Phase.DRAIN, 3, batches=3), BLOCK, 1000.0, reason="r", by="me", at_once=True)
+    assert (state.batches, state.share) == (0, 100.0)
+    waiting = look(state, BLOCK, WELL._replace(lacking="natives are not back yet"))
+    assert waiting.state.share == 100.0
+    gone = look(state, BLOCK, WELL._replace(now=1001.0))
+    assert gone.state.share == 0.0
+
+
+def test_a_failed_gate_brings_a_batch_back_and_keeps_the_share() -> None:
+    facts = NATIVES._replace(gates=Verdict(Result.FAIL, "errors"))
+    found = look(at(Phase.DRAIN, 3, settled=0.0, batches=2), BLOCK, facts)
+    assert (found.state.phase, found.state.batches, found.state.share) == (Phase.ROLLING_BACK, 1, 100.0)

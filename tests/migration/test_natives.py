@@ -1,0 +1,214 @@
+"""Natives that a migration takes out in batches and puts back: a real Eureka, and Dubbo's rules in ZooKeeper."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest_asyncio
+
+from adapters.etcd import Config, create
+from mappings.dubbo_rule import out_by
+from tests.dataplanes.estate import Inventory
+from tests.kit import eureka as clients
+from tests.kit import stock
+from tests.kit.natives import Kazoo
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
+from tests.mappings.test_dubbo_rule import consumer
+from tests.migration.estate import GUARD, act, reaches, row
+from tests.servers import ports
+from tests.servers.etcd import Etcd
+from tests.servers.eureka import Eureka
+from tests.servers.zookeeper import ZooKeeper
+
+VMS = [f"192.0.2.{number}" for number in range(1, 5)]
+PODS = [f"198.51.100.{number}" for number in range(1, 5)]
+OUT, UP = ("OUT_OF_SERVICE", "OUT_OF_SERVICE"), ("UP", "UNKNOWN")
+INTERFACE = "com.acme.Pay"
+RULE = f"/dubbo/config/dubbo/{INTERFACE}::.configurators"
+THEIRS = b"# dubbo-admin\nconfigs: [{side: provider, addresses: [0.0.0.0], parameters: {timeout: 1000}}]\n"
+
+
+class Estate:
+    """A bridge whose old side is native at `legacy`; `other` has the natives, too, and is to keep them."""
+
+    def __init__(self, folder: Path, etcd: Etcd, legacy: Mapping[str, Any], service: str, edge: int = 0) -> None:
+        self.pods = Inventory(folder / "pods")
+        store = {"kind": "etcd", "endpoints": [etcd.url], "layout": "kratos", "prefix": "/seat/"}
+        self._etcd = etcd
+        self._folder = folder
+        self._edge = edge
+        self._service = service
+        self._registries = {"legacy": dict(legacy), "pods": self.pods.block, "core": store}
+        if edge:
+            self._registries["other"] = {"kind": "traefik", "listen": f"127.0.0.1:{edge}"}
+
+    def bridge(self, name: str, **registries: Any) -> Bridge:
+        said: dict[str, Any] = {"policy": "sync", "services": {"include": ["*"]}, "guard": GUARD}
+        links = [{"from": ["pods"], "to": "legacy", **said}]
+        links += [{"from": ["legacy"], "to": "other", **said}] if self._edge else []
+        made = Bridge(self._folder, {**self._registries, **registries}, links, name=name, seat="core")
+        block = {"name": "pay", "services": ["*"], "from": ["legacy"], "to": ["pods"], "at": ["legacy"], "settle": 0}
+        gates = {"hold_for": "0s", "approve": [], "parity": "warn"}
+        elsewhere = ["other"] if self._edge else []
+        made.migrations = [{**block, "elsewhere": elsewhere, "steps": [50, 100], "natives": "steer", "gates": gates}]
+        made.write()
+        return made
+
+    async def ready(self, bridge: Bridge) -> None:
+        """Until both sides are heard and the move can be begun."""
+
+        async def heard() -> bool:
+            found = await row(bridge, self.move)
+            return bool(found) and await bridge.rests()
+
+        await until(heard, "everything is read")
+
+    @property
+    def move(self) -> str:
+        return f"pay/{self._service}"
+
+    def elsewhere(self) -> set[str]:
+        """The natives that are served where no migration takes them away."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._edge}/traefik", timeout=10) as answer:
+            text = json.dumps(json.load(answer))
+        return {one for one in VMS if one in text}
+
+    async def kept(self) -> dict[str, Any]:
+        """What is noted of levers at the seat."""
+        block = {"endpoints": [self._etcd.url], "layout": "kratos", "prefix": "/seat/"}
+        async with create("reader", msgspec.convert(block, Config), None) as registry:
+            return dict(await registry.notes("b1").below("steered/"))
+
+
+@pytest_asyncio.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as made:
+        yield made
+
+
+async def codes(bridge: Bridge) -> set[str]:
+    return {one["code"] for one in (await bridge.ask("status"))["attention"]}
+
+
+async def test_natives_of_eureka_go_in_batches_and_come_back(
+    stack: AsyncExitStack, folder: Path, etcd: Etcd, eureka: Eureka
+) -> None:
+    edge, second_edge = ports.reserve(2)
+    stack.callback(ports.release, [edge, second_edge])
+    legacy = {"kind": "eureka", "urls": [eureka.url], "poll": "200ms"}
+    estate, client = Estate(folder, etcd, legacy, "pay", edge), clients.Native(eureka)
+    ids = {f"vm{number}:pay:8080": address for number, address in enumerate(VMS, 1)}
+
+    async def register(id: str) -> None:
+        lease = {"renewalIntervalInSecs": 30, "durationInSecs": 900}
+        await client.register("pay", id, ids[id], leaseInfo=lease)
+
+    async def stand() -> dict[str, tuple[str, str]]:
+        found = {id: await client.get("pay", id) for id in ids}
+        return {id: (one["status"], one["overriddenStatus"]) for id, one in found.items()}
+
+    for id in ids:
+        await register(id)
+    estate.pods.write({one: {} for one in PODS}, 8080)
+    first = await stack.enter_async_context(estate.bridge("first"))
+    other = {"kind": "traefik", "listen": f"127.0.0.1:{second_edge}"}
+    second = await stack.enter_async_context(estate.bridge("second", other=other))
+    await estate.ready(first)
+    (refusal,) = await first.ask("migrate", verb="start", name="pay")
+    assert refusal["code"] == 1 and "--yes-write-natives" in refusal["text"]
+    await act(first, "start", natives=True)
+    found = await reaches(first, "retire", move=estate.move)
+    assert found["batches"] == 4 and found["steered"] == {"legacy": sorted(ids)}
+    assert await stand() == dict.fromkeys(ids, OUT) and len(await estate.kept()) == 4
+    assert estate.elsewhere() == set(VMS)  # what we did to them is no news of theirs
+    # What undoes an override, and what does not.
+    one, two, three, _ = ids
+    await register(one)
+    await client.renew("pay", one)
+    assert (await stand())[one] == OUT
+    await client.cancel("pay", two)
+    await register(two)
+    await until(lambda: _is(stand, two, OUT), "it is out again")
+    await until(lambda: _has(first, second, "native-returned"), "it is said")
+    # Another daemon goes on with what it finds.
+    leader, heir = (first, second)
+    await leader.kill()
+    await client.cancel("pay", two)
+    await register(two)
+    await until(lambda: _is(stand, two, OUT), "it is out again", within=150)
+    await client.override("pay", three, "UP")
+    await until(lambda: _waits(heir, estate.move), "somebody else's word is seen")
+    await act(heir, "rollback", now=True)
+    await reaches(heir, "rolled back", move=estate.move)
+    assert await stand() == {**dict.fromkeys(ids, UP), three: ("UP", "UP")}
+    assert await estate.kept() == {}
+    await until(lambda: _copies(client), "no copy is left")
+
+
+async def _is(stand: Any, id: str, wanted: tuple[str, str]) -> bool:
+    return bool((await stand())[id] == wanted)
+
+
+async def _has(first: Bridge, second: Bridge, code: str) -> bool:
+    return code in await codes(first) or code in await codes(second)
+
+
+async def _waits(bridge: Bridge, move: str) -> bool:
+    return "overridden" in (await row(bridge, move)).get("why", "")
+
+
+async def _copies(client: clients.Native) -> bool:
+    return len(await client.all()) == len(VMS)
+
+
+async def test_natives_of_dubbo_go_by_a_rule_that_others_write_too(
+    stack: AsyncExitStack, folder: Path, etcd: Etcd, zookeeper: ZooKeeper
+) -> None:
+    legacy = {"kind": "zookeeper", "hosts": [zookeeper.address], "layout": "dubbo2"}
+    estate = Estate(folder, etcd, legacy, INTERFACE)
+    client = await stack.enter_async_context(Kazoo(zookeeper.address))
+
+    async def rule() -> bytes:
+        found: bytes = (await client.do(client.zk.get, RULE))[0]
+        return found
+
+    async def providers() -> set[str]:
+        return set(await client.do(client.zk.get_children, f"/dubbo/{INTERFACE}/providers"))
+
+    for address in VMS:
+        key, value = stock.record("dubbo2", INTERFACE, stock.Native(address, address, 20880))
+        await client.register(f"/dubbo/{key}", value.decode())
+    await client.register(RULE, THEIRS.decode(), ephemeral=False)
+    registered = await providers()
+    pods = {one: {"ports": [{"number": 20880, "name": "dubbo", "protocol": "dubbo"}]} for one in PODS}
+    estate.pods.write(pods, 20880)
+    (estate.pods.folder / "pay.yaml").rename(estate.pods.folder / f"{INTERFACE}.yaml")
+    bridge = await stack.enter_async_context(estate.bridge("bridge"))
+    await estate.ready(bridge)
+    await act(bridge, "start", natives=True)
+    await reaches(bridge, "retire", move=estate.move)
+    natives = {f"{one}:20880" for one in VMS}
+    assert set(out_by(await rule(), "b1")) == natives and b"timeout: 1000" in await rule()
+    assert {consumer(await rule(), one) for one in natives} == {0} and consumer(await rule(), "192.0.2.9:20880") == 100
+    assert registered < await providers()  # their own records stand as they wrote them
+    left = await bridge.isthmus("footprint", "legacy", "-o", "json")
+    (out,) = [one for one in left.json if one["kind"] == "native out of service"]
+    assert left.code == 3 and out["count"] == 4 and "rollback" in out["needed"]
+    refused = await bridge.isthmus("leave", "legacy", "--yes")
+    assert refused.code == 1 and "has natives out of service" in refused.err
+    await client.do(client.zk.set, RULE, THEIRS)  # an editor that writes what it had read before
+    await until(lambda: _out(rule, natives), "it is said again")
+    await act(bridge, "rollback", now=True)
+    await reaches(bridge, "rolled back", move=estate.move)
+    assert await rule() == THEIRS and await estate.kept() == {}
+
+
+async def _out(rule: Any, natives: set[str]) -> bool:
+    return set(out_by(await rule(), "b1")) == natives
