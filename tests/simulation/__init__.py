@@ -11,6 +11,7 @@ One seed is one history: it replays event for event.
     python -m tests.simulation --scenarios             all of those
     python -m tests.simulation --mutants               every deliberate breakage; one that survives is an error
     python -m tests.simulation --mutant guard-off -v   one of them, and the promise that it breaks
+    python -m tests.simulation --migrations 30         histories of migrations
     python -m tests.simulation --holds                 false holds in days without a fault
 
 | module | is |
@@ -20,6 +21,8 @@ One seed is one history: it replays event for event.
 | `client` | whoever reaches the registries for a bridge |
 | `commands` | what an operator does while no daemon of a bridge runs: purge, adopt |
 | `saying` | what operators say of instances in the place of their sources: `set`, `unset`, `drain` |
+| `migrating` | what a process has for migrations: the record at the seat, and what answers gates |
+| `moving` | histories of migrations, their promises, and those written by hand |
 | `process` | one process of a bridge (the real engine), its disk, and what it has truly been told |
 | `faults` | the lines between a process and a registry, and the weather on them: lies, lost, late and repeated words |
 | `spells` | spells of bad weather: silence, errors, other lives of a store, slow and lost answers ... |

@@ -9,12 +9,13 @@ import os
 import sys
 import time
 
-from tests.simulation import streams
+from tests.simulation import moving, streams
 from tests.simulation.deploys import DAYS, count
 from tests.simulation.mutants import MUTANTS, applied, hunt
 from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
 
+ANY = SCENARIOS | DAYS | {moving.moved_anyhow.__name__: moving.moved_anyhow}
 CHANCES = 3  # seeds for each scenario
 FALSE_HOLDS = 40  # days of each kind
 
@@ -24,13 +25,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="play this history alone")
     parser.add_argument("--seeds", default="0:200", help="FIRST:BEFORE, e.g. 0:200")
-    parser.add_argument("--scenario", choices=SCENARIOS | DAYS, help="play this one instead, with the seed's chances")
+    parser.add_argument("--scenario", choices=ANY, help="play this one instead, with the seed's chances")
     parser.add_argument("--scenarios", action="store_true", help="play all that are written by hand")
     parser.add_argument("--mutant", choices=MUTANTS, help="break the core in this way until a history finds it")
     parser.add_argument("--mutants", action="store_true", help="break it in every way, one after the other")
     parser.add_argument("--holds", action="store_true", help="count false holds in days without a fault")
     parser.add_argument("--streams", type=int, help="play so many histories of a stream, and those written by hand")
     parser.add_argument("--stream-mutant", choices=streams.MUTANTS, help="break the stream until that is seen")
+    parser.add_argument("--migrations", type=int, help="play so many histories of migrations")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell the story")
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":  # sets of names must have one order, or no seed replays
@@ -74,6 +76,9 @@ def stream_survives(name: str) -> int:
 
 def histories(options: argparse.Namespace) -> list[tuple[str, int]]:
     """What to play: a scenario or "", and the seed."""
+    if options.migrations:
+        first = options.seed or 0
+        return [(moving.moved_anyhow.__name__, seed) for seed in range(first, first + options.migrations)]
     if options.scenarios:
         return [(name, seed) for name in SCENARIOS for seed in range(CHANCES)]
     if options.seed is not None or options.scenario:
@@ -89,7 +94,7 @@ def broken(options: argparse.Namespace) -> int:
     played = histories(options)
     with applied(options.mutant) if options.mutant else contextlib.nullcontext():
         for scenario, seed in played:
-            report = play(seed, (SCENARIOS | DAYS).get(scenario))
+            report = play(seed, ANY.get(scenario))
             failed += bool(report.broken)
             words = (f"--mutant {options.mutant}" if options.mutant else "", f"--seed {seed}")
             tell(" ".join(filter(None, (*words, scenario and f"--scenario {scenario}"))), report, options)

@@ -18,6 +18,7 @@ from adapters.memory.sink import MemorySink
 from bridge.adapter import Change, Held, Listing, Note, Observed, Outcome, Reach, Sink, Source, Synced, Term
 from bridge.errors import Unavailable
 from bridge.model import Instance, Service, ServiceName
+from tests.simulation.migrating import NotesLine
 
 if TYPE_CHECKING:
     from tests.simulation.client import Client
@@ -274,6 +275,10 @@ class Line(Memory):
         """A line to the seat in the first scope."""
         inner = super().seat(bridge, destination)
         return SeatLine(self._process, cast("Server", self.store), inner) if inner is not None else None
+
+    def notes(self, bridge: str) -> Any:
+        """A line to the notes in the first scope."""
+        return NotesLine(self._process, cast("Server", self.store), super().notes(bridge))
 
     async def reach(self) -> Reach:
         """Not asked here."""

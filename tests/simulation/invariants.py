@@ -31,6 +31,7 @@ GRACE = 12.0  # seconds in which a bridge may not know yet that a native took a 
 LISTS = 12  # of one source in a minute: not more, however it flaps
 EXCUSED = 60.0  # seconds for which small lies of a source excuse small losses
 
+UNCOUNTED = (Cause.SHADOWED, Cause.PURGE, Cause.OPERATOR, Cause.SHARE)
 SAID = Reason(Kind.ORPHAN, "")  # any reason that nothing waits for
 
 Key = tuple[str, str, ServiceName, str]  # identity, scope, service, instance: one instance at its source
@@ -237,6 +238,8 @@ class Oracle:
             if not self._world.said.may_stop(process.owner, target, mark):
                 self._must_not(change, "override", f"{what}: nothing that is in force takes it away")
             return None
+        if change.cause is Cause.SHARE and self._world.moves is not None:
+            return None  # judged by what is true of the moves
         source = self._world.at(mark.path[-1], mark.scope)
         told = process.told.get((mark.path[-1], mark.scope))
         if source is None or told is None or not told.listed:
@@ -387,6 +390,8 @@ class Oracle:
         serves = change.after is not None and change.after.serving
         if serves and change.mark is not None and self._world.said.must_stop(process.owner, target, change.mark):
             self.breaks("override", f"{what}: written as serving, and an operator says otherwise")
+        if change.cause is Cause.SHARE and delta < 0:
+            self._stopped.add((process, target.registry, change.service, change.id))
         if change.cause is Cause.OPERATOR and delta < 0:
             self._ordered(what, process, target, change)
         self._weigh(what, process, target, change, delta)
@@ -436,7 +441,7 @@ class Oracle:
         growth = delta > 0 or change.cause is Cause.REPLACED
         first_copy = growth and (target.identity, *scope) not in process.settled
         came_or_went = change.before is None or change.after is None  # the guard counts health by itself
-        counts = came_or_went and change.cause not in (Cause.SHADOWED, Cause.PURGE, Cause.OPERATOR)
+        counts = came_or_went and change.cause not in UNCOUNTED
         if delta > 0 and (stopped := (process, target.registry, change.service, change.id)) in self._stopped:
             self._stopped.discard(stopped)  # what an operator took away and gives back pays for nothing
             counts = False

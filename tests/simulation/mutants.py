@@ -21,15 +21,16 @@ from adapters.common import changes
 from adapters.memory import polled, server, sink
 from bridge import retry
 from bridge.adapter import Cause, Change, Listing, Observed, Returns
-from bridge.daemon import overriding
+from bridge.daemon import migrating, overriding
 from bridge.destination import apply, awake, confirm, destination, handover, note, planner, standby, writer
 from bridge.destination import reconciler as reconcile
-from bridge.engine import belief, engine
+from bridge.engine import belief, engine, moves
 from bridge.errors import ConfigError, Conflict, Unavailable
 from bridge.guard import additions, gate, holds, losses, windows
 from bridge.guard import limits as guard
+from bridge.migration import gates, intent, phases, shares
 from bridge.model import Mark, Service
-from bridge.plan import adopt, echo, overrides, purge, route, values
+from bridge.plan import adopt, doses, echo, overrides, purge, route, values
 from bridge.plan import diff as plan
 from bridge.plan.causes import MOMENTARY
 from bridge.plan.evidence import evidence as evidence_of
@@ -709,7 +710,134 @@ def _given_back_pays() -> Replacements:
     return [(planner.Planner, "returns", _always(False))]
 
 
+# -- migrations --------------------------------------------------------------------------------------------------------
+
+
+def _refitted_on_loss() -> Replacements:
+    real = shares.dealt
+
+    def dealt(dose: Any, ours: Any, scale: Any) -> Any:
+        if dose.weight is not None and dose.of > len(ours) > 0:
+            dose = msgspec.structs.replace(dose, weight=dose.weight * dose.of / len(ours))
+        return real(dose, ours, scale)
+
+    return [(doses, "dealt", dealt)]
+
+
+def _more_copies_more_share() -> Replacements:
+    real = shares.dealt
+
+    def dealt(dose: Any, ours: Any, scale: Any) -> Any:
+        return real(msgspec.structs.replace(dose, of=0), ours, scale)
+
+    return [(doses, "dealt", dealt)]
+
+
+def _no_data_is(result: gates.Result) -> Replacements:
+    real = gates.verdict
+
+    def verdict(*about: Any, **more: Any) -> Any:
+        found = real(*about, **more)
+        return found._replace(result=result) if found.result is gates.Result.NO_DATA else found
+
+    return [(migrating, "verdict", verdict)]
+
+
+def _old_side_goes_first() -> Replacements:
+    return [(doses, "_stands", _always(True))]
+
+
+def _nobody_is_waited_for() -> Replacements:
+    return [(migrating.Following, "lacking", _always(""))]
+
+
+def _all_at_once() -> Replacements:
+    real = phases._at
+
+    def at(state: Any, block: Any, facts: Any, phase: Any, step: int) -> Any:
+        return real(state, block, facts, phase, len(block.steps) if step == 2 else step)
+
+    return [(phases, "_at", at)]
+
+
+def _steps_do_not_settle() -> Replacements:
+    return [(phases, "RULES", tuple(one for one in phases.RULES if one is not phases._settling))]
+
+
+def _trouble_ignored() -> Replacements:
+    return [(moves, "trouble", _always(""))]
+
+
+def _second_engine() -> Replacements:
+    real = server.Store.lock
+
+    @contextlib.asynccontextmanager
+    async def lock(self: server.Store, key: str, *about: Any) -> Any:
+        if key.endswith(intent.DESTINATION):
+            yield server.Tenure(key)
+            return
+        async with real(self, key, *about) as tenure:
+            yield tenure
+
+    return [(server.Store, "lock", lock)]
+
+
+def _back_to_the_ill() -> Replacements:
+    return [(moves, "old_serves", _always(True))]
+
+
+def _carried_before_it_begins() -> Replacements:
+    return [(doses, "NOT_BEGUN", msgspec.structs.replace(doses.NOT_BEGUN, new=shares.ALL))]
+
+
+def _older_shares() -> Replacements:
+    """A daemon goes by the record before the one that it has read last."""
+    real = doses.Doses.follow
+    read: dict[doses.Doses, list[intent.Record]] = {}
+
+    def follow(self: doses.Doses, record: Any) -> Any:
+        known = read.setdefault(self, [self.record, self.record])
+        if record.turn != known[-1].turn:
+            known[:] = [known[-1], record]
+        return real(self, known[0])
+
+    return [(doses.Doses, "follow", follow)]
+
+
 MUTANTS: dict[str, Mutant] = {
+    "refitted-on-loss": Mutant(
+        "what a side loses within a step is made up for by it", ("moved_and_lost",), _refitted_on_loss
+    ),
+    "more-copies-more-share": Mutant(
+        "copies that come within a step get more than was asked", ("moved_and_lost",), _more_copies_more_share
+    ),
+    "no-data-passes": Mutant(
+        "a step is passed though no gate says so", ("moved_without_data",), partial(_no_data_is, gates.Result.PASS)
+    ),
+    "no-data-rolls-back": Mutant(
+        "a step is rolled back though no gate says so", ("moved_without_data",), partial(_no_data_is, gates.Result.FAIL)
+    ),
+    "old-side-goes-first": Mutant(
+        "the old side goes before the new one stands", ("moved_forward",), _old_side_goes_first
+    ),
+    "nobody-is-waited-for": Mutant(
+        "a step goes on though a place is written by an older one", ("moved_by_who_is_cut_off",), _nobody_is_waited_for
+    ),
+    "all-at-once": Mutant("a cold side gets everything at once", ("moved_forward",), _all_at_once),
+    "steps-do-not-settle": Mutant("a step ends as it begins", ("moved_by_hand",), _steps_do_not_settle),
+    "trouble-ignored": Mutant(
+        "a step goes on while a side is doubted or a link is frozen", ("moved_in_doubt",), _trouble_ignored
+    ),
+    "second-engine": Mutant("two daemons move the steps", ("moved_forward",), _second_engine),
+    "back-to-the-ill": Mutant(
+        "a rollback goes to a side that cannot take it", ("moved_back_to_the_ill",), _back_to_the_ill
+    ),
+    "carried-before-it-begins": Mutant(
+        "the new side has a share before anything was started", ("moved_forward",), _carried_before_it_begins
+    ),
+    "older-shares": Mutant(
+        "a place is written by the share of an older number", ("moved_and_sick", "moved_forward"), _older_shares
+    ),
     "orders-take-the-last": Mutant(
         "what an operator says takes the last one", ("drained_to_the_last",), _orders_take_the_last
     ),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from adapters.memory import FULL
 from bridge.adapter import Cause, Change, Seat
-from bridge.admin.protocol import Peer
 from bridge.config import schema as blocks
 from bridge.config.schema import Configuration
 from bridge.daemon.audit import Acts
 from bridge.daemon.deciding import Deciding
+from bridge.daemon.migrating import Seen
 from bridge.daemon.overriding import Overriding
 from bridge.destination.destination import Destination
 from bridge.destination.events import Event, Failed, Happened, HeldBack, Noticed, Released, Written
@@ -27,8 +27,11 @@ from bridge.guard.holds import APPROVED, HeldRemoval, Hold, Item, set_hash
 from bridge.guard.limits import Limit
 from bridge.guard.losses import Past
 from bridge.link import Link
+from bridge.migration.intent import Record
 from bridge.model import Service, ServiceName
 from bridge.override import Override
+from bridge.plan.doses import Doses
+from bridge.plan.orders import Rank
 from bridge.plan.values import scope_of
 from bridge.sources.networks import DEFAULT
 from bridge.sources.store import Store
@@ -39,6 +42,7 @@ from bridge.state.journal import Journal
 from bridge.state.table import Table
 from tests.simulation.client import Client
 from tests.simulation.faults import Line
+from tests.simulation.migrating import OPERATOR, Migrations
 from tests.simulation.world import LENDER, SESSION, Server, World
 
 if TYPE_CHECKING:
@@ -46,7 +50,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OPERATOR = Peer(uid=0, pid=0)
 BROKEN = "broken"  # a registry that cannot be made
 RESYNC = 600.0  # seconds: longer than a history waits for agreement, so that nothing is found by chance
 
@@ -67,6 +70,7 @@ class Disk(Recorder):
         self._about: dict[tuple[str, str], tuple[View, str, str, int, str]] = {}
         self._services: dict[tuple[str, str], dict[ServiceName, Service]] = {}
         self.losses: list[tuple[str, Past]] = []  # by link
+        self.followed: Callable[[], Record] = Record  # the record of migrations that was followed last
 
     def changed(self, view: View, name: ServiceName, changed: Collection[str], gone: Collection[str]) -> None:
         """A service of the view is what it is now."""
@@ -103,7 +107,7 @@ class Disk(Recorder):
             copy.described(view)
 
 
-class Record:
+class Noted:
     """What the journal would have, as far as it matters here; the disk keeps what was lost and won."""
 
     def __init__(self, process: Process) -> None:
@@ -138,19 +142,31 @@ class Record:
             self._process.disk.losses.append((change.mark.link, past))
 
 
+async def _first(*work: Awaitable[Any]) -> None:
+    """Waits until one of these ends, which none should; raises its error."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for one in ended:
+            one.result()
+    finally:
+        tasks[0].cancel()
+
+
 class Process(Client):
     """One life of a bridge."""
 
     def __init__(self, world: World, owner: str, disk: Disk | None = None) -> None:
         super().__init__(world, owner, f"{owner}#{sum(one.owner == owner for one in world.processes) + 1}")
         self.disk = Disk(world.wall)
-        self.record = Record(self)
+        self.record = Noted(self)
         self.ending = False
         self.stopped = False
         self.began = world.loop.time()
         self._reloading = asyncio.Lock()
         self._commands: list[asyncio.Task[Any]] = []
         self._overriding = Overriding(self.disk.kept, Acts(Journal(None)))
+        self.doses = Doses()
         self.engine = Engine(
             self._configuration(),
             events=self.record,
@@ -161,12 +177,17 @@ class Process(Client):
             rng=random.Random(world.rng.random()),
             clock=world.loop.time,
             make=self._line,
-            orderings=self._overriding.orderings,
+            orderings={**self._overriding.orderings, Rank.SHARE: self.doses},
         )
         self._deciding = Deciding(self.engine, self.disk.kept, cast(Any, None))  # only `apply`, which journals nothing
         if disk is not None:
             disk.restore(self.engine.store, self.disk)
         self._overriding.attach(self.engine)
+        self._migrations = Migrations(self, self.doses) if owner in world.migrations else None
+        if disk is not None and world.moves is not None:
+            self.doses.follow(disk.followed())
+            world.moves.has_read(self, self.doses.record)
+        self.disk.followed = lambda: self.doses.record
         world.processes.append(self)
         self.note(f"starts, {'with' if disk else 'without'} last known good")
         self.task = world.loop.spawn(self, self._run())
@@ -190,20 +211,25 @@ class Process(Client):
             warnings=(),
             hash="",
             path=Path(),
+            migrations=self.world.migrations.get(self.owner, ()),
         )
 
     def _registry(self, name: str) -> blocks.Registry:
         network = self.world.networks.get(name, DEFAULT)
-        return blocks.Registry(name=name, kind="memory", options=FULL, network=network)
+        return blocks.Registry(name=name, kind="memory", options=self.world.options.get(name, FULL), network=network)
 
     async def _run(self) -> None:
         async with self.engine:
             self._remember()
-            ticking = asyncio.create_task(self._tick())
+            ticking = [asyncio.create_task(self._tick())]
+            if self._migrations is not None:
+                ticking.append(asyncio.create_task(self._migrations.run()))
             try:
-                await self.engine.crashed()
+                await _first(self.engine.crashed(), *ticking)
             finally:
-                ticking.cancel()
+                for one in ticking:
+                    one.cancel()
+                await asyncio.wait(ticking)
                 for command in self._commands:
                     command.cancel()
                 if self._commands:
@@ -389,6 +415,18 @@ class Process(Client):
         until = self.world.wall() + lasting
         self.disk.kept.decisions.decide(Kind.EXPECTED, subject, by="operator", until=until, count=lose)
         self._deciding.apply()
+
+    async def migrates(self, verb: str, name: str, **more: Any) -> str:
+        """The command `migrate`; what it says, "" where this process ends first."""
+        assert self._migrations is not None and self.world.moves is not None
+        command = self._command(self._migrations.act(verb, name, **more))
+        self.world.moves.commanding.add(command)
+        await asyncio.wait((command,))
+        return "" if command.cancelled() else command.result()
+
+    def seen(self, name: str) -> Seen | None:
+        """What was seen of a move last, where this process moves it."""
+        return self._migrations.steering.last.get(name) if self._migrations is not None else None
 
     async def asks(self, kind: Kind, said: Override, lasting: float | None) -> dict[str, Any] | str | None:
         """The commands `set` and `drain`: their answer, or why they are refused; None: this process has ended."""

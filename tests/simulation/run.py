@@ -10,11 +10,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
+from bridge.config import kinds
 from bridge.engine.echoes import EVERY as ECHO_LOOK
 from bridge.plan.echo import LASTS
 from bridge.plan.values import Kind
 from tests.simulation import history, spells
 from tests.simulation.loop import Loop, Stuck
+from tests.simulation.migrating import meter
 from tests.simulation.process import Process
 from tests.simulation.world import World
 
@@ -54,7 +56,7 @@ def play(seed: int, scenario: Scenario | None = None) -> Report:
     loop = Loop()
     world = World(loop, seed)
     try:
-        with _listening(world), mock.patch.object(time, "time", new=world.wall):
+        with _listening(world), _in_virtual_time(world):
             agreed = loop.run_until_complete(_live(world, scenario))
     except Stuck as stuck:
         world.oracle.breaks("I6", str(stuck))
@@ -65,6 +67,17 @@ def play(seed: int, scenario: Scenario | None = None) -> Report:
         loop.close()
     holds = sum(len(process.record.holds) for process in world.processes)
     return Report(world.oracle.broken, world.story, agreed, world.oracle.writes, holds)
+
+
+@contextlib.contextmanager
+def _in_virtual_time(world: World) -> Iterator[None]:
+    """Clocks are the world's, and so is what answers the gates of migrations."""
+    with (
+        mock.patch.object(time, "time", new=world.wall),
+        mock.patch.object(time, "monotonic", new=world.loop.time),
+        mock.patch.object(kinds, "meter", new=meter),
+    ):
+        yield
 
 
 @contextlib.contextmanager
@@ -119,19 +132,7 @@ async def _seconds(world: World) -> None:
 
 async def _agree(world: World) -> float:
     """Heals everything, and waits until every target is what it should be; returns how long that took."""
-    world.note("all faults end")
-    await world.over()
-    for server in world.servers.values():
-        spells.relieve(world, server)
-        if world.faulty:
-            server.cut()
-    for link in list(world.frozen):
-        history.thaw(world, link)
-    for process in world.alive():
-        process.resume()
-    for owner in world.links:
-        if not any(process.owner == owner for process in world.alive()):
-            Process(world, owner)
+    await healed(world)
     began = world.loop.time()
     bound = BOUND if world.faulty else CALM_BOUND
     patience = bound
@@ -147,6 +148,23 @@ async def _agree(world: World) -> float:
     for text in world.oracle.differences() + _unrest(world):
         world.oracle.breaks("I5", f"not in {patience:g} s: {text}")
     return -1.0
+
+
+async def healed(world: World) -> None:
+    """Everything works again, and every bridge has a process."""
+    world.note("all faults end")
+    await world.over()
+    for server in world.servers.values():
+        spells.relieve(world, server)
+        if world.faulty:
+            server.cut()
+    for link in list(world.frozen):
+        history.thaw(world, link)
+    for process in world.alive():
+        process.resume()
+    for owner in world.links:
+        if not any(process.owner == owner for process in world.alive()):
+            Process(world, owner)
 
 
 def _echoes(world: World) -> bool:

@@ -115,15 +115,21 @@ class Sayings:
         there = [one for one in known if one.version == written.version] or [true]
         keys = true.metadata.keys() | {key for one in said for key in one.metadata}
         texts = {key: {one.metadata.get(key) for one in there} for key in written.metadata}
+        moved = bool(self._world.migrations)  # a share says weights and zones
         return (
             written.metadata.keys() <= keys | {key for one in there for key in one.metadata}
             and all(
                 text in texts[key] or any(one.metadata.get(key) == text for one in said)
                 for key, text in written.metadata.items()
             )
-            and (written.weight in {one.weight for one in there} or any(one.weight == written.weight for one in said))
             and (
-                written.locality.zone in {one.locality.zone for one in there}
+                moved
+                or written.weight in {one.weight for one in there}
+                or any(one.weight == written.weight for one in said)
+            )
+            and (
+                moved
+                or written.locality.zone in {one.locality.zone for one in there}
                 or any(one.zone == written.locality.zone for one in said)
             )
         )

@@ -15,7 +15,7 @@ from bridge.link import GuardFor, Link, Policy, Services, Unhealthy
 from bridge.model import Health, ServiceName
 from bridge.override import Override
 from bridge.state.decisions import Kind
-from tests.simulation import commands, history, saying, spells
+from tests.simulation import commands, history, moving, saying, spells
 from tests.simulation.faults import Weather
 from tests.simulation.history import link
 from tests.simulation.process import Process
@@ -1583,4 +1583,4 @@ SCENARIOS: dict[str, Scenario] = {
         away_and_back,
         given_back,
     )
-}
+} | moving.SCENARIOS

@@ -1,4 +1,4 @@
-"""The promises hold in every history: 200 seeds in `make test`, 1,000 more in soak; and no mutant survives."""
+"""The promises hold in every history: 150 seeds in `make test`, 1,000 more in soak; and no mutant survives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.simulation import streams
 from tests.simulation.mutants import MUTANTS
 
 CHUNK = 25  # histories in a process: enough to share the work, few enough to share it well
-SEEDS, SOAK_SEEDS = int(os.environ.get("ISTHMUS_SEEDS", "200")), 1000
+SEEDS, SOAK_SEEDS = int(os.environ.get("ISTHMUS_SEEDS", "150")), 1000
 
 
 def simulate(*words: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +58,10 @@ def test_a_topic_is_the_live_picture_in_every_history_of_a_stream() -> None:
     kept("--streams", "10")
 
 
+def test_every_promise_holds_in_every_history_of_a_migration() -> None:
+    kept("--migrations", "25")
+
+
 @pytest.mark.parametrize("name", streams.MUTANTS)
 def test_a_mutant_of_the_stream_does_not_survive(name: str) -> None:
     kept("--stream-mutant", name)
@@ -67,6 +71,14 @@ def test_a_mutant_of_the_stream_does_not_survive(name: str) -> None:
 @pytest.mark.timeout(7200)
 def test_a_topic_is_the_live_picture_in_many_histories() -> None:
     kept("--streams", "1000")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_every_promise_holds_in_many_histories_of_migrations(pytestconfig: pytest.Config) -> None:
+    given = pytestconfig.getoption("--seed")
+    first = given if given is not None else SEEDS + random.getrandbits(32)
+    kept("--migrations", "500", "--seed", str(first))
 
 
 @pytest.mark.soak

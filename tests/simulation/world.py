@@ -26,7 +26,9 @@ from tests.simulation.loop import Loop
 from tests.simulation.saying import Sayings
 
 if TYPE_CHECKING:
+    from bridge.migration.block import Migration
     from tests.simulation.client import Client
+    from tests.simulation.moving import Moves
     from tests.simulation.process import Process
 
 DETECT = 5.0  # seconds after which an adapter finds out that nobody answers (its ping or its timeout)
@@ -243,6 +245,9 @@ class World:
         self.pausing: set[str] = set()  # links that some operator is about to stop, or has stopped
         self.shown: list[tuple[str, Hold]] = []  # sets that an operator has looked at, by destination
         self.said = Sayings(self)
+        self.options: dict[str, Config] = {}  # by registry, where its consumers are of some layout
+        self.migrations: dict[str, tuple[Migration, ...]] = {}  # what the file of a bridge says
+        self.moves: Moves | None = None  # what is true of them
         self.oracle = Oracle(self)
         self.story: list[str] = []
         self.faulty = False
