@@ -135,6 +135,13 @@ BOUNDS = (
         "`isthmus explain` has them",
     ),
     Bound(
+        "adapters.etcd.client",
+        "LARGEST",
+        "one message of etcd, as a batch of a watch",
+        "it is refused as an answer that did not come: back off, and list anew",
+        unit="bytes",
+    ),
+    Bound(
         "adapters.kafka.producing",
         "LARGEST",
         "the value of one record of a stream's transaction",

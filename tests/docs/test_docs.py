@@ -83,6 +83,7 @@ PACES = frozenset(
         "TAIL",
         "WINDOW",
         "YIELDED",
+        "PARTS",
     ]
 )
 # Numbers that formats, protocols and stores give.
