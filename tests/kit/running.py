@@ -245,7 +245,7 @@ class Bridge:
             now = await self.ask("status")
         except IsthmusError:
             return False
-        heard = all(row["state"] == "synced" for row in now["scopes"] if row["services"])
+        heard = all(row["state"] == "synced" for row in now["scopes"])
         done = all(not any(row[key] for key in ("held", "waiting", "parked", "lag")) for row in now["links"])
         return heard and done and all(row["role"] in ("writer", "observing") for row in now["links"])
 

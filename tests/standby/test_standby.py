@@ -107,6 +107,8 @@ async def test_the_log_goes_on_with_what_the_first_writer_did(site: Site) -> Non
         site.inventory.set("pay-new", n1="192.0.2.33", n2="192.0.2.32", n3="192.0.2.34")
         await until(lambda: logged(site.two, "add", "n3"), "it goes on")
         rows = (await site.two.isthmus("log", "--service", "pay-new", "-o", "json")).json
+        # A standby whose source is behind may have held for a moment what it had not heard of: that is its own.
+        rows = [row for row in rows if row["kind"] in ("add", "update", "remove")]
         told = [(row["kind"], row["instance"], row.get("reason", "")) for row in rows]
         theirs = f"by the writer {HOST}"
         assert sorted(told[:2]) == [("add", "n1", theirs), ("add", "n2", theirs)]
