@@ -109,8 +109,8 @@ class Checks:
                 begun = time.monotonic()
                 every = {each: one for some in self._targets.values() for each, one in some.items()}
                 self._verdicts.know(every)
+                before = self._verdicts.turned  # before the checks: one that passes is well again at once
                 await self._ask(through, every)
-                before = self._verdicts.turned
                 self._verdicts.judge(time.monotonic(), observe=self.observes)
                 self._tell(before)
                 await self._keep()

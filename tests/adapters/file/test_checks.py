@@ -89,6 +89,18 @@ async def test_an_address_that_another_service_took_over_is_turned(tmp_path: Pat
         await watch.until(lambda: unhealthy(watch) == set())
 
 
+async def test_an_instance_that_passes_again_is_told_by_the_next_round(tmp_path: Path, port: int) -> None:
+    """Nobody reads it meanwhile: a second opinion would tell it, too."""
+    say(tmp_path / "files", port)
+    made = registry(tmp_path)
+    async with serving(port) as some, watching(made.source) as watch:
+        await passed(made)
+        some.headers[ONE] = {}
+        await watch.until(lambda: unhealthy(watch) == {ONE})
+        some.headers[ONE] = {"X-Service-Name": "pay"}
+        await watch.until(lambda: unhealthy(watch) == set())
+
+
 async def test_what_never_passed_from_this_host_is_as_its_file_says(tmp_path: Path, port: int) -> None:
     say(tmp_path / "files", port)
     made = registry(tmp_path)
