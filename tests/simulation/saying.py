@@ -253,7 +253,8 @@ async def say(host: Process, kind: Kind, override: Override, lasting: float | No
         one.ended = world.loop.time() if "not sure" in answer else -inf
         host.note(f"refused: {answer}")
         return False
-    one.until = one.until if lasting is None else world.loop.time() + lasting
+    if answer is not None and answer["until"] is not None:
+        one.until = answer["until"]
     one.sure = answer is not None and all(row["followed"] for row in answer["destinations"])
     if one.single and not any(
         id == override.of.rpartition("/")[2] for server in world.servers.values() for _, id in world.natives(server)
@@ -263,12 +264,16 @@ async def say(host: Process, kind: Kind, override: Override, lasting: float | No
 
 
 async def unsay(host: Process, one: Said) -> None:
-    """The command `unset`, at one host."""
-    one.sure = False
+    """The command `unset`, at one host: without a place it ends what is said of the same at any."""
+    of, at = one.override.of, one.override.at
+    ending = [
+        each
+        for each in host.world.said.all
+        if each.owner == one.owner and each.override.of == of and at in ("", each.override.at)
+    ]
+    for each in ending:
+        each.sure = False
     told = await host.unsays(one.override)
     now = host.world.loop.time()
-    for each in host.world.said.all:  # a drain and an override of the same
-        if each.owner == one.owner and each.key == one.key and each.stands(now):
-            each.sure = False
-            if told:
-                each.ended = now
+    for each in ending if told else ():
+        each.ended = min(each.ended, now)
