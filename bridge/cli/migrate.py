@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -222,10 +222,11 @@ def _said(look: Row) -> str:
 
 
 def _act(file: Path | None, verb: str, name: str, output: str, wait: bool, by: str | None, **said: Any) -> int:
+    leaves = call(socket(file), "migrate-status", name=name) if wait and verb == "next" else []
     rows = call(socket(file), "migrate", by=by, verb=verb, name=name, **said)
     print_answer(output, rows, lambda: _print_done(rows))
     code = worst([row["code"] for row in rows])
-    return _waited(file, name, code) if wait and code == 0 else code
+    return _waited(file, name, {row["move"]: row.get("number") for row in leaves}) if wait and code == 0 else code
 
 
 def _print_done(rows: list[Row]) -> None:
@@ -233,15 +234,26 @@ def _print_done(rows: list[Row]) -> None:
         say(f"{row['move']}: {row['text']}", err=row["code"] != Exit.OK)
 
 
-def _waited(file: Path | None, name: str, code: int) -> int:
-    """Until nothing runs any more, or it waits for a person."""
+def _waited(file: Path | None, name: str, leaves: Mapping[str, int | None]) -> int:
+    """Until every move has settled, or one cannot go on by itself. `leaves`: the numbers of the steps they leave."""
     while True:
         rows = call(socket(file), "migrate-status", name=name)
         code = worst([row["code"] for row in rows])
-        settled = all(row["waits"] != "time" or "follow" not in row["why"] for row in rows)
-        if code != Exit.RUNNING or settled:
-            return Exit.OK if code == Exit.RUNNING else code
+        if all(_has_settled(row, leaves.get(row["move"])) for row in rows):
+            return Exit.OK if code in (Exit.RUNNING, Exit.PERSON) else code
+        if code != Exit.RUNNING:
+            return code
         time.sleep(EVERY)
+
+
+def _has_settled(row: Row, leaves: int | None) -> bool:
+    """Whether everybody follows the step that a move is at, which is not the one that it `leaves`.
+
+    That a person is waited for then is how a step ends; before the first one, and in a pause, it is what keeps it.
+    """
+    person = row["waits"] == "person" and not row["paused"] and row["phase"] in ("shift", "drain", "retire")
+    there = (row["waits"] == "time" or person) and row["settled"] is not None and row["number"] != leaves
+    return row["waits"] == "nothing" or there
 
 
 REASON = click.option("--reason", help="Kept in the journal.")

@@ -262,7 +262,9 @@ class Moving:
         return blocks[name]
 
     def _services(self, block: Migration, name: Named) -> list[ServiceName]:
-        found = moves.services(self._engine, block)
+        # What is under way is a service of it where its machines are gone, and copies alone stand at `from`.
+        begun = {one.service for one in self._following.doses.record.of(block.name).values()}
+        found = sorted({*moves.services(self._engine, block), *begun})
         if name.service:
             found = [one for one in found if str(one) == name.service]
         if not found:

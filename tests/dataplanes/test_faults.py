@@ -14,8 +14,9 @@ import pytest
 
 from tests.dataplanes.estate import Inventory, bridge
 from tests.dataplanes.test_envoy import FOUR, site
-from tests.dataplanes.test_grpc import THREE, client, servers
+from tests.dataplanes.test_grpc import THREE
 from tests.kit.ads import CLUSTER, Ads
+from tests.kit.over_grpc import client, servers
 from tests.kit.running import Bridge
 from tests.kit.waiting import DEADLINE, until
 from tests.servers import ports
@@ -51,7 +52,7 @@ async def without_control_plane(folder: Path, seconds: float) -> None:
     async with site(folder, "delta") as at, AsyncExitStack() as stack:
         (port,) = ports.reserve(1)
         stack.callback(ports.release, [port])
-        await stack.enter_async_context(servers(port))
+        await stack.enter_async_context(servers(port, *THREE))
 
         def say(*addresses: str) -> None:
             spoken = [{"number": port, "name": "grpc", "protocol": "grpc"}]

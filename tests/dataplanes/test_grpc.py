@@ -3,109 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc.aio
 
 from tests.dataplanes.estate import SERVICE, Inventory, bridge
 from tests.kit.ads import CLUSTER, Ads
+from tests.kit.over_grpc import client, servers
 from tests.kit.waiting import until
 from tests.servers import ports
 
 THREE = ("127.0.0.31", "127.0.0.32", "127.0.0.33")
-METHOD = "/test.Who/Am"
-# The bootstrap is read when the library is first used, so the client is a process of its own; it calls until its input
-# ends, and says after each line of that who answered since the last.
-CLIENT = """
-import collections, json, sys, threading, time
-import grpc
-found = collections.Counter()
-def call():
-    with grpc.insecure_channel("xds:///SERVICE") as channel:
-        method = channel.unary_unary("/test.Who/Am")
-        while True:
-            try:
-                found[method(b"", timeout=10, wait_for_ready=True).decode()] += 1
-            except grpc.RpcError as error:
-                found["failed: " + str(error.code()) + " " + str(error.details())] += 1
-            time.sleep(0.005)
-threading.Thread(target=call, daemon=True).start()
-for line in sys.stdin:
-    print(json.dumps(found), flush=True)
-    found.clear()
-"""
-
-
-class Client:
-    """The process. `failed` gathers what was said of calls that nobody answered."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.failed: list[str] = []
-        self._process = process
-
-    async def answered(self) -> dict[str, int]:
-        """Who answered since the last question, and how often."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(b"\n")
-        await self._process.stdin.drain()
-        found: dict[str, int] = json.loads(await self._process.stdout.readline())
-        self.failed += [name for name in found if name.startswith("failed")]
-        return {name: count for name, count in found.items() if not name.startswith("failed")}
-
-    async def only(self, *addresses: str) -> None:
-        """Waits until these answer, and no others any more."""
-
-        async def settled() -> bool:
-            await asyncio.sleep(0.2)
-            return set(await self.answered()) == set(addresses)
-
-        await until(settled, f"{addresses} answer alone")
-
-
-@asynccontextmanager
-async def client(bootstrap: Path, service: str = SERVICE) -> AsyncIterator[Client]:
-    """Calls that service until the block ends."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        CLIENT.replace("SERVICE", service),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=os.environ | {"GRPC_XDS_BOOTSTRAP": str(bootstrap)},
-    )
-    try:
-        yield Client(process)
-    finally:
-        process.kill()
-        await process.wait()
-
-
-@asynccontextmanager
-async def servers(port: int) -> AsyncIterator[None]:
-    """One at each address; it answers with that."""
-    made: list[grpc.aio.Server] = []
-    for address in THREE:
-
-        async def answer(_: bytes, context: object, address: str = address) -> bytes:
-            return address.encode()
-
-        server = grpc.aio.server()
-        methods = {"Am": grpc.unary_unary_rpc_method_handler(answer)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Who", methods),))
-        server.add_insecure_port(f"{address}:{port}")
-        await server.start()
-        made.append(server)
-    try:
-        yield
-    finally:
-        for server in made:
-            await server.stop(0)
 
 
 async def test_a_name_that_only_known_sources_feed_is_answered_while_another_is_dark(tmp_path: Path) -> None:
@@ -121,7 +30,7 @@ async def test_a_name_that_only_known_sources_feed_is_answered_while_another_is_
     made.write()
     async with AsyncExitStack() as stack:
         stack.callback(ports.release, [xds, port])
-        await stack.enter_async_context(servers(port))
+        await stack.enter_async_context(servers(port, *THREE))
         await stack.enter_async_context(made)
         printed = await made.isthmus("bootstrap", "grpc", "mesh")
         (tmp_path / "grpc.json").write_text(printed.out)
@@ -131,7 +40,7 @@ async def test_a_name_that_only_known_sources_feed_is_answered_while_another_is_
         web = await stack.enter_async_context(Ads(channel).world("web"))
         await web.ask(CLUSTER, "web-1")
         late = [asyncio.create_task(each.next()) for each in (proxy, web)]
-        calls = await stack.enter_async_context(client(tmp_path / "grpc.json"))
+        calls = await stack.enter_async_context(client(tmp_path / "grpc.json", SERVICE))
         await calls.only(THREE[0])
         (told,) = [row["text"] for row in (await made.ask("status"))["attention"] if row["code"] == "export-waits"]
         assert "before late is known" in told
@@ -167,12 +76,12 @@ async def test_a_grpc_client_follows_and_keeps_what_it_has_through_outages(tmp_p
     made = bridge(tmp_path, inventory, {"mesh": {"kind": "xds", "listen": f"127.0.0.1:{xds}"}})
     async with AsyncExitStack() as stack:
         stack.callback(ports.release, [xds, port])
-        await stack.enter_async_context(servers(port))
+        await stack.enter_async_context(servers(port, *THREE))
         await stack.enter_async_context(made)
         printed = await made.isthmus("bootstrap", "grpc", "mesh", "--node", "client-1")
         assert printed.code == 0, printed.err
         (tmp_path / "grpc.json").write_text(printed.out)
-        calls = await stack.enter_async_context(client(tmp_path / "grpc.json"))
+        calls = await stack.enter_async_context(client(tmp_path / "grpc.json", SERVICE))
         await calls.only(*THREE[:2])
         say(*THREE)
         await calls.only(*THREE)

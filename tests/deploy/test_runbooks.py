@@ -156,7 +156,7 @@ async def test_kratos_on_etcd_leaves_for_pods_by_the_runbook(
             "The end": has(reader, "pay", 0, 2),
         }
         places = {"etcd": old.block, "prod": prod.block}
-        await moved(read(RUNBOOKS / "kratos-on-etcd.md"), folder, places, stopping(old, "pay"), seen)
+        await moved(read(RUNBOOKS / "kratos-on-etcd.md"), folder, places, stopping(old, "pay"), seen, settle=0)
 
 
 async def test_dubbo_on_zookeeper_leaves_for_pods_by_the_runbook(zookeeper_store: ZooKeeperStore, folder: Path) -> None:
@@ -173,7 +173,7 @@ async def test_dubbo_on_zookeeper_leaves_for_pods_by_the_runbook(zookeeper_store
             "The end": has(reader, service, 0, 1),
         }
         places = {"machines": old.block, "pods": new.block}
-        await moved(read(RUNBOOKS / "dubbo-on-zookeeper.md"), folder, places, stopping(old, service), seen)
+        await moved(read(RUNBOOKS / "dubbo-on-zookeeper.md"), folder, places, stopping(old, service), seen, settle=0)
 
 
 async def test_spring_on_eureka_leaves_for_pods_by_the_runbook(
