@@ -65,6 +65,7 @@ class Moves:
         self.commanding: set[asyncio.Task[Any]] = set()  # whoever changes the record by a command
         self._known: dict[tuple[Client, str], deque[Known]] = {}
         self._led: dict[Client, float] = {}
+        self._believed: dict[tuple[Client, str], float] = {}  # by process and registry: when its life was believed
         self._changed: dict[str, float] = {}  # by move: when its number changed last
         self.counts: dict[
             tuple[str, ServiceName], deque[tuple[float, int]]
@@ -137,6 +138,16 @@ class Moves:
         row, since = self.counts[side, service], self.now - seconds
         ends = [at for at, _ in list(row)[1:]] + [float("inf")]
         return [count for (_, count), end in zip(row, ends, strict=True) if end > since]
+
+    def has_believed(self, process: Client, registry: str) -> None:
+        """A process believes the life of a registry: nothing was held for its doubt any more."""
+        self._believed[process, registry] = self.now
+
+    def doubts(self, process: Client, server: Server) -> bool:
+        """Whether a process cannot believe a life that it may have met by now."""
+        believed = self._believed.get((process, server.registry), float("-inf")) > server.well_since
+        met = self.now - max(server.well_since, process.woke) > TOLD
+        return server.another_life and met and not (believed or server.has_returned())
 
     # -- who moves the steps
 
@@ -372,9 +383,8 @@ class MovingOracle(Oracle):
             return
         if server.trouble_since is not None and now - max(server.trouble_since, process.woke) > TOLD:
             self.breaks("paused", f"{what}: {server!r} is in trouble")
-        doubted = server.another_life and now - max(server.well_since, process.woke) > TOLD
-        accepted = server.has_returned() or self._forgiven.get((process, server), 0.0) > now
-        if server.registry in (OLD, NEW) and doubted and not accepted:
+        forgiven = self._forgiven.get((process, server), 0.0) > now
+        if server.registry in (OLD, NEW) and self.moves.doubts(process, server) and not forgiven:
             self.breaks("paused", f"{what}: the life of {server!r} is doubted")
 
     def _follow(self, what: str, before: Intent) -> None:

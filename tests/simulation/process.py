@@ -133,6 +133,8 @@ class Noted:
                 if kind == "settled":
                     first = (str(about["destination"]), str(about["source"]), str(about["scope"]))
                     self._process.disk.kept.settle(*first)
+                if kind == "believed" and self._process.world.moves is not None:
+                    self._process.world.moves.has_believed(self._process, str(about["registry"]))
                 self._process.note(f"{kind} {about}")
 
     def _count(self, change: Change, serving: tuple[int, int], *, replaces: bool = False) -> None:
