@@ -223,7 +223,7 @@ class Overriding:
                 decisions.put(before)
             else:
                 decisions.drop(made.name)
-            self._take()
+            self._unplanned += [*changed, *self._take()]  # among it what ended by itself at this moment
             raise ValueError(why)
         self._poke(changed)
         self._note(str(kind), said, by, reason)

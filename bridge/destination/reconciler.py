@@ -178,6 +178,11 @@ class Reconciler:
             and (self._version, self._syncs) == (self._store.version, self._store.syncs)
         )
 
+    @property
+    def is_read(self) -> bool:
+        """Whether all that the destination holds has been read in this process."""
+        return self._read_once
+
     def has_written(self, name: ServiceName) -> bool:
         """Whether what was asked of a name is planned, and no change of it is under way, fails, or waits for others."""
         waits = name in self._applier.failing or name in self.destination.planner.waits

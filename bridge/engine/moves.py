@@ -342,8 +342,8 @@ def trouble(engine: Engine, block: Migration, intent: Intent) -> str:
         reconciler = engine.reconcilers.get(place)
         if reconciler is None:
             return f"{place} is no destination of the file that runs"
-        if reconciler.reason:
-            return f"{place}: {reconciler.reason}"
+        if reconciler.reason or not reconciler.is_read:
+            return f"{place}: {reconciler.reason or 'not read yet'}"
         if frozen := next(
             (one.name for one in reconciler.destination.links if reconciler.destination.is_frozen(one.name)), ""
         ):

@@ -296,7 +296,8 @@ class MovingOracle(Oracle):
         for place in self.places:
             target = self._world.servers[place, ""]
             writers = [one for one in self._world.alive() if one.holds_lock(target) and not one.stopped]
-            calm = self._is_well(target) and target not in self._world.under_spell and not self._world.pausing
+            frozen = self._world.pausing or any(one.disk.kept.in_force() for one in writers)
+            calm = self._is_well(target) and target not in self._world.under_spell and not frozen
             for service in SERVICES:
                 held = any(one.reconcilers[place].destination.holds.of(service) for one in writers)
                 known = [share for one in writers for _, share in self.moves.shares(one, service)]
