@@ -295,6 +295,8 @@ class Steering:
         now = time.time()
         found = moves.spots(self._engine, block, intent.name, intent.service)
         intent = replace(intent, gates=await self._asked(block, intent, found, now))
+        if block.gates.queries:  # what was seen before the answer came is not what `trouble` is asked of
+            found = moves.spots(self._engine, block, intent.name, intent.service)
         facts = self._facts(record, intent, found, now)
         looked = look(intent.state, block, facts)
         if looked.state.batches > intent.state.batches:
