@@ -99,6 +99,15 @@ class Move:
 
         await until(there, f"step {step}", within=PATIENCE, every=0.01)
 
+    async def rests(self) -> bool:
+        """Whether every source is heard, and every change is written that may be."""
+        try:
+            now = await self._ask("status")
+        except IsthmusError:
+            return False
+        heard = all(row["state"] == "synced" for row in now["scopes"])
+        return heard and not any(row["lag"] for row in now["links"])
+
     async def plan(self) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = await self._ask("migrate-plan", name="pay")
         return found
@@ -299,14 +308,9 @@ async def plan(stage: Stage, services: int, rounds: int) -> list[Row]:
         await ours.start()
         move = Move(ours)
 
-        async def read() -> bool:
-            try:
-                rows = await move.plan()
-            except IsthmusError:
-                return False
-            return len(rows) == services and all(row["places"][0]["to"] == count for row in rows)
-
-        await until(read, "everything is read", within=PATIENCE, every=1.0)
+        await until(move.rests, "everything is read and served", within=PATIENCE, every=1.0)
+        found = await move.plan()
+        assert len(found) == services and all(row["places"][0]["to"] == count for row in found)
         spent = []
         for _ in range(rounds):
             began = time.perf_counter()

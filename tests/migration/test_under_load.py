@@ -133,7 +133,7 @@ async def emptied(at: Site, step: int) -> None:
     """The new side says that it has nothing: that is held, and the step waits."""
     at.say(pods=())
     await until(at.bridge.holds, "it is held", within=WITHIN)
-    await at.waits("serve")
+    await at.waits("holds removals")
     await at.has(at.steps[step - 1])
     at.say()
 
