@@ -242,6 +242,8 @@ def _waited(file: Path | None, name: str, leaves: Mapping[str, int | None]) -> i
         if all(_has_settled(row, leaves.get(row["move"])) for row in rows):
             return Exit.OK if code in (Exit.RUNNING, Exit.PERSON) else code
         if code != Exit.RUNNING:
+            for row in rows:
+                say(f"{row['move']}: {row['phase']}: waits for {row['waits']}: {row['why']}", err=True)
             return code
         time.sleep(EVERY)
 

@@ -328,7 +328,7 @@ def _back(state: State, block: Migration, facts: Facts) -> Looked:
     ended = Phase.SHIFT if state.target else Phase.ROLLED_BACK
     made = replace(state, phase=ended, number=state.number + 1, since=facts.now, settled=None, approved=False)
     made = replace(made, at_once=False)
-    return Looked(made, Waits.NOTHING if made.ended else Waits.TIME, str(ended))
+    return Looked(made, Waits.TIME, "the way back is done")  # and nothing is waited for once that is written down
 
 
 def rolled_back(
