@@ -47,7 +47,10 @@ def test_what_each_command_does_is_said_in_one_line() -> None:
     assert not [line for line in lines.values() if line.endswith("...")]
 
 
-@pytest.mark.parametrize("command", sorted(DOING.keys() - {"run", "schema", "init", "completion", "bootstrap"}))
+FILES = {"schema", "init", "completion", "bootstrap", "migrate targets"}  # what these print is a file
+
+
+@pytest.mark.parametrize("command", sorted(DOING.keys() - FILES - {"run"}))
 def test_every_command_prints_tables_or_json(command: str) -> None:
     (output,) = [each for each in DOING[command].params if each.name == "output"]
     assert output.opts == ["-o"]
