@@ -20,7 +20,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from bridge.admin.client import call
 from bridge.errors import IsthmusError
-from tests.bench.figures import P50, P99, ratio
+from tests.bench.figures import P50, ratio
 from tests.bench.latency import ARMS, INSTANCES, REST, Driven
 from tests.bench.records import Native, lots
 from tests.bench.sides import Side, kind
@@ -276,21 +276,7 @@ async def beside(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
         await driven.drive(sources, seconds, rng)
         assert not turning.done()
         turning.cancel()
-    blocks = driven.blocks()
-    found = [[sample for block in blocks for sample in block[arm]] for arm in range(len(ARMS))]
-    return [
-        Row(
-            name=f"latency of others beside a migration {name}",
-            unit="ms",
-            ours=statistic(found[0]),
-            raw=statistic(found[1] + found[2]),
-            ratio=ratio([(block[0], block[1] + block[2]) for block in blocks], statistic),
-            aa=ratio([(block[1], block[2]) for block in blocks], statistic),
-            limit=limit,
-            about=driven.about(found),
-        )
-        for name, statistic, limit in (("p50", P50, 1.05), ("p99", P99, float("inf")))
-    ]
+    return driven.rows("latency of others beside a migration", 1.05, float("inf"))
 
 
 async def _turn(move: Move) -> None:
