@@ -11,6 +11,19 @@ import msgspec
 from bridge.adapter import Note, Seat, Term
 from bridge.model import ServiceName
 
+PART = "/#"  # between a scope and one of its shards: no scope of a registry ends so
+
+
+def part_of(scope: str, shard: int) -> str:
+    """The name of one shard of a scope, where shards are read apart."""
+    return f"{scope}{PART}{shard}"
+
+
+def shard_in(scope: str) -> int | None:
+    """The shard that a scope's name is of; None: it is a whole scope."""
+    _, apart, number = scope.rpartition(PART)
+    return int(number) if apart and number.isascii() and number.isdigit() else None
+
 
 class ShardTerm(Term, Protocol):
     """The time during which this process is the only writer of one shard."""
@@ -126,7 +139,7 @@ class Divided(Protocol):
         ...
 
     def read(self, shards: frozenset[int] | None) -> None:
-        """Reads these alone from now on, None: all. Each scope is then one source a shard, named `SCOPE/SHARD`.
+        """Reads these alone from now on, None: all. Each scope is then one source a shard, named by `part_of`.
 
         A source appears when its shard is read to its end and the scope is whole in it; that of a shard which is read
         no more fails with Unavailable, and lists anew once it is read again.
