@@ -199,6 +199,13 @@ BOUNDS = (
         unit="bytes",
     ),
     Bound(
+        "bridge.guard.reserve",
+        "LIMIT",
+        "a note of a shard",
+        "losses of services, then minutes give way; in the end all others hold what loses",
+        unit="bytes",
+    ),
+    Bound(
         "bridge.destination.note",
         "KEPT",
         "decisions of a kind that may give way, in a note",

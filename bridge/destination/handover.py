@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from bridge.destination import adding
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events, Happened
-from bridge.destination.note import Common, Lost, Shared
+from bridge.destination.note import Common, Shared
+from bridge.guard.losses import Lost
 from bridge.state.decisions import EVERY_LINK, Decision, Kind, merged
 from bridge.state.decisions import about as concerning
 from bridge.state.folder import State

@@ -23,13 +23,14 @@ from bridge.destination.destination import Destination
 from bridge.destination.events import Events
 from bridge.destination.handover import Handover
 from bridge.destination.likeness import Comparison, Likeness
-from bridge.destination.note import Act, Common, Lost, fitting
+from bridge.destination.note import Act, Common, fitting
 from bridge.destination.roll import FORGOTTEN, Daemon, Roll, short
 from bridge.destination.standby import EVERY, LOSSES_EVERY, latest
 from bridge.destination.went import Gone
 from bridge.destination.writer import Member, Writer
 from bridge.errors import ConfigError, Conflict, Denied, Unavailable, reason
 from bridge.formats import format_of
+from bridge.guard.losses import Lost
 from bridge.model import ServiceName
 from bridge.retry import BUG, Reaction, forever
 from bridge.state.decisions import Decision, Kind

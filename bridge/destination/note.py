@@ -15,8 +15,7 @@ from bridge.adapter import Note, Seat
 from bridge.destination.writer import Member, Writer
 from bridge.errors import Conflict, IsthmusError, Unavailable
 from bridge.formats import format_of
-from bridge.guard.losses import Key, Reused
-from bridge.model import ServiceName
+from bridge.guard.losses import Lost
 from bridge.state.decisions import RULES, Decision, Kind
 from bridge.state.formats import Freeze1, Set1, decisions_of_1
 
@@ -31,43 +30,6 @@ LIMIT = 128 * 1024  # bytes: an eighth of what the smallest of the stores takes
 
 
 NOBODY = Writer(host="", pid=0, since=0.0, configuration="")  # of a note that was left where no writer's was
-
-
-class Lost(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a service or a scope lost on balance within the guard's window, by the minute since the epoch.
-
-    By the minute, since whoever takes over counts by its own eyes what happened after it first looked. `reused`: only
-    what went because its address serves elsewhere.
-    """
-
-    won: dict[int, int]  # < 0: lost
-    service: str = ""
-    scope: tuple[str, str] | None = None
-    reused: bool = False
-
-    @classmethod
-    def of(cls, key: Key, won: dict[int, int]) -> Lost:
-        """What the guard's window has under a key."""
-        if isinstance(key, ServiceName):
-            return cls(won, str(key))
-        return cls(won, scope=key.scope, reused=True) if isinstance(key, Reused) else cls(won, scope=key)
-
-    @property
-    def key(self) -> Key:
-        """The key in the guard's window."""
-        if self.scope is None:
-            return ServiceName.parse(self.service)
-        return Reused(self.scope) if self.reused else self.scope
-
-    @property
-    def about(self) -> tuple[object, ...]:
-        """What tells it from the others of a note."""
-        return self.service, self.scope, self.reused
-
-    @property
-    def lost(self) -> int:
-        """How many on balance."""
-        return -sum(self.won.values())
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,10 +11,11 @@ from bridge.adapter import Cause, Change
 from bridge.guard import limits as guard
 from bridge.guard.additions import Additions
 from bridge.guard.expected import Expectations
-from bridge.guard.holds import HeldRemoval, Holds, Item, item_of
+from bridge.guard.holds import JUDGED, HeldRemoval, Holds, Item, item_of
 from bridge.guard.limits import Asked, Judgement, Level, Limit, Verdict
-from bridge.guard.losses import Losses
+from bridge.guard.losses import Losses, Reused
 from bridge.guard.pace import Flaps, Herds
+from bridge.guard.reserve import ALONE, Elsewhere, Reserve, counts, unknown
 from bridge.link import Guard, Link, Policy
 from bridge.model import Instance, ServiceName
 from bridge.plan.causes import TREATMENTS, Frees
@@ -103,6 +104,7 @@ class Gate:
         self.additions = additions
         self.expected = Expectations()
         self.refused: dict[tuple[ServiceName, str], Refused] = {}
+        self.elsewhere = ALONE
         self.is_frozen = frozen
         self._grounds: dict[ServiceName, dict[str, Ground]] = {}  # removals that may go and are not made yet
         self._links = links
@@ -264,14 +266,20 @@ class Gate:
         start = windows.start(plan.name, plan.serving - going.ordered, now, limits.window)
         of_service = Level(start, plan.serving - going.all)
         of_scope = Level(whole.start - ill, owned - self.holds.losses(scope, removal.cause))
+        others = self.elsewhere.of(scope, limits.window, now)
+        whole, of_scope = whole.plus(others.level(JUDGED)), of_scope.plus(others.level((removal.cause,)))
         verdict = guard.judge(limits, asked, of_service, of_scope, whole)
+        if verdict.limit is None:
+            verdict = unknown(removal, self.elsewhere.unread) or verdict
         return Judgement(verdict, limits, asked, of_service, of_scope, whole)
 
     def _count(self, removal: Removal, now: float) -> int:
         if TREATMENTS[removal.cause].frees is not Frees.COUNT:
             return 0
-        went = self.losses.reused(removal.scope, now - self._limits(removal).window)
-        return went + self.holds.losses(removal.scope, removal.cause)
+        window = self._limits(removal).window
+        went = self.losses.reused(removal.scope, now - window) + self.holds.losses(removal.scope, removal.cause)
+        others = self.elsewhere.of(removal.scope, window, now)
+        return went + others.reused + others.asked.get(removal.cause, 0)
 
     def _limits(self, removal: Removal) -> Guard:
         mark = removal.change.mark
@@ -311,6 +319,53 @@ class Gate:
     def _tried_again(self, change: Change) -> float:
         refused = self._refusal(change)
         return refused.again if refused is not None else inf
+
+    # -- the other members of a group ---------------------------------------------------------------------------
+
+    def reserve(self, scope: Scope, settled: bool, now: float, ahead: float) -> Reserve:
+        """What others have to know of a scope here. `ahead`: seconds that the wall clock is ahead of `now`."""
+        windows, since = self.losses.windows, now - self.longest_window
+        asked = {str(cause): self.holds.losses(scope, cause) for cause in (*JUDGED, Cause.REUSED)}
+        return Reserve(
+            serving=self._owned(scope),
+            won=windows.minutes(scope, since, ahead),
+            reused=windows.minutes(Reused(scope), since, ahead),
+            asked={cause: count for cause, count in asked.items() if count},
+            settled=settled,
+        )
+
+    def hear(self, others: Elsewhere, now: float) -> set[ServiceName]:
+        """What other members have and lose, as it is now. Returns the names of holds that may be judged otherwise.
+
+        Holds alone are judged again, and only where others ask for less or have lost less: what goes was judged by what
+        it was reserved with.
+        """
+        before, self.elsewhere = self.elsewhere, others
+        fewer = set(before.unread) - set(others.unread)
+        eased: dict[tuple[Scope, float], bool] = {}
+        found: set[ServiceName] = set()
+        for name in self.holds.names():
+            for one in self.holds.of(name).values():
+                key = (one.removal.scope, self._limits(one.removal).window)
+                if key not in eased:
+                    eased[key] = others.of(*key, now).eases(before.of(*key, now))
+                if fewer or eased[key]:
+                    found.add(name)
+        return found
+
+    def stands(self, plan: Plan, change: Change, now: float) -> bool:
+        """Whether a removal that was let go may still go, now that it is reserved and the others were heard."""
+        removal = next((one for one in plan.removals if one.change.id == change.id), None)
+        if removal is None or not counts(removal):
+            return True
+        removal = removal.as_reused if change.cause is Cause.REUSED else removal._replace(change=change)
+        ground = self.ground(change)
+        if ground is not None and ground.freed in (Freed.APPROVAL, Freed.EXPECTED):
+            return True
+        losing = [one for one in plan.removals if one.loses]
+        going = Going(len(losing), sum(1 for one in losing if one.ordered))
+        verdict = self._judge(plan, removal, going, now).verdict
+        return verdict.limit is None or (self.holds.is_agreed(removal) and not verdict.operator)
 
     # -- outcomes -----------------------------------------------------------------------------------------------
 

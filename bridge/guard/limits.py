@@ -34,6 +34,10 @@ class Level(NamedTuple):
         """The level for the hard limit: growth inside the window must not hide a wipe."""
         return max(self.start, self.stood)
 
+    def plus(self, other: Level) -> Level:
+        """With the instances of another part of it."""
+        return Level(*(one + more for one, more in zip(self, other, strict=True)))
+
 
 class Limit(enum.StrEnum):
     """What holds a removal."""

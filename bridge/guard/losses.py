@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from bridge.guard.limits import STOOD, Level
 from bridge.guard.windows import Windows
 from bridge.model import ServiceName
@@ -33,6 +35,43 @@ class Reused(NamedTuple):
 
 
 Key = ServiceName | Scope | Reused
+
+
+class Lost(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a service or a scope lost on balance within the guard's window, by the minute since the epoch.
+
+    By the minute, since whoever takes over counts by its own eyes what happened after it first looked. `reused`: only
+    what went because its address serves elsewhere.
+    """
+
+    won: dict[int, int]  # < 0: lost
+    service: str = ""
+    scope: tuple[str, str] | None = None
+    reused: bool = False
+
+    @classmethod
+    def of(cls, key: Key, won: dict[int, int]) -> Lost:
+        """What the guard's window has under a key."""
+        if isinstance(key, ServiceName):
+            return cls(won, str(key))
+        return cls(won, scope=key.scope, reused=True) if isinstance(key, Reused) else cls(won, scope=key)
+
+    @property
+    def key(self) -> Key:
+        """The key in the guard's window."""
+        if self.scope is None:
+            return ServiceName.parse(self.service)
+        return Reused(self.scope) if self.reused else self.scope
+
+    @property
+    def about(self) -> tuple[object, ...]:
+        """What tells it from the others of a note."""
+        return self.service, self.scope, self.reused
+
+    @property
+    def lost(self) -> int:
+        """How many on balance."""
+        return -sum(self.won.values())
 
 
 class Losses:

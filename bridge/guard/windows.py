@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 SECOND = 1.0
+MINUTE = 60
 
 
 class Windows:
@@ -72,6 +73,15 @@ class Windows:
                 least = min(least, total)
             if least < 0:
                 found[key] = recent
+        return found
+
+    def minutes(self, key: Hashable, after: float, ahead: float) -> dict[int, int]:
+        """Gains and losses after a time, by the minute of a clock that is so many seconds ahead."""
+        found: dict[int, int] = {}
+        for at, delta in self._deltas.get(key, ()):
+            if at > after:
+                minute = int((at + ahead) // MINUTE)
+                found[minute] = found.get(minute, 0) + int(delta)
         return found
 
     def forget(self, before: float) -> None:

@@ -16,11 +16,12 @@ from adapters.memory.seat import MemorySeat
 from adapters.memory.server import Store as Server
 from bridge.adapter import Term
 from bridge.destination.destination import Destination
-from bridge.destination.note import LIMIT, Act, Lost, Shared, decode, encode, fitting, followed, pass_on, refusal
+from bridge.destination.note import LIMIT, Act, Shared, decode, encode, fitting, followed, pass_on, refusal
 from bridge.destination.standby import FORGOTTEN, SAY, Standby
 from bridge.destination.writer import Writer
 from bridge.engine.stopping import waited
 from bridge.errors import ConfigError, Conflict, Superseded, Unavailable
+from bridge.guard.losses import Lost
 from bridge.model import ServiceName
 from bridge.sources.store import Store
 from bridge.state.decisions import Decision, Kind, merged, name_of, stricter
