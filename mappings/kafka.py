@@ -136,7 +136,12 @@ def scope_name(picture: str, registry: str, part: str) -> str:
 @lru_cache(maxsize=65536)
 def partition_of(name: ServiceName, partitions: int) -> int:
     """Where all records of a service are: the CRC-32 of its name within its picture, so that pictures meet."""
-    return part_of(str(own_name(name)).encode(), partitions)
+    return shard_of(own_name(name), partitions)
+
+
+def shard_of(own: ServiceName, partitions: int) -> int:
+    """The partition of the records of a service that has this name in its picture."""
+    return part_of(str(own).encode(), partitions)
 
 
 def part_of(key: bytes, partitions: int) -> int:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Self
 
 import msgspec
 
+from adapters.common.inbox import Inbox
 from adapters.kafka import log_reading
 from adapters.kafka.client import Client, Security
 from adapters.kafka.reading import Reader
+from adapters.kafka.searching import Search
 from adapters.kafka.sink import KafkaSink, identity
 from adapters.kafka.source import KafkaSource
 from adapters.kafka.topics import STATE, Kept, log_notes_of, log_settings, notes_of
 from adapters.kafka.working_copy import Stored
 from bridge.adapter import Event, Raw, Reach, Seat, Source, Trace
-from bridge.errors import ConfigError, Denied, Expired, Fault, Unavailable
+from bridge.errors import ConfigError, Fault
 from bridge.model import ServiceName
 from mappings import kafka as mapping
 
@@ -74,42 +75,48 @@ class Kafka:
             else None
         )
         self._reader = Reader(self._client, self._topic, lambda sequence: False)
-        self.sources: dict[str, KafkaSource] = {}
+        self._searches: set[asyncio.Task[None]] = set()
         self._sinks: dict[str, KafkaSink] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        for search in self._searches:
+            search.cancel()
+        await asyncio.gather(*self._searches, return_exceptions=True)
         for sink in self._sinks.values():
             await sink.close()
         await self._reader.close()
 
     async def scopes(self) -> AsyncIterator[Source]:
-        """One source for each scope that is published, as soon as it is whole."""
-        known: set[str] = set()
-        while True:
-            following = await self._reader.following()
-            inbox = following.listen()
-            try:
-                failure = None
-                while failure is None:
-                    for name in [name for name in following.copy.scopes if name not in known]:
-                        known.add(name)
-                        self.sources[name] = KafkaSource(name, self._reader)
-                        yield self.sources[name]
-                    _, failure = await inbox.take()
-            finally:
-                following.deafen(inbox)
-            await self._again()
+        """One source for each scope that is published, as soon as it is whole; by shards one a shard."""
+        found: Inbox[KafkaSource] = Inbox()
+        search = found.run(Search(self._reader, found.post).run)
+        self._searches.add(search)
+        try:
+            while True:
+                sources, failure = await found.take()
+                for source in sources:
+                    yield source
+                if failure is not None:
+                    raise failure
+        finally:
+            search.cancel()
+            self._searches.discard(search)
 
-    async def _again(self) -> None:
-        """Waits until the topic is read again: the sources that there are say themselves what is wrong."""
-        while True:
-            await asyncio.sleep(1.0)
-            with suppress(Unavailable, Denied, Expired):
-                await self._reader.following()
-                return
+    @property
+    def shards(self) -> int:
+        """See `Divided`: a shard is a partition."""
+        return self._config.partitions
+
+    def shard_of(self, service: ServiceName) -> int:
+        """See `Divided`."""
+        return mapping.shard_of(service, self._config.partitions)
+
+    def read(self, shards: frozenset[int] | None) -> None:
+        """See `Divided`."""
+        self._reader.read(shards)
 
     def sink(self, bridge: str) -> KafkaSink:
         """The destination side for that bridge."""

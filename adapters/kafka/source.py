@@ -16,6 +16,7 @@ from adapters.kafka.working_copy import Scope, Stored, WorkingCopy
 from bridge.adapter import Behind, Listing, Observed, Synced
 from bridge.errors import Expired, Unavailable
 from bridge.model import Instance, Mark, Service, ServiceName
+from bridge.shards import part_of
 from mappings import kafka as mapping
 from mappings.kafka import Complete
 
@@ -28,10 +29,12 @@ class Read(NamedTuple):
 
 
 class KafkaSource:
-    """The scope with that name, e.g. `core` or `core/dc1`."""
+    """The scope with that name, e.g. `core` or `core/dc1`; or what one partition (`part`) has of it."""
 
-    def __init__(self, scope: str, reader: Reader) -> None:
-        self.scope = scope
+    def __init__(self, scope: str, reader: Reader, part: int | None = None) -> None:
+        self.scope = scope if part is None else part_of(scope, part)
+        self._published = scope
+        self._part = part
         self._reader = reader
         self._picture = scope.partition("/")[0]
         self._copy: WorkingCopy | None = None
@@ -49,9 +52,11 @@ class KafkaSource:
     async def watch(self) -> AsyncIterator[Listing | Observed | Synced]:
         """See `Source.watch`; the listing is complete, for the scope is whole in the topic. Raises Unavailable, Denied.
 
-        Expired, where the writer has another life of the registry before it, or the topic is read anew.
+        Expired, where the writer has another life of the registry before it, or the topic is read anew. Of a partition
+        that is not read it begins when it is: who waited for its turn to try again would come late.
         """
-        following = await self._reader.following()
+        await self._reader.may(self._part)
+        following = await self._reader.following(self._part)
         copy = self._copy = await following.committed()  # it was followed before this watch, and may lag a little
         inbox = following.listen()
         try:
@@ -67,7 +72,7 @@ class KafkaSource:
             while True:
                 items, failure = await inbox.take()
                 for item in dict.fromkeys(told for told, _ in items):
-                    if item.complete is not None and item.complete.scope == self.scope:
+                    if item.complete is not None and item.complete.scope == self._published:
                         self._same_life(complete, item.complete)
                     service = item.service
                     if service is None or mapping.picture_of(service) != self._picture:
@@ -83,16 +88,18 @@ class KafkaSource:
                     raise failure
         finally:
             following.deafen(inbox)
+            if self._part is not None:
+                self._copy = None  # it leaves memory with the partition
 
     async def read(self, name: ServiceName) -> Observed:
         """One service, with all that was committed when this was asked."""
-        copy = await (await self._reader.following()).caught_up()
+        copy = await (await self._reader.following(self._part)).caught_up()
         complete = self._whole(copy)
         scope = Scope(complete.picture, complete.identity, complete.part)
         return self._observed(copy, mapping.in_picture(self._picture, name), scope) or Observed(Service(name))
 
     def _whole(self, copy: WorkingCopy) -> Complete:
-        complete = copy.whole(self.scope)
+        complete = copy.whole(self._published)
         if complete is None:
             raise Unavailable(f"{self.scope} is not whole in the topic: its writer has not filled it yet")
         return complete

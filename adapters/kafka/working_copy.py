@@ -57,10 +57,14 @@ class Told(NamedTuple):
 
 
 class WorkingCopy:
-    """The state topic up to some offset of each partition. `sequence`: the highest number seen, `last` the last one."""
+    """The state topic up to some offset of each partition. `sequence`: the highest number seen, `last` the last one.
 
-    def __init__(self, partitions: int) -> None:
+    `parts`: the partitions that are in it, all of them or the one that is given.
+    """
+
+    def __init__(self, partitions: int, part: int | None = None) -> None:
         self.partitions = partitions
+        self.parts = frozenset(range(partitions)) if part is None else frozenset((part,))
         self.services: dict[ServiceName, dict[str, Stored]] = {}
         self.sequence = 0
         self.last = 0
@@ -125,15 +129,15 @@ class WorkingCopy:
 
     @property
     def scopes(self) -> Iterator[str]:
-        """The names of the scopes that are whole: of every partition there is a `complete` of one generation."""
+        """The names of the scopes that are whole: of every partition here there is a `complete` of one generation."""
         return (name for name in self._completes if self.whole(name) is not None)
 
     def whole(self, scope: str) -> Complete | None:
         """A `complete` of a scope that is whole; None: it is not."""
         found = self._completes.get(scope, {})
-        if found.keys() != set(range(self.partitions)) or len({one.generation for one in found.values()}) != 1:
+        if found.keys() != self.parts or len({one.generation for one in found.values()}) != 1:
             return None
-        return found[0]
+        return found[min(self.parts)]
 
     def _complete(self, place: Place, partition: int, value: bytes | None) -> Complete | None:
         known = self._completes.setdefault(place.service.name, {})
