@@ -104,9 +104,14 @@ class Membership(Protocol):
     gives or takes a shard, by shard. `fault`: why it is not a member now, "" if it is.
     """
 
-    should: frozenset[int]
-    away: bool
-    fault: str
+    @property
+    def should(self) -> frozenset[int]: ...
+
+    @property
+    def away(self) -> bool: ...
+
+    @property
+    def fault(self) -> str: ...
 
     def assignment(self, shard: int) -> int:
         """The number of the assignment in which a shard was given last; 0: never."""

@@ -6,13 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 
 from adapters.common.inbox import Inbox
 from adapters.kafka import log_reading
 from adapters.kafka.client import Client, Security
+from adapters.kafka.membership import KafkaMembership
 from adapters.kafka.reading import Reader
 from adapters.kafka.searching import Search
 from adapters.kafka.sink import KafkaSink, identity
@@ -49,7 +50,7 @@ LOG_STAYS = "it is history, which ends by its retention: `kafka-topics.sh --dele
 class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=True):
     """One stream. `partitions`: so many its topics are created with, and must have. `changes_topic` None: no log.
 
-    `bootstrap_servers`: HOST:PORT of some brokers; they name the others.
+    `bootstrap_servers`: HOST:PORT of some brokers; they name the others. `group_protocol`: see `Divided.membership`.
     """
 
     bootstrap_servers: Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -57,6 +58,7 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
     changes_topic: str | None = None
     changes_retention: Retention = 400 * 86_400.0
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 12
+    group_protocol: Literal["classic", "consumer"] = "classic"
     security: Security | None = None
 
 
@@ -127,6 +129,11 @@ class Kafka:
     def seat(self, bridge: str, destination: str) -> Seat | None:
         """None: it cannot lock, so it borrows the seat that `bridge.seat` names."""
         return None
+
+    def membership(self, group: str, who: str) -> KafkaMembership:
+        """See `Divided`."""
+        config = self._config
+        return KafkaMembership(self._client, config.state_topic, config.partitions, group, who, config.group_protocol)
 
     async def reach(self) -> Reach:
         """See `Registry.reach`. What we may write is seen by writing alone."""

@@ -21,7 +21,7 @@ from aiokafka.conn import create_conn
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from adapters.common.credentials import Contexts, Tls, secret
+from adapters.common.credentials import Contexts, Pems, Tls, secret
 from bridge.errors import Conflict, Denied, Expired, Fault, IsthmusError, Rejected, Superseded, Unavailable, reason
 
 T = TypeVar("T")
@@ -121,6 +121,27 @@ class Client:
             found["sasl_plain_username"] = security.username
             found["sasl_plain_password"] = self._password()
         return found
+
+    def librdkafka(self) -> dict[str, Any]:
+        """What every client of librdkafka is made with; it reads the files of certificates itself. Raises Denied."""
+        security, tls = self._security, self._security.tls
+        found: dict[str, Any] = {
+            "bootstrap.servers": ",".join(self.servers),
+            "security.protocol": security.protocol,
+            "log_level": 0,  # it would write to stderr
+        }
+        if security.mechanism is not None:
+            found["sasl.mechanism"] = security.mechanism
+            found["sasl.username"] = security.username
+            found["sasl.password"] = self._password()
+        files = {"ssl.ca": tls.ca, "ssl.certificate": tls.cert, "ssl.key": tls.key} if tls is not None else {}
+        found |= {f"{name}.location": path for name, path in files.items() if path is not None}
+        return found
+
+    def secrets(self) -> object:
+        """What `librdkafka` has of secrets and certificates: equal as long as nobody replaced one. Raises Denied."""
+        tls = self._security.tls
+        return self._password(), Pems().read(tls).stamps if tls is not None else ()
 
     async def describe(self, topic: str) -> Cluster:
         """The cluster and a topic, which is not created by being asked for."""

@@ -247,6 +247,8 @@ MEANINGS = {
         "changes_topic": "The log of what happened; created where it is missing. Default: none is kept.",
         "changes_retention": "The log is created so that it keeps events for so long.",
         "partitions": "Of the topics, when they are created. What is there must have as many.",
+        "group_protocol": "Of groups of daemons: `classic`, or `consumer` where brokers wait less than their 45 s "
+        "(group.consumer.min.session.timeout.ms).",
         "security": "`protocol`, `mechanism`, `username`, `password_file` (or `password: ${VARIABLE}`), `tls`.",
     },
     "kubernetes": {
