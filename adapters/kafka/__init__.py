@@ -155,7 +155,11 @@ class Kafka:
         """See `Tracer`: topics, and what was stated of scopes; records of instances are entries."""
         found: list[Trace] = []
         if await self._topic.look() is not None:
-            copy = await (await self._reader.following()).caught_up()
+            reader = Reader(self._client, self._topic, lambda sequence: False)  # the other one may read a part alone
+            try:
+                copy = await (await reader.following()).caught_up()
+            finally:
+                await reader.close()
             mine = [one for one in copy.statements if one.owner == bridge]
             found += [Trace("statement", f"{self._topic.name}/{one.scope}/{one.partition}", STATED) for one in mine]
             found.append(Trace("topic", self._topic.name, TOPIC_STAYS.format(self._topic.name)))
@@ -165,7 +169,8 @@ class Kafka:
 
     async def raw(self, name: ServiceName) -> list[Raw]:
         """See `Registry.raw`: the value of each record of a service in the stream, e.g. `core:pay`."""
-        copy = await (await self._reader.following()).committed()
+        part = None if None in self._reader.parts else mapping.partition_of(name, self._config.partitions)
+        copy = await (await self._reader.following(part)).committed()
         return [
             Raw(key.decode(), value, id, stored.record.why)
             for id, stored in copy.services.get(name, {}).items()

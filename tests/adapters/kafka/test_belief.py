@@ -22,7 +22,8 @@ def test_a_member_has_what_it_was_given_and_nothing_that_was_taken() -> None:
     belief = member()
     assert (belief.should, belief.assignment(0), belief.fault(100.0)) == (ALL, 1, "")
     belief.take(Taken(frozenset((0, 1))), 101.0)
-    assert (belief.should, belief.fault(101.0)) == ({2, 3}, "")
+    assert belief.should == {2, 3}
+    assert belief.fault(101.0) == ""
     belief.take(Given(frozenset((1,))), 102.0)
     assert belief.should == {1, 2, 3}
     assert [belief.assignment(shard) for shard in range(4)] == [1, 2, 1, 1]
@@ -63,7 +64,7 @@ def test_who_has_left_and_joins_again_begins_anew() -> None:
     belief.take(Given(frozenset((2,))), 102.0)
     assert belief.away(102.0)
     belief.take(Heard(102.0, 1, settled=True), 102.0)
-    assert (belief.should, belief.away(102.0), belief.assignment(2)) == ({2}, False, 2)
+    assert (sorted(belief.should), belief.away(102.0), belief.assignment(2)) == ([2], False, 2)
 
 
 def test_partitions_that_the_file_does_not_know_are_a_fault_and_no_shards() -> None:
