@@ -146,6 +146,7 @@ class Change(msgspec.Struct, frozen=True):
     Both: replace it, which must fail with Conflict unless the entry still has `before.version`.
     adopt: `before` is another bridge's or a native's, and is replaced all the same; fails with Conflict unless it
     still stands as it was.
+    trace: the traceparent (W3C) of what it is part of, "" without one; written where records have a place for it.
     forget: drop our ledger entry and leave the data. `before` is ours (release it), or without a mark and with the
     version of a ledger entry in `Held.loose`, whose data is not ours any more.
     `ttl`: seconds that the entry outlives its writer (leased), None: lasting.
@@ -160,6 +161,7 @@ class Change(msgspec.Struct, frozen=True):
     ttl: int | None = None
     forget: bool = False
     adopt: bool = False
+    trace: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -262,7 +262,10 @@ class KafkaSink:
             source=mapping.source(self._bridge, mapping.picture_of(service)),
             subject=f"{service}/{id}",
             id=(str(stands.offset if stands is not None else ""), value or b""),
-            more=(("cause", str(change.cause)),) if change.cause is not None and value is None else (),
+            more=(
+                ("traceparent", change.trace),
+                ("cause", str(change.cause) if change.cause is not None and value is None else ""),
+            ),
         )
         partition = mapping.partition_of(service, following.copy.partitions)
         return Outgoing(self._topic.name, partition, key, value, tuple(mapping.headers(about)))

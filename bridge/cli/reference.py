@@ -47,7 +47,7 @@ MEANINGS = {
     },
     "Tracing": {
         "otlp": "The collector's base URL, as `http://127.0.0.1:4318`: OTLP over HTTP, as JSON, to `/v1/traces` below.",
-        "sample": "The share of changes of which a trace is made, above 0, at most 1. A restart changes it.",
+        "sample": "The share of changes of which a trace is made, above 0, at most 1.",
     },
     "Journal": {
         "keep": "Lines older than this go, at least a day. What has to go earlier, for want of room, is attention.",

@@ -210,14 +210,12 @@ def judge_picture(document: Document, link: Link, place: Place, *, needed: bool)
 
 
 def judge_pictures(document: Document, links: Sequence[Link], stores: Collection[str]) -> None:
-    """Of one name there is one picture in each of these registries, and whoever reads one of them says which."""
+    """Of one name there is one picture in each of these registries, and whoever reads one of them says which.
+
+    No file shows that a stream has one picture alone: other bridges publish theirs in it, today or later.
+    """
     first: dict[tuple[str, str], str] = {}
     for index, link in enumerate(links):
-        for text in link.from_ or ():
-            if text in stores:
-                document.fault(
-                    ("links", index, "from"), f"{text} may hold several pictures; name one, e.g. {text}/NAME"
-                )
         if link.to in stores and link.from_ and all(link.from_):
             picture = link.as_ or Item.parse(link.from_[0]).registry
             other = first.setdefault((link.to, picture), link.name)
@@ -226,6 +224,14 @@ def judge_pictures(document: Document, links: Sequence[Link], stores: Collection
                     ("links", index, "as"),
                     f"{picture!r} is the picture of {other!r} at {link.to} too; name this one otherwise, e.g. as: all",
                 )
+    for index, link in enumerate(links):
+        for text in (one for one in link.from_ or () if one in stores):
+            known = [f"{text}/{picture}" for to, picture in first if to == text]
+            document.fault(
+                ("links", index, "from"),
+                f"{text} is all that any bridge publishes there, now or later, and would be merged unasked; name the "
+                + (f"pictures that are meant, of this file's {', '.join(known)}" if known else f"picture: {text}/NAME"),
+            )
 
 
 def judge_pairs(document: Document, links: Sequence[Link], stores: Collection[str]) -> None:

@@ -27,6 +27,7 @@ from bridge.destination.standby import ACTS
 from bridge.destination.writer import Writer
 from bridge.model import Mark
 from bridge.plan.values import scope_of
+from bridge.sources.store import Seen
 from bridge.sources.view import Observation
 from bridge.state.folder import State
 from bridge.state.journal import Journal
@@ -62,6 +63,8 @@ class Tracing(Protocol):
 
     def observed(self, told: Observation) -> str: ...
 
+    def sent(self, change: Change, destination: str, seen: Seen) -> str: ...
+
     def written(self, event: Written) -> str: ...
 
     def held(self, event: HeldBack) -> None: ...
@@ -91,6 +94,10 @@ class Audit:
         self._writer_of = writer_of
         self._observes = observes
         self.tracing: Tracing | None = None
+
+    def traced(self, change: Change, destination: str, seen: Seen) -> str:
+        """The traceparent of a change that is about to be sent, "" without a trace."""
+        return self.tracing.sent(change, destination, seen) if self.tracing is not None else ""
 
     def tell(self, event: Event) -> None:
         """One event, where it belongs."""

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from bridge.daemon.permitted import Permitted
 from bridge.daemon.reload import Reload
 from bridge.daemon.shipping import Shipping
 from bridge.daemon.systemd import Notifier
+from bridge.daemon.traces import Traces
 from bridge.daemon.trouble import STILL, Troubles
 from bridge.destination import adding
 from bridge.destination.destination import Destination
@@ -104,7 +105,9 @@ class Daemon:
         self.reload = Reload(path, self.engine, kept, self.journal, self._notifier)
         self.shipping = Shipping(self.engine, kept.folder, self.journal, self._audit.observed)
         self.metrics.unshipped = self.shipping.unshipped
-        self._tracing = self._traced(configuration)
+        self._traces = Traces(self._audit, self.engine.store)
+        self._traces.follow(configuration)
+        self.metrics.spans_dropped = self._traces.dropped
         self.troubles = Troubles(
             path, self.engine, kept, self.journal, self.reload, self._tasks, self._is_reached, self.shipping, still
         )
@@ -127,6 +130,7 @@ class Daemon:
             frozen=self._is_frozen,
             spend=self.state.spend,
             begins=self._begins,
+            traced=self._audit.traced,
             peers=self._peers,
             joint=self._joint,
             state=self.state.folder,
@@ -137,18 +141,6 @@ class Daemon:
     async def _begins(self, destination: Destination, link: str) -> None:
         scrub, entries = self.engine.store.scrub, destination.entries
         await self.state.before.keep(link, destination.name, destination.owner, entries, scrub)
-
-    def _traced(self, configuration: Configuration) -> Callable[[], Coroutine[Any, Any, None]] | None:
-        """What sends traces; None: the file does not ask for any, and nothing of OpenTelemetry is even imported."""
-        if configuration.bridge.tracing is None:
-            return None
-        from bridge.daemon.tracing import Tracing
-
-        tracing = Tracing(configuration.bridge.tracing, configuration.bridge.id, self.engine.store)
-        self._audit.tracing = tracing
-        self.engine.store.touched = tracing.touched
-        self.metrics.spans_dropped = lambda: tracing.waiting.dropped
-        return tracing.run
 
     @property
     def configuration(self) -> Configuration:
@@ -211,7 +203,7 @@ class Daemon:
             "reload": self.reload.run(),
             "shipping": self.shipping.run(),
             "migrations": self.migrating.run(),
-            **({"tracing": self._tracing()} if self._tracing is not None else {}),
+            "tracing": self._traces.run(),
         }
 
     @contextlib.asynccontextmanager
@@ -250,6 +242,7 @@ class Daemon:
         """A changed file runs from now on."""
         self.commands.deciding.apply()
         self.following.reloaded()
+        self._traces.follow(self.configuration)
 
     async def _restore(self) -> None:
         """Last known good, at once, before anything is reached (safety rule 8)."""

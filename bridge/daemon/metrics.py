@@ -97,7 +97,7 @@ class Metrics(Collector):
         self._took: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
         self.unshipped: Callable[[], dict[str, int]] = dict  # by destination, what its log has not been told yet
-        self.spans_dropped: Callable[[], int] | None = None  # None: there are no traces
+        self.spans_dropped: Callable[[], int | None] = lambda: None  # None: there are no traces
         self.attention: Callable[[], dict[tuple[str, str], int]] = dict  # by code and level, how many subjects
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -171,9 +171,9 @@ class Metrics(Collector):
         dropped = CounterMetricFamily("isthmus_journal_dropped", "Records that the journal had no room for")
         dropped.add_metric((), records)
         yield dropped
-        if self.spans_dropped is not None:
+        if (lost := self.spans_dropped()) is not None:
             spans = CounterMetricFamily("isthmus_spans_dropped", "Spans of traces that no collector was told")
-            spans.add_metric((), self.spans_dropped())
+            spans.add_metric((), lost)
             yield spans
 
     def _propagation(self) -> Metric:

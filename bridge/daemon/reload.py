@@ -23,7 +23,7 @@ from bridge.state.journal import Journal
 
 log = logging.getLogger("isthmus.daemon")
 
-FIXED = ("id", "state", "listen", "tracing")  # keys of `bridge` that a running daemon cannot change
+FIXED = ("id", "state", "listen")  # keys of `bridge` that a running daemon cannot change
 
 
 class Refusal(NamedTuple):

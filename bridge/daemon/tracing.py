@@ -68,25 +68,34 @@ class Waiting(SpanProcessor):
 class Tracing:
     """The traces of one daemon. `store` is asked by which number its changes are followed; `clock`: monotonic seconds.
 
-    All methods return at once, and never fail. A `traceparent` (W3C) is "" where the trace is not sampled.
+    All methods return at once, and never fail; `follow` comes first. A `traceparent` (W3C) is "" where the trace is
+    not sampled.
     """
 
-    def __init__(
-        self, settings: Settings, bridge: str, store: Store, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, bridge: str, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self.waiting = Waiting()
-        self._settings = settings
+        self._otlp = ""
         self._store = store
         self._clock = clock
-        named = Resource({"service.name": "isthmus", "service.version": __version__, "service.instance.id": bridge})
-        provider = TracerProvider(ParentBased(TraceIdRatioBased(settings.sample)), named, shutdown_on_exit=False)
-        provider.add_span_processor(self.waiting)
-        self._tracer = provider.get_tracer("isthmus", __version__)
+        self._named = Resource(
+            {"service.name": "isthmus", "service.version": __version__, "service.instance.id": bridge}
+        )
         self._decided: tuple[int, Root | None] = (0, None)  # the newest change, and whether it is sampled
         self._roots: dict[int, Root] = {}  # by the number of the change
         self._newest: dict[ServiceName, Root] = {}
         self._held: dict[tuple[str, ServiceName, str], SpanContext] = {}
         self._fault = ""
+
+    def follow(self, settings: Settings) -> None:
+        """Where they go from now on, and of which share of all changes; what was changed before has none any more."""
+        self._roots.clear()
+        self._newest.clear()
+        self._held.clear()
+        self._otlp = settings.otlp.rstrip("/") + PATH
+        sampler = ParentBased(TraceIdRatioBased(settings.sample))
+        provider = TracerProvider(sampler, self._named, shutdown_on_exit=False)
+        provider.add_span_processor(self.waiting)
+        self._tracer = provider.get_tracer("isthmus", __version__)
 
     # -- what happens ------------------------------------------------------------------------------------------------
 
@@ -100,6 +109,11 @@ class Tracing:
             return ""
         root = self._root(self._store.version + 1, told.registry, told.service, told.revision)
         return traceparent(root.context) if root is not None else ""
+
+    def sent(self, change: Change, destination: str, seen: Seen) -> str:
+        """The traceparent of a change that is about to be sent: what it follows from, for its own span is not over."""
+        parent = self._held.get((destination, change.service, change.id)) or self._of(seen.change, change)
+        return traceparent(parent) if parent is not None else ""
 
     def written(self, event: Written) -> str:
         """A change was made: it was planned and let go by the guard until it was sent, and written since."""
@@ -198,7 +212,7 @@ class Tracing:
             body = await asyncio.to_thread(encoded, spans)
             fault, again = await self._posted(session, body)
             if fault and fault != self._fault:
-                log.warning("traces otlp=%s reason=%r", self._settings.otlp, fault)
+                log.warning("traces otlp=%s reason=%r", self._otlp, fault)
             self._fault = fault
             if fault and again:
                 self.waiting.spans.extendleft(reversed(spans[max(0, len(spans) + len(self.waiting.spans) - ROOM) :]))
@@ -208,9 +222,9 @@ class Tracing:
 
     async def _posted(self, session: aiohttp.ClientSession, body: bytes) -> tuple[str, bool]:
         """Why the collector did not take it, "": it did; and whether it may take it later."""
-        url, headers = self._settings.otlp.rstrip("/") + PATH, {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json"}
         try:
-            async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
+            async with session.post(self._otlp, data=body, headers=headers, allow_redirects=False) as answer:
                 return ("" if answer.ok else f"it answers {answer.status}"), answer.status in LATER
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return f"{type(error).__name__}: {error}", True

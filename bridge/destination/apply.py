@@ -8,6 +8,8 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from bridge.adapter import Change, Outcome, Sink, Term
 from bridge.destination.awake import Awake
 from bridge.destination.backlog import Backlog
@@ -52,15 +54,21 @@ async def _unkept(_: str) -> None:
     """What stood there before is kept nowhere."""
 
 
+def _untraced(change: Change, destination: str, seen: Seen) -> str:
+    """No traces are made."""
+    return ""
+
+
 class Records(NamedTuple):
     """What is recorded before writes.
 
     `spend(items)`: for good that approvals of these are used, False: it cannot be recorded. `begins(link)`: what stands
-    there before the first write of a link in this process.
+    there before the first write of a link in this process. `traced`: the trace that a change is of (`Change.trace`).
     """
 
     spend: Callable[[Sequence[Item]], Awaitable[bool]] = _nothing_kept
     begins: Callable[[str], Awaitable[None]] = _unkept
+    traced: Callable[[Change, str, Seen], str] = _untraced
 
 
 class Applier:
@@ -153,12 +161,16 @@ class Applier:
     async def _apply(self, batch: Batch, rests: dict[ServiceName, float], made: dict[ServiceName, int]) -> None:
         await self._begin(batch.changes)
         sent = self._clock()
-        outcomes = await self._sink.apply(batch.changes, batch.term)
+        outcomes = await self._sink.apply([self._traced(one, batch) for one in batch.changes], batch.term)
         late = self._clock() - sent > LATE
         for outcome in outcomes:
             name = outcome.change.service
             rests[name] = max(rests.get(name, 0.0), self._conclude(outcome, batch.plans[name], sent, late=late))
             made[name] = made.get(name, 0) + (outcome.error is None)
+
+    def _traced(self, change: Change, batch: Batch) -> Change:
+        trace = self._records.traced(change, self._destination.name, batch.plans[change.service].seen)
+        return replace(change, trace=trace) if trace else change
 
     async def _end(self, batch: Batch, rests: dict[ServiceName, float], made: dict[ServiceName, int]) -> None:
         """Gives names and room free again, each in its time."""

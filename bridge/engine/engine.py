@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bridge.adapter import Cause, Export, Follower, Interest, Notes, Reach, Registry, Seat, Sink, Source
+from bridge.adapter import Cause, Change, Export, Follower, Interest, Notes, Reach, Registry, Seat, Sink, Source
 from bridge.config import kinds
 from bridge.config.registries import FOREIGN
 from bridge.config.schema import Configuration
@@ -32,7 +32,7 @@ from bridge.plan.orders import Ordering, Rank, Ranked
 from bridge.plan.overrides import Overrides, Said
 from bridge.sources.feed import Feed
 from bridge.sources.scrub import Scrub
-from bridge.sources.store import Store
+from bridge.sources.store import Seen, Store
 from bridge.sources.view import Recorder, View
 
 
@@ -78,6 +78,7 @@ class Engine:
         frozen: Callable[[str], bool] = lambda _: False,
         spend: Callable[[Sequence[Item]], Awaitable[bool]] | None = None,
         begins: Callable[[Destination, str], Awaitable[None]] | None = None,
+        traced: Callable[[Change, str, Seen], str] | None = None,
         peers: Callable[[Seat, Destination], Peers] | None = None,
         joint: Callable[[Notes, Destination], Peers] | None = None,
         observe: bool = False,
@@ -98,6 +99,7 @@ class Engine:
         self._frozen = frozen
         self._spend = spend
         self._begins = begins
+        self._traced = traced
         self._peers = peers
         self._joint = joint
         self._observe = observe
@@ -311,6 +313,7 @@ class Engine:
 
     def _records(self, destination: Destination) -> Records:
         records = Records() if self._spend is None else Records(spend=self._spend)
+        records = records if self._traced is None else records._replace(traced=self._traced)
         return records if self._begins is None else records._replace(begins=partial(self._begins, destination))
 
     def _is_called_for(self) -> bool:

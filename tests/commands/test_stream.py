@@ -201,6 +201,14 @@ def trace(row: dict[str, Any]) -> str:
     return str(row.get("ce_traceparent", "none-").split("-")[1])
 
 
+async def state_traces(kafka: Kafka, word: bytes | None) -> set[str]:
+    """The traces of the state topic's records with that word in them; None: of its tombstones."""
+    async with Stream.open(kafka, PARTITIONS) as state:
+        records = await state.records()
+    found = [one for one in records if (one.value is None if word is None else word in (one.value or b""))]
+    return {trace({name: text.decode() for name, text in one.headers}) for one in found}
+
+
 def of(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [row for row in rows if row["type"] == f"{kind}.v1"]
 
@@ -233,6 +241,8 @@ async def test_the_log_has_what_was_seen_and_what_was_done_about_it_once(kafka: 
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", changed["ce_traceparent"])
     traced = [row["instance"] for row in of(rows, "entry.written") if trace(row) == trace(changed)]
     assert traced == [changed["instance"]]
+    assert await state_traces(kafka, b"192.0.2.11") == {trace(changed)}
+    assert await state_traces(kafka, None) == {trace(gone)}
     assert (changed["changed"], changed["after"]["address"]) == (["address"], "192.0.2.11")
     (removed,) = of(rows, "entry.removed")
     assert (removed["destination"], removed["cause"], removed["service"]) == ("stream", "event", "inventory:pay")

@@ -156,6 +156,28 @@ async def test_spans_wait_for_a_collector_and_what_it_refuses_is_counted(folder:
     ports.release([port])
 
 
+async def test_a_reload_begins_traces_leads_them_elsewhere_and_ends_them(folder: Path, collector: Collector) -> None:
+    inventory, daemon = bridge(folder)
+    async with daemon:
+        await until(daemon.rests)
+        daemon.bridge["tracing"] = {"otlp": "http://127.0.0.1:1", "sample": 1}  # nobody listens there
+        await daemon.hup()
+        inventory.set("pay", i1="192.0.2.1", i2="192.0.2.2", i3="192.0.2.3")
+        await until(lambda: "http://127.0.0.1:1/v1/traces" in daemon.log, "nobody takes them")
+        daemon.bridge["tracing"]["otlp"] = collector.url
+        await daemon.hup()
+        await until(lambda: "write east" in collector.of("i3"), "what waited goes there, too")
+        del daemon.bridge["tracing"]
+        await daemon.hup()
+        inventory.set("pay", i1="192.0.2.1", i2="192.0.2.2", i3="192.0.2.3", i4="192.0.2.4")
+        await until(daemon.rests)
+        daemon.bridge["tracing"] = {"otlp": collector.url, "sample": 1}
+        await daemon.hup()
+        inventory.set("pay", i1="192.0.2.1", i2="192.0.2.2", i3="192.0.2.3", i4="192.0.2.4", i5="192.0.2.5")
+        await until(lambda: "write east" in collector.of("i5"))
+        assert not collector.of("i4")
+
+
 async def dropped(daemon: Bridge) -> float:
     """What /metrics says of spans that nobody was told."""
     async with ClientSession() as session, session.get(f"http://{daemon.bridge['listen']}/metrics") as answer:

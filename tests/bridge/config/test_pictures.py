@@ -48,7 +48,8 @@ def test_equal_names_of_two_registries_stand_apart_by_their_pictures(tmp_path: P
         (["from: [core, legacy], to: stream, as: core"], "'core' is one of the registries it is merged of"),
         (["from: core, to: legacy, as: other"], "as: legacy keeps no pictures; remove it"),
         (["from: core, to: stream", "from: core, to: stream, as: core, name: two"], "'core' is the picture of"),
-        (["from: stream, to: core"], "from: stream may hold several pictures; name one, e.g. stream/NAME"),
+        (["from: stream, to: core"], "would be merged unasked; name the picture: stream/NAME"),
+        (["from: stream, to: core", "from: legacy, to: stream"], "that are meant, of this file's stream/legacy"),
         (["from: [stream/core, stream/core/dc1], to: legacy"], "stream/core is all of its scopes, core/dc1 among them"),
     ],
 )
