@@ -63,7 +63,8 @@ class Kafka(Server):
 
     `users` (password by name): a second listener, `sasl_address`,
     asks for SCRAM-SHA-512 or PLAIN, and they may do what ACLs allow; on the first one everybody may do everything.
-    A third listener tells its clients to come by a proxy (`behind_a_proxy`): brokers name each other to clients.
+    Further listeners, `behind` of them, tell clients to come by a proxy each (`behind_a_proxy`), since brokers name
+    themselves to clients.
     """
 
     def __init__(
@@ -73,16 +74,18 @@ class Kafka(Server):
         name: str = "kafka",
         settings: Mapping[str, str] | None = None,
         users: Mapping[str, str] | None = None,
+        behind: int = 1,
     ) -> None:
-        super().__init__(name, folder, 5)
+        super().__init__(name, folder, 3 + 2 * behind)
         self.node = 1
         self.nodes = [self]  # of its cluster
         self.cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
         self.settings = dict(settings or {})
         self.users = dict(users or {})
         self._config = folder / f"{name}.properties"
-        plain, self._controller, sasl, behind, self._proxied = self._ports
-        self.address, self.sasl_address, self._behind = (f"127.0.0.1:{port}" for port in (plain, sasl, behind))
+        plain, self._controller, sasl, *proxied = self._ports
+        self.address, self.sasl_address = (f"127.0.0.1:{port}" for port in (plain, sasl))
+        self._behind = [*zip(proxied[::2], proxied[1::2], strict=True)]  # the port of each listener, and of its proxy
 
     async def start(self) -> None:
         """Starts it, or starts it again on the same data and ports; ready when it serves clients."""
@@ -120,9 +123,10 @@ class Kafka(Server):
         ]
         await asyncio.to_thread(provide.run, *tool, "--add", "--allow-principal", f"User:{user}", *words)
 
-    def behind_a_proxy(self) -> Proxy:
-        """A proxy that all connections of those go through who begin at its address; one at a time."""
-        return Proxy(self._behind, self._proxied)
+    def behind_a_proxy(self, number: int = 0) -> Proxy:
+        """A proxy that all connections of those go through who begin at its address; one at a time for each number."""
+        listener, port = self._behind[number]
+        return Proxy(f"127.0.0.1:{listener}", port)
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
@@ -136,9 +140,12 @@ class Kafka(Server):
             await admin.close()
 
     def _configure(self) -> None:
-        listeners = {"PLAINTEXT": self.address, "BEHIND": self._behind, "SASL": self.sasl_address}
+        behind = {f"BEHIND{number}": ports for number, ports in enumerate(self._behind)}
+        listeners = {"PLAINTEXT": self.address, "SASL": self.sasl_address}
+        listeners |= {name: f"127.0.0.1:{port}" for name, (port, _) in behind.items()}
         controller = f"127.0.0.1:{self._controller}"
-        told = {**listeners, "BEHIND": f"127.0.0.1:{self._proxied}"}
+        told = {**listeners, **{name: f"127.0.0.1:{port}" for name, (_, port) in behind.items()}}
+        unencrypted = ["PLAINTEXT", "CONTROLLER", *behind]
         jaas = "org.apache.kafka.common.security"
         plain = "".join(f' user_{user}="{password}"' for user, password in self.users.items())
         settings = {
@@ -148,8 +155,8 @@ class Kafka(Server):
             "controller.quorum.voters": ",".join(f"{one.node}@127.0.0.1:{one._controller}" for one in self.nodes),
             "listeners": ",".join(f"{name}://{at}" for name, at in {**listeners, "CONTROLLER": controller}.items()),
             "advertised.listeners": ",".join(f"{name}://{at}" for name, at in told.items()),
-            "listener.security.protocol.map": (
-                "PLAINTEXT:PLAINTEXT,BEHIND:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT"
+            "listener.security.protocol.map": ",".join(
+                ("SASL:SASL_PLAINTEXT", *(f"{name}:PLAINTEXT" for name in unencrypted))
             ),
             "listener.name.sasl.sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
             "listener.name.sasl.scram-sha-512.sasl.jaas.config": f"{jaas}.scram.ScramLoginModule required;",
