@@ -39,10 +39,11 @@ class Backlog:
         self._unread: set[ServiceName] | None = None  # to be read again at the destination; None: everything
         self._written: set[ServiceName] = set()  # written since the reading under way began
         self._timers: dict[ServiceName, asyncio.TimerHandle] = {}
+        self._owed: dict[ServiceName, bool] | None = None  # by name, whether it was planned since; None: nobody asked
 
     def restart(self) -> None:
         """Whatever was under way is not any more: everything is to be read."""
-        self._unread = None
+        self._unread = self._owed = None
         self._busy.clear()
 
     # -- to be planned -------------------------------------------------------------------------------------------
@@ -87,7 +88,14 @@ class Backlog:
 
     def take(self, name: ServiceName) -> Seen:
         """A name is planned now. Raises KeyError where it does not wait for that."""
+        if self._owed and name in self._owed:
+            self._owed[name] = True
         return self._dirty.pop(name)
+
+    def nothing_to_write(self, name: ServiceName) -> None:
+        """A name was planned, and nothing of it may be written now, or has to be."""
+        if self._owed:
+            self._owed.pop(name, None)
 
     # -- being written -------------------------------------------------------------------------------------------
 
@@ -102,6 +110,10 @@ class Backlog:
     def end(self, names: Set[ServiceName]) -> None:
         """Writes of these names have ended, and nothing is left to be done."""
         self._busy -= names
+        owed = self._owed or {}
+        for name in names if owed else ():
+            if owed.get(name):
+                del owed[name]
 
     def end_and_plan(self, names: Set[ServiceName]) -> None:
         """Writes of these names have ended: plan what is left."""
@@ -143,6 +155,24 @@ class Backlog:
             self._unread = None if names is None or self._unread is None else self._unread | names
             raise
         self.read_again(self._written if names is None else self._written & names)
+
+    # -- what was there at one time ------------------------------------------------------------------------------
+
+    def owe(self) -> bool:
+        """From now on `owes`, until all that is in here now was planned and written, held or parked.
+
+        What comes later does not count: where something changes all the time, there is always something to do. Returns
+        False where that cannot be said yet, since all is to be read.
+        """
+        if self._unread is None:
+            return False
+        self._owed = {name: name not in self._dirty for name in self._busy} | dict.fromkeys(self._dirty, False)
+        return True
+
+    @property
+    def owes(self) -> bool:
+        """Whether anything is left of what there was when `owe` was called last."""
+        return self._owed is None or bool(self._owed)
 
     # -- how much ------------------------------------------------------------------------------------------------
 

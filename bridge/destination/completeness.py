@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from bridge.adapter import Answering, Sink, Term, Whole, WholeSink
+from bridge.destination.backlog import Backlog
 from bridge.destination.destination import Destination
 from bridge.destination.writer import Lead
 from bridge.link import Link, Policy
@@ -26,12 +27,14 @@ class Gap(NamedTuple):
 class Completeness:
     """Tells a sink that asks for it (`WholeSink`, `Answering`), and does nothing for any other."""
 
-    def __init__(self, sink: Sink, destination: Destination, store: Store, lead: Lead) -> None:
+    def __init__(self, sink: Sink, destination: Destination, store: Store, lead: Lead, backlog: Backlog) -> None:
         self._sink = sink if isinstance(sink, WholeSink) else None
         self._traits = sink.traits
         self._destination = destination
         self._store = store
         self._lead = lead
+        self._backlog = backlog
+        self._awaited: object = None  # what all is to be written for that was there when it came true
         self._told: frozenset[Whole] | None = None
         self._term: Term | None = None  # in which the sink was last called
         self._again = False
@@ -39,34 +42,51 @@ class Completeness:
         self._gaps: list[Gap] | None = None  # as the sink was told
 
     async def tell(self, *, idle: bool) -> None:
-        """Passes on what is whole, where that changed: a loss at once, a gain when all work is done.
+        """Passes on what is whole, where that changed: a loss at once, a gain when all is written that was known then.
 
-        Raises what the sink raises; the next call passes it on again.
+        `idle`: there is nothing left to do. Raises what the sink raises; the next call passes it on again.
         """
-        if self._answering is not None and idle and self._lead.writes:
-            self._tell_gaps(list(self._unknown()))
-        if self._sink is None:
+        if self._sink is None and self._answering is None:
             return
         term = self._lead.term
-        another = term is not self._term
-        now = frozenset(self._whole()) if self._lead.writes else frozenset[Whole]()
-        if not idle:
+        gaps = self._gaps
+        if self._answering is not None and self._lead.writes and (idle or gaps != []):
+            gaps = list(self._unknown())
+        now = frozenset(self._whole()) if self._lead.writes and self._sink is not None else frozenset[Whole]()
+        another = term is not self._term and self._sink is not None
+        news = another or self._again or now != (self._told or frozenset()) or gaps != self._gaps
+        done = idle or self._is_done((now, term, gaps) if news else None)
+        if done and gaps is not None:
+            self._tell_gaps(gaps)
+        if self._sink is None:
+            return
+        if not done:
             now = frozenset() if another else now & (self._told or frozenset())
-        again = self._again and idle
-        if (another or again or now != self._told) and (idle or self._told is not None):
+        again = self._again and done
+        if (another or again or now != self._told) and (done or self._told is not None):
             await self._sink.whole(now, term)
             self._told, self._term = now, term
             self._again = self._again and not again
 
+    def _is_done(self, what: object) -> bool:
+        """Whether all that was there when this came true is written, held or parked; None: nothing came true.
+
+        Where something changes all the time there is always more to do, and a stream would never say that it is whole.
+        """
+        if what != self._awaited:
+            self._awaited = what if what is not None and self._backlog.owe() else None
+        return self._awaited is not None and not self._backlog.owes
+
     def read_anew(self) -> None:
         """All that the destination holds was read: it may be another one by now, made again under the same name.
 
-        What is whole is told again when all work is done; to a sink that has said so there, that is no news.
+        What is whole is told again when what differs is written; to a sink that has said so there, that is no news.
         """
-        self._again = True
+        self._again, self._awaited = True, None
 
     def rerouted(self) -> None:
         """The file changed: what it adds may feed a name from now on, and what it takes away is not applied yet."""
+        self._awaited = None
         if self._gaps is not None:
             self._tell_gaps([*self._gaps, *(gap for gap in self._unknown() if gap not in self._gaps)])
 

@@ -105,7 +105,7 @@ class Reconciler:
             relist=relist,
             writes=lambda: self.lead.writes,
         )
-        self._completeness = Completeness(sink, destination, store, self.lead)
+        self._completeness = Completeness(sink, destination, store, self.lead, self.backlog)
         self.renewals = Renewals(sink, renewed)
 
     def route(self, links: Sequence[Link], networks: Networks = ONE) -> None:
@@ -388,6 +388,7 @@ class Reconciler:
                 batch.plans[name] = planned
                 self.backlog.begin(name)
             else:
+                self.backlog.nothing_to_write(name)
                 self._applier.forget_failure(name)
         return batch
 
@@ -395,6 +396,7 @@ class Reconciler:
         seen = self.backlog.take(name)
         plan = self.destination.planned(name)
         if plan is None:
+            self.backlog.nothing_to_write(name)
             self._applier.forget_conflicts(name)
             return None
         return Planned(plan, seen)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from adapters.memory.server import Store as Server
 from bridge.adapter import Whole
 from bridge.errors import Unavailable
+from bridge.model import ServiceName
 from tests.bridge.core import Core
 from tests.kit.builders import PAY, instance, link
 from tests.kit.waiting import until
+
+LATER = ServiceName("later")
 
 
 def whole(server: Server, generation: int = 1) -> frozenset[Whole]:
@@ -32,6 +35,21 @@ async def test_what_cannot_be_written_is_not_whole() -> None:
         assert not target.whole
         target.heal()
         await until(lambda: target.whole == whole(source))
+
+
+async def test_a_scope_is_whole_though_something_is_always_to_be_done() -> None:
+    source, target = Server("a"), Server("b")
+    source.register(PAY, instance("i1"))
+    target.refused[PAY] = target.refused[LATER] = Unavailable("not now")
+    async with Core({"source": source, "target": target}, [link()]).running() as core:
+        await until(lambda: core.record.count("Unavailable") > 1)
+        source.register(LATER, instance("i2"))  # what comes after all was listed
+        await until(lambda: ("Unavailable", str(LATER), "i2") in core.record.lines)
+        assert not target.whole
+        del target.refused[PAY]
+        await until(lambda: target.whole == whole(source))
+        assert not core.reconcilers["target"].idle
+        assert target.instances(PAY)
 
 
 async def test_a_scope_whose_watch_is_down_is_whole_no_more() -> None:

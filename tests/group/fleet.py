@@ -1,0 +1,193 @@
+"""Daemons of one group on one broker, each behind a proxy of its own towards it, and what the destination went through.
+
+An ungrouped daemon publishes an etcd; the members write another etcd from the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bridge.state import segments
+from tests.group.judge import NOBODY, Gap, Holders, Turn, Verdict, gaps, one_writer, said
+from tests.group.load import SHARDS, Load, shard_of
+from tests.kit.natives import LOCKS, PREFIX, Etcd, Event, History, wrongful
+from tests.kit.proxy import Proxy
+from tests.kit.running import Bridge
+from tests.kit.waiting import until
+from tests.servers.etcd import Etcd as EtcdServer
+from tests.servers.kafka import Kafka
+
+MEMBERS = 3
+GROUP = "crew"
+SLACK = 15.0  # seconds that what a busy member has heard may be old
+GUARD = {"confirm_event": "1s", "confirm_absence": "1s", "source_count": 100, "service_share": 0.2}
+LOCK = re.compile(rf"{LOCKS}b1/[^/]+/shards/(\d+)$")
+WHO = re.compile(rb'"who": ?"([^"]*)"')
+MOVED = 60.0  # seconds in which shards have moved for certain, on a machine that is busy
+
+
+class Member:
+    """One daemon. `names`: of its processes, one after the other, as its locks have them."""
+
+    def __init__(self, bridge: Bridge, proxy: Proxy) -> None:
+        self.bridge = bridge
+        self.proxy = proxy
+        self.name = bridge.file.stem
+        self.pids: set[int] = set()
+        self.killed = False
+
+    async def start(self) -> None:
+        await self.bridge.start()
+        self.pids.add(self.bridge.process.pid)
+
+    async def kill(self) -> None:
+        self.killed = True
+        await self.bridge.kill()
+
+
+class Figure(NamedTuple):
+    """How long shards went unwritten around one event."""
+
+    what: str
+    gaps: Sequence[Gap]
+
+    @property
+    def worst(self) -> float:
+        return max(one.seconds for one in self.gaps)
+
+    def __str__(self) -> str:
+        seconds = sorted(one.seconds for one in self.gaps)
+        every = " ".join(f"{one:.1f}" for one in seconds)
+        return f"{self.what}: unwritten for {seconds[len(seconds) // 2]:.2f} s at the median, by shard {every}"
+
+
+class Fleet:
+    """The members and what they write. `history`: all that happened at the destination, from its first revision on."""
+
+    def __init__(self, kafka: Kafka, load: Load, target: Etcd, history: History, members: Sequence[Member]) -> None:
+        self.kafka = kafka
+        self.load = load
+        self.target = target
+        self.history = history
+        self.members = members
+        self.figures: list[Figure] = []
+
+    # -- what is seen of them
+
+    def turns(self) -> list[Turn]:
+        """How the locks of the shards went from one to another, by the names of the members."""
+        found = []
+        for event in self.history:
+            if lock := LOCK.match(event.key):
+                who = WHO.search(event.value.encode()) if event.value is not None else None
+                found.append(Turn(event.revision, int(lock[1]), self._member(who[1].decode()) if who else NOBODY))
+        return found
+
+    def _member(self, who: str) -> str:
+        pids = {int(number) for number in re.findall(r"\d+", who)}
+        (member,) = [one.name for one in self.members if one.pids & pids] or [who]
+        return member
+
+    def holders(self) -> dict[int, str]:
+        """Who holds which shard now."""
+        return {turn.shard: turn.holder for turn in sorted(self.turns())}
+
+    async def shared(self, *members: Member, within: float = MOVED) -> None:
+        """Waits until these, and nobody else, hold all shards, each its part."""
+        names = {one.name for one in members}
+        fewest, most = SHARDS // len(names), -(-SHARDS // len(names))
+
+        def is_shared() -> bool:
+            held = Counter(self.holders().values())
+            return held.keys() == names and all(fewest <= count <= most for count in held.values())
+
+        await until(is_shared, f"{sorted(names)} share the shards, and not {self.holders()}", within, every=0.1)
+
+    def entries(self) -> list[Event]:
+        """What happened to entries."""
+        return [event for event in self.history if event.key.startswith(PREFIX)]
+
+    @asynccontextmanager
+    async def measured(self, what: str, settle: float = 1.0) -> AsyncIterator[None]:
+        """Notes for how long shards go unwritten from now on, until some seconds after the block."""
+        begin = time.monotonic()
+        yield
+        await asyncio.sleep(settle)
+        await self.history.caught_up()
+        self.figures.append(Figure(what, gaps(self.entries(), SHARDS, shard_of, begin, time.monotonic())))
+        print(self.figures[-1])
+
+    # -- in the end
+
+    async def equal(self) -> bool:
+        """Whether the destination has what the source has."""
+        return await self.target.records() == self.load.source.truth.now
+
+    async def judged(self, running: Collection[Member]) -> Verdict:
+        """Everything converges, nobody wrote what was another's, nothing was removed that the source had."""
+        await until(self.equal, "all is equal in the end", every=0.3)
+        for member in running:
+            assert await member.bridge.stop() == 0
+        await self.history.caught_up()
+        journals = {
+            one.name: said(segments.read(one.bridge.state / "journal"), "new") for one in self.members if one.pids
+        }
+        killed = [one.name for one in self.members if one.killed]
+        verdict = one_writer(self.entries(), Holders(self.turns()), journals, shard_of, killed)
+        print(f"writes {dict(verdict.writes)}, of which no journal has {verdict.unsaid}")
+        assert verdict.faults == []
+        assert wrongful(self.entries(), self.load.source.truth, SLACK) == []
+        assert await self.target.halves() == []
+        return verdict
+
+
+def publisher(folder: Path, kafka: Kafka, source: EtcdServer) -> Bridge:
+    """The daemon that fills the stream."""
+    registries = {
+        "core": {"kind": "etcd", "endpoints": [source.url], "layout": "kratos"},
+        "stream": stream(kafka.address),
+    }
+    link = {"from": "core", "to": "stream", "policy": "sync", "services": {"include": ["*"]}, "guard": GUARD}
+    return Bridge(folder, registries, [link], name="publisher", id="p1", seat="core")
+
+
+def stream(server: str) -> dict[str, Any]:
+    """Its block."""
+    return {"kind": "kafka", "bootstrap_servers": [server], "partitions": SHARDS}
+
+
+def writer(folder: Path, kafka: str, target: EtcdServer, name: str, **bridge: Any) -> Bridge:
+    """One that writes the destination from the stream."""
+    registries = {"stream": stream(kafka), "new": {"kind": "etcd", "endpoints": [target.url], "layout": "kratos"}}
+    link = {"name": "onward", "from": "stream/core", "to": "new", "policy": "sync", "services": {"include": ["*"]}}
+    return Bridge(folder, registries, [{**link, "guard": GUARD}], name=name, **bridge)
+
+
+@asynccontextmanager
+async def fleet(
+    folder: Path, kafka: Kafka, source: EtcdServer, target: EtcdServer, seed: int, count: int = MEMBERS
+) -> AsyncIterator[Fleet]:
+    """So many members, none of which runs yet; the stream is filled, and changes all the time."""
+    async with AsyncExitStack() as open:
+        core = await open.enter_async_context(Etcd(source.address))
+        new = await open.enter_async_context(Etcd(target.address))
+        load = Load(core, random.Random(seed))
+        await load.found()
+        history = await open.enter_async_context(new.history("/"))
+        members = []
+        for number in range(count):
+            proxy = await open.enter_async_context(kafka.behind_a_proxy(number))
+            bridge = writer(folder, proxy.address, target, f"m{number}", group=GROUP)
+            open.push_async_exit(bridge.__aexit__)
+            members.append(Member(bridge, proxy))
+        await open.enter_async_context(publisher(folder, kafka, source))
+        async with load.flowing():
+            yield Fleet(kafka, load, new, history, members)
