@@ -206,12 +206,10 @@ class Term(Protocol):
 class Seat(Protocol):
     """The place of the one writer of a bridge at one destination: its lock, and the note that its daemons share."""
 
-    def writer(self, shard: str = "") -> AbstractAsyncContextManager[Term]:
+    def writer(self) -> AbstractAsyncContextManager[Term]:
         """Waits for the lock; inside, this process may write, with this term.
 
-        `shard`: the lock of one shard of the destination, of which several processes write one each. The first one
-        that asks leaves a mark beside the lock, and waits until no process holds the lock of the whole; from then on
-        the lock of the whole is refused with Unavailable, which names the mark.
+        Raises Unavailable where the destination is divided, and names the key that says so (`bridge.shards`).
         """
         ...
 

@@ -17,7 +17,8 @@ NOTES = f"{ROOT}/note"
 OLD_NOTES = f"{ROOT}/desk"  # where they were before the format 2 of notes
 IDENTITY = f"{ROOT}/identity"
 KEYED = "key:"  # below the notes of a bridge, before the key of one that is of no destination
-SHARDS = "shards"  # below a lock: the mark that shards are written, and above the lock of each
+SHARDS = "shards"  # below a lock: into how many shards the destination is divided, and above the lock of each
+SHARDED = "shards:"  # below the notes of a bridge, before the destination: above the note of each shard
 
 
 class Own:
@@ -33,6 +34,14 @@ class Own:
     def note(self, bridge: str, lent: str = "") -> str:
         """Of the note that the daemons of one bridge id keep, likewise."""
         return f"{NOTES}/{quote(bridge, safe='')}/{self._seat(lent)}"
+
+    def shards(self, bridge: str, lent: str = "") -> str:
+        """Of the key that says into how many shards the destination is divided; the locks of the shards are below."""
+        return f"{self.lock(bridge, lent)}/{SHARDS}"
+
+    def shard_notes(self, bridge: str, lent: str = "") -> str:
+        """Of what is above the notes of the shards."""
+        return f"{NOTES}/{quote(bridge, safe='')}/{SHARDED}{self._seat(lent)}"
 
     def noted(self, bridge: str, key: str) -> str:
         """Of the note that they keep under a key, for no destination in particular; of a key's beginning likewise."""
@@ -64,13 +73,14 @@ class Own:
                 destination, *below = rest.split("/")
                 if not place.startswith(f"{area}/") or unquote(whose) != bridge or not destination:
                     continue
-                if not below or below[0] == SHARDS:  # what else is below a lock are those who want it
+                is_shards = below[:1] == [SHARDS] or destination.startswith(SHARDED)
+                if not below or is_shards:  # what else is below a lock are those who want it
                     found.append(self._trace(kind, place, destination, *below))
         return found
 
     def _trace(self, kind: str, place: str, destination: str, *below: str) -> Trace:
-        if below[:1] == (SHARDS,):
-            return Trace("shards", place, "the daemons of this destination write one shard each")
+        kind = "shards" if SHARDS in below or destination.startswith(SHARDED) else kind
+        destination = destination.removeprefix(SHARDED)
         if destination == self._destination or destination.startswith(KEYED):
             return Trace(kind, place)
         if destination.startswith("seat:"):
@@ -84,3 +94,8 @@ class Own:
 def is_own(path: str) -> bool:
     """Whether a path is where bridges keep what is theirs, or below."""
     return f"{path}/".startswith(f"{ROOT}/")
+
+
+def is_divided(place: str) -> str:
+    """Why nobody may write the whole; `place`: of what says that there are shards."""
+    return f"shards are marked beside the lock ({place}): the daemons of a group write one shard each"

@@ -48,10 +48,10 @@ class MovedSeat:
         self._left = False
 
     @asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[Term]:
+    async def writer(self) -> AsyncIterator[Term]:
         """See `Seat.writer`."""
         self._left = False
-        async with self._seat.writer(shard) as term:
+        async with self._seat.writer() as term:
             yield term
 
     async def recall(self) -> Note | None:

@@ -42,6 +42,10 @@ class LeasedTerm(Generic[F]):
         """Whether the lock is known to be lost."""
         return self.lost.is_set()
 
+    def lose(self) -> None:
+        """It is over."""
+        self.lost.set()
+
     def renewed(self, asked: float) -> None:
         """The server has renewed it, in answer to what was asked then."""
         self._until = asked + SURE * self._time

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from adapters.common.places import SHARDS
+from adapters.common.places import SHARDS, is_divided
 from adapters.common.term import SURE, LeasedTerm, holder
 from adapters.consul.client import Client, Reply
 from bridge.errors import Conflict, IsthmusError, Unavailable
@@ -47,9 +47,9 @@ class Lock:
         self._now = now
 
     @contextlib.asynccontextmanager
-    async def held(self, shard: str) -> AsyncIterator[ConsulTerm]:
-        """Waits for the lock, or for that of one shard; given back at the end, so that a standby goes on."""
-        term = await (self._acquire_shard(shard) if shard else self._acquire())
+    async def held(self) -> AsyncIterator[ConsulTerm]:
+        """Waits for the lock; given back at the end, so that a standby goes on."""
+        term = await self._acquire()
         tasks = [asyncio.create_task(work(term)) for work in (self._renew, self._look_after)]
         try:
             yield term
@@ -61,52 +61,34 @@ class Lock:
             await self._destroy(term.fence.session)
 
     async def _acquire(self) -> ConsulTerm:
-        """The lock of the whole; raises Unavailable where shards are marked beside it."""
-        taken_over = False
+        """Raises Unavailable where the destination is divided into shards."""
+        shards, taken_over = f"{self.key}/{SHARDS}", False
         while True:
-            if (await self._look(self._mark)).status == 200:
-                raise Unavailable(f"shards are marked beside the lock ({self._mark}): its daemons write one shard each")
-            taken_over |= await self._gone(self.key)
-            if term := await self._take(self.key, self._mark):
+            if (await self._look(shards)).status == 200:
+                raise Unavailable(is_divided(shards))
+            taken_over |= await self._gone()
+            if term := await self._take(shards):
                 term.taken_over = taken_over
                 return term
             taken_over = True
-
-    async def _acquire_shard(self, shard: str) -> ConsulTerm:
-        """The lock of one shard, once the mark is beside the lock of the whole, and nobody holds that any more."""
-        key = f"{self._mark}/{quote(shard, safe='')}"
-        with contextlib.suppress(Conflict):
-            await self._client.put(_kv(self._mark), self._dc, {}, cas="0")
-        taken_over = False
-        while True:
-            for each in (self.key, key):
-                taken_over |= await self._gone(each)
-            if term := await self._take(key, self.key):
-                term.taken_over = taken_over
-                return term
-            taken_over = True
-
-    @property
-    def _mark(self) -> str:
-        return f"{self.key}/{SHARDS}"
 
     async def _look(self, key: str) -> Reply:
         return await self._client.get(_kv(key), self._dc, accept=(404,), consistent="")
 
-    async def _gone(self, key: str) -> bool:
-        """Returns when nobody holds that lock: whether anybody did."""
-        reply = await self._look(key)
+    async def _gone(self) -> bool:
+        """Returns when nobody holds the lock: whether anybody did."""
+        reply = await self._look(self.key)
         held = reply.status == 200
         while reply.status == 200:
-            reply = await self._client.poll(_kv(key), self._dc, max(1, reply.index), WAIT, accept=(404,))
+            reply = await self._client.poll(_kv(self.key), self._dc, max(1, reply.index), WAIT, accept=(404,))
         return held
 
-    async def _take(self, key: str, absent: str) -> ConsulTerm | None:
+    async def _take(self, absent: str) -> ConsulTerm | None:
         """The lock under a new session, unless that other key is there; None: somebody else was faster."""
         since = asyncio.get_running_loop().time()
         node = {"Node": LOCKS, "Address": "127.0.0.1", "ModifyIndex": 0}
         await self._client.put("/v1/txn", self._dc, [{"Node": {"Verb": "cas", "Node": node}}], accept=(409,))
-        wanted = {"Node": LOCKS, "Name": key, "TTL": f"{TTL}s", "Behavior": "delete", "LockDelay": "0s"}
+        wanted = {"Node": LOCKS, "Name": self.key, "TTL": f"{TTL}s", "Behavior": "delete", "LockDelay": "0s"}
         answer = await self._client.put(
             "/v1/session/create", self._dc, {**wanted, "NodeChecks": [], "ServiceChecks": []}
         )
@@ -114,7 +96,7 @@ class Lock:
         value = base64.b64encode(holder(self._now())).decode()
         ops = [
             {"KV": {"Verb": "check-not-exists", "Key": absent}},
-            {"KV": {"Verb": "lock", "Key": key, "Value": value, "Session": session}},
+            {"KV": {"Verb": "lock", "Key": self.key, "Value": value, "Session": session}},
         ]
         try:
             await self._client.put("/v1/txn", self._dc, ops)
@@ -124,7 +106,7 @@ class Lock:
         except BaseException:
             await self._destroy(session)  # it may have been taken, and the answer lost
             raise
-        return ConsulTerm(Fence(key, session, self._dc), since, TTL)
+        return ConsulTerm(Fence(self.key, session, self._dc), since, TTL)
 
     async def _renew(self, term: ConsulTerm) -> None:
         """Renews the session every third of its time; the term ends when that fails for as long as it is sure."""

@@ -78,10 +78,10 @@ class ConsulSeat:
         self._note = note
 
     @contextlib.asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[ConsulTerm]:
+    async def writer(self) -> AsyncIterator[ConsulTerm]:
         """See `Seat.writer`."""
         self._leaves = False
-        async with self._lock.held(shard) as term:
+        async with self._lock.held() as term:
             yield term
         if self._leaves:  # only now: our own session was on it
             with contextlib.suppress(Denied):  # it is not ours alone, and `footprint` names what stays

@@ -13,14 +13,14 @@ import msgspec
 
 from adapters.common import places
 from adapters.common.credentials import Tls, secret
-from adapters.common.seat import MovedSeat
+from adapters.common.shards import MovedDividedSeat
 from adapters.common.urls import is_url
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd import ledger, permissions
 from adapters.etcd.client import RANGE, READ, STATUS, Client, Credentials, NoUser, reading
 from adapters.etcd.keys import LEDGER, ROOT, Range, Space
 from adapters.etcd.readers import Counters
-from adapters.etcd.seat import EtcdNotes, EtcdSeat
+from adapters.etcd.seat import EtcdNotes, EtcdSeat, Places
 from adapters.etcd.sink import EtcdSink
 from adapters.etcd.source import EtcdSource
 from adapters.etcd.times import TIMES, Times
@@ -89,12 +89,12 @@ class Etcd:
     def seat(self, bridge: str, destination: str) -> Seat:
         """The lock and the note below `/isthmus/`. While our own lock is held, the leases of entries are renewed."""
         lent = "" if destination == self.name else destination
-        lock, note = self._space.own.lock(bridge, lent).encode(), self._space.own.note(bridge, lent).encode()
-        ttl = self._times.lock
+        places, ttl = Places.of(self._space.own, bridge, lent), self._times.lock
         if lent:
-            return EtcdSeat(self._client, lock, note, _now, ttl)
-        own = EtcdSeat(self._client, lock, note, _now, ttl, self.sink(bridge).renewing)
-        return MovedSeat(own, EtcdSeat(self._client, lock, self._space.own.old_note(bridge).encode(), _now, ttl))
+            return EtcdSeat(self._client, places, _now, ttl)
+        own = EtcdSeat(self._client, places, _now, ttl, self.sink(bridge).renewing)
+        old = places._replace(note=self._space.own.old_note(bridge).encode())
+        return MovedDividedSeat(own, EtcdSeat(self._client, old, _now, ttl))
 
     def notes(self, bridge: str) -> Notes:
         """See `bridge.adapter.Keeper`."""

@@ -1,19 +1,18 @@
 """The writer's lock, and the leases of leased entries, kept alive while this process writes.
 
 A lock alone does not keep a paused process from writing when it wakes up (Jepsen on etcd 3.4.3: "locks are not safe"):
-every transaction of the sink compares the lock's create revision.
+every transaction of the sink compares the revision of the lock's key (`Fence`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
-from adapters.common.places import SHARDS
+from adapters.common.places import SHARDS, is_divided
 from adapters.common.term import LeasedTerm, holder
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import GRANT, KEEP_ALIVE, READ, REVOKE, TXN, Client, reading
@@ -25,12 +24,27 @@ REVOKE_TIME = 2.0  # seconds; where revoking fails, the lease expires by itself
 PAUSE = 0.2  # seconds between attempts to reach any endpoint at all
 
 
+class Divided(NamedTuple):
+    """The key `shards`, and what it says."""
+
+    key: bytes
+    value: bytes
+
+
 class Fence(NamedTuple):
-    """What each transaction of the writer compares: the lock's key and its create revision."""
+    """What each transaction of the writer compares: the lock's key and its revision, which grows when it changes hands.
+
+    `divided`: of the writer of a shard, also what the key `shards` says.
+    """
 
     key: bytes
     revision: int
     cluster: int
+    divided: Divided | None = None
+
+
+class EtcdTerm(LeasedTerm[Fence]):
+    """The time during which the lock is ours: at the latest until its lease may have expired."""
 
 
 class Taken(NamedTuple):
@@ -42,41 +56,42 @@ class Taken(NamedTuple):
     over: bool
 
 
-class EtcdTerm(LeasedTerm[Fence]):
-    """The time during which the lock is ours: at the latest until its lease may have expired."""
-
-
 @contextlib.asynccontextmanager
-async def locked(
-    client: Client, key: bytes, shard: str, now: Callable[[], datetime], ttl: int
-) -> AsyncIterator[EtcdTerm]:
-    """Acquires the lock, or that of one shard, and keeps it. Released on exit, so that a standby takes over at once.
+async def locked(client: Client, key: bytes, now: Callable[[], datetime], ttl: int) -> AsyncIterator[EtcdTerm]:
+    """Acquires the lock, and keeps it. Released on exit, so that a standby takes over at once.
 
     `ttl`: seconds until the lock of a writer that died is free.
     """
-    taken = await (_acquire_shard(client, key, shard, now, ttl) if shard else _acquire(client, key, now, ttl))
+    taken = await _acquire(client, key, now, ttl)
     term = EtcdTerm(taken.fence, taken.since, ttl, taken_over=taken.over)
+    async with kept(client, term, taken.lease, taken.since, ttl):
+        yield term
+
+
+@contextlib.asynccontextmanager
+async def kept(client: Client, term: LeasedTerm[Any], lease: int, since: float, ttl: int) -> AsyncIterator[None]:
+    """Inside, the lease is renewed, and the term is over when that fails for as long as it lives. Revoked on exit."""
 
     async def keep() -> None:
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(taken.since + ttl) as limit:
+                async with asyncio.timeout_at(since + ttl) as limit:
 
                     def renewed(ends: float) -> None:
                         limit.reschedule(ends)
                         term.renewed(ends - ttl)
 
-                    await kept_alive(client, taken.lease, ttl / 3, renewed)
+                    await kept_alive(client, lease, ttl / 3, renewed)
         finally:
-            term.lost.set()
+            term.lose()
 
     keeping = asyncio.create_task(keep())
     try:
-        yield term
+        yield
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-        await _revoke(client, taken.lease)
+        await _revoke(client, lease)
 
 
 async def kept_alive(client: Client, lease: int, patience: float, renewed: Callable[[float], None]) -> None:
@@ -107,51 +122,25 @@ async def kept_alive(client: Client, lease: int, patience: float, renewed: Calla
 
 
 async def _acquire(client: Client, key: bytes, now: Callable[[], datetime], ttl: int) -> Taken:
-    """Acquires the lock of the whole. Raises Unavailable where shards are marked beside it."""
-    mark, over = _mark(key), False
+    """Acquires the lock. Raises Unavailable where the destination is divided into shards."""
+    shards, over = key + f"/{SHARDS}".encode(), False
     while True:
-        held, marked, header = await _look(client, key, mark)
-        if marked:
-            raise Unavailable(f"shards are marked beside the lock ({mark.decode()}): its daemons write one shard each")
+        answer = await client.call(READ, reading([Range(key, b""), Range(shards, b"")]))
+        held, divided = (bool(each.response_range.kvs) for each in answer.responses)
+        if divided:
+            raise Unavailable(is_divided(shards.decode()))
         if held:
-            await _gone(client, key, header)
-        elif taken := await _take(client, key, [key, mark], now, ttl):
+            await _gone(client, key, answer.header)
+        elif taken := await _take(client, key, shards, now, ttl):
             return taken._replace(over=over)
         over = True
 
 
-async def _acquire_shard(client: Client, whole: bytes, shard: str, now: Callable[[], datetime], ttl: int) -> Taken:
-    """Acquires the lock of one shard, once the mark of shards is set and nobody holds the lock of the whole."""
-    mark, over = _mark(whole), False
-    key = mark + b"/" + quote(shard, safe="").encode()
-    free = pb.Compare(target=pb.Compare.CREATE, key=mark, create_revision=0)
-    put = pb.PutRequest(key=mark, value=holder(now()))
-    await client.call(TXN, pb.TxnRequest(compare=[free], success=[pb.RequestOp(request_put=put)]))
-    while True:
-        for each in (whole, key):
-            held, _, header = await _look(client, each, mark)
-            if held:
-                over = True
-                await _gone(client, each, header)
-        if taken := await _take(client, key, [key, whole], now, ttl):
-            return taken._replace(over=over)
-        over = True
-
-
-async def _look(client: Client, key: bytes, mark: bytes) -> tuple[bool, bool, pb.Header]:
-    """Whether somebody holds the lock, and whether the mark of shards exists."""
-    answer = await client.call(READ, reading([Range(key, b""), Range(mark, b"")]))
-    held, marked = (bool(each.response_range.kvs) for each in answer.responses)
-    return held, marked, answer.header
-
-
-async def _take(
-    client: Client, key: bytes, absent: Sequence[bytes], now: Callable[[], datetime], ttl: int
-) -> Taken | None:
-    """Creates the lock's key under a new lease, unless one of the keys `absent` exists."""
+async def _take(client: Client, key: bytes, shards: bytes, now: Callable[[], datetime], ttl: int) -> Taken | None:
+    """Creates the lock's key under a new lease, unless there is one, or shards are."""
     since = asyncio.get_running_loop().time()
     lease = (await client.call(GRANT, pb.LeaseGrantRequest(ttl=ttl))).id
-    free = [pb.Compare(target=pb.Compare.CREATE, key=each, create_revision=0) for each in absent]
+    free = [pb.Compare(target=pb.Compare.CREATE, key=each, create_revision=0) for each in (key, shards)]
     put = pb.PutRequest(key=key, value=holder(now()), lease=lease)
     try:
         answer = await client.call(TXN, pb.TxnRequest(compare=free, success=[pb.RequestOp(request_put=put)]))
@@ -188,7 +177,3 @@ async def _gone(client: Client, key: bytes, header: pb.Header) -> None:
 async def _revoke(client: Client, lease: int) -> None:
     with contextlib.suppress(IsthmusError):
         await client.call(REVOKE, pb.LeaseRevokeRequest(id=lease), REVOKE_TIME)
-
-
-def _mark(whole: bytes) -> bytes:
-    return whole + f"/{SHARDS}".encode()

@@ -6,14 +6,17 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from typing import NamedTuple
 
 from adapters.common.places import Own
 from adapters.common.seat import within
+from adapters.common.shards import DividedSeat
 from adapters.common.term import writing
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import RANGE, READ, TXN, Client
 from adapters.etcd.keys import Range
 from adapters.etcd.lock import EtcdTerm, locked
+from adapters.etcd.shards import EtcdArea, EtcdLife, EtcdShardTerm
 from adapters.etcd.txn import GONE, dropping, is_held, looks, noting, removing
 from bridge.adapter import Note, Term
 from bridge.errors import Conflict, Superseded
@@ -57,32 +60,45 @@ class EtcdNotes:
         return self._own.noted(self._bridge, key).encode()
 
 
-class EtcdSeat:
-    """The keys of one seat. `ttl`: seconds of the lock's lease.
+class Places(NamedTuple):
+    """The keys of one seat; `notes`: above those of the shards' notes."""
 
-    `inside`: a context that is entered while the lock of the whole or of a shard is held.
+    lock: bytes
+    note: bytes
+    notes: bytes
+
+    @classmethod
+    def of(cls, own: Own, bridge: str, lent: str = "") -> Places:
+        """Of the seat of a bridge for this destination, or for one that it is lent to."""
+        texts = (own.lock(bridge, lent), own.note(bridge, lent), own.shard_notes(bridge, lent))
+        return cls(*(text.encode() for text in texts))
+
+
+class EtcdSeat(DividedSeat[EtcdLife, EtcdShardTerm]):
+    """The keys of one seat. `ttl`: seconds of the lease of its locks.
+
+    `inside`: a context that is entered while the lock is held, or those of shards are asked for.
     """
 
     def __init__(
         self,
         client: Client,
-        lock: bytes,
-        note: bytes,
+        places: Places,
         now: Callable[[], datetime],
         ttl: int,
         inside: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
     ) -> None:
+        super().__init__(EtcdArea(client, places.lock, places.notes, now, ttl, inside))
         self._client = client
-        self._lock = lock
-        self._note = note
+        self._lock, self._note, self._notes = places
         self._now = now
         self._ttl = ttl
         self._inside = inside
 
     @contextlib.asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[EtcdTerm]:
+    async def writer(self) -> AsyncIterator[EtcdTerm]:
         """See `Seat.writer`."""
-        async with locked(self._client, self._lock, shard, self._now, self._ttl) as term, self._inside():
+        async with locked(self._client, self._lock, self._now, self._ttl) as term, self._inside():
             yield term
 
     async def recall(self) -> Note | None:
@@ -104,5 +120,6 @@ class EtcdSeat:
     async def leave(self, term: Term) -> None:
         """See `Seat.leave`; the lock's key ends with its lease."""
         fence = writing(EtcdTerm, self._lock.decode(), term).fence
-        if not (await self._client.call(TXN, removing(self._note, fence))).succeeded:
+        areas = [Range(self._note, b""), Range.below(self._notes + b"/")]
+        if not (await self._client.call(TXN, removing(areas, fence))).succeeded:
             raise Superseded(f"the lock {self._lock.decode()} is not ours any more")

@@ -260,7 +260,7 @@ class EtcdSink:
         if not is_held(term.fence, found):
             raise Superseded(f"the lock of {self._bridge} is not ours any more")
         outcomes: list[Outcome] = []
-        for each, fine in zip(steps, stood(steps, found), strict=True):
+        for each, fine in zip(steps, stood(term.fence, steps, found), strict=True):
             if fine and len(steps) > 1:
                 outcomes += await self._commit(term, [each])
             else:

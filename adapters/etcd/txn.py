@@ -8,13 +8,13 @@ from typing import NamedTuple
 from adapters.common.changes import judge, portions
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd import ledger
-from adapters.etcd.keys import Space
+from adapters.etcd.keys import Range, Space
 from adapters.etcd.lock import Fence
 from bridge.adapter import Change
 from bridge.errors import Rejected
 from mappings.ledger import encode
 
-CHANGES = 60  # in one transaction: two operations each and the lock's, of the 128 that etcd allows (--max-txn-ops)
+CHANGES = 60  # in one transaction: two operations each and the fence's, of the 128 that etcd allows (--max-txn-ops)
 BYTES = 1 << 20  # bytes of keys and values in one transaction, of the 1.5 MiB that etcd allows (--max-request-bytes)
 GONE = 0  # the revision of a key that does not exist
 
@@ -66,8 +66,7 @@ def transaction(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
     # add() and assignment: nested constructors copy, and cost four times as much.
     request = pb.TxnRequest()
     compare, operation = request.compare.add, request.success.add
-    lock = compare()
-    lock.target, lock.key, lock.create_revision = pb.Compare.CREATE, fence.key, fence.revision
+    fenced(request, fence)
     for change, key, (entry, said), value, proof, lease in steps:
         ledger_key = ledger.key_of(key)
         if entry is not None:
@@ -84,48 +83,68 @@ def transaction(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
     return request
 
 
+def fenced(request: pb.TxnRequest, fence: Fence) -> None:
+    """Makes a transaction the writer's: it fails once the lock has changed hands, or there are other shards."""
+    _stands(request.compare.add(), fence.key, fence.revision)
+    if fence.divided is not None:
+        count = request.compare.add()
+        count.target, count.key, count.value = pb.Compare.VALUE, *fence.divided
+
+
 def looks(fence: Fence, steps: Iterable[Step]) -> pb.TxnRequest:
     """Reads what a transaction compared: not part of the transaction itself, for most of them succeed."""
     request = pb.TxnRequest()
-    for key in (fence.key, *(key for each in steps for key in (each.key, ledger.key_of(each.key)))):
+    for key in _places(fence):
+        request.success.add().request_range.key = key
+    for key in (key for each in steps for key in (each.key, ledger.key_of(each.key))):
         look = request.success.add().request_range
         look.key, look.keys_only = key, True
     return request
+
+
+def _places(fence: Fence) -> list[bytes]:
+    return [fence.key, *([fence.divided.key] if fence.divided is not None else [])]
 
 
 def noting(key: bytes, content: bytes, revision: int, fence: Fence | None) -> pb.TxnRequest:
     """Replaces the note of that revision; with a fence, only as the writer."""
     request = pb.TxnRequest(compare=[pb.Compare(target=pb.Compare.MOD, key=key, mod_revision=revision)])
     if fence is not None:
-        lock = request.compare.add()
-        lock.target, lock.key, lock.create_revision = pb.Compare.CREATE, fence.key, fence.revision
+        fenced(request, fence)
     _put(request.success.add().request_put, key, content, 0)
     return request
 
 
-def removing(key: bytes, fence: Fence) -> pb.TxnRequest:
-    """Deletes a key, only as the writer, whatever its revision."""
-    held = pb.Compare(target=pb.Compare.CREATE, key=fence.key, create_revision=fence.revision)
-    return pb.TxnRequest(compare=[held], success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))])
+def removing(areas: Iterable[Range], fence: Fence) -> pb.TxnRequest:
+    """Deletes keys, only as the writer, whatever their revisions."""
+    request = pb.TxnRequest(success=[deleting(area) for area in areas])
+    fenced(request, fence)
+    return request
+
+
+def deleting(area: Range) -> pb.RequestOp:
+    """Deletes keys; a range of one has an empty end."""
+    return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=area.start, range_end=area.end))
 
 
 def dropping(key: bytes, revision: int) -> pb.TxnRequest:
     """Deletes a key if it has that revision."""
     stands = pb.Compare(target=pb.Compare.MOD, key=key, mod_revision=revision)
-    return pb.TxnRequest(compare=[stands], success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))])
+    return pb.TxnRequest(compare=[stands], success=[deleting(Range(key, b""))])
 
 
 def is_held(fence: Fence, answer: pb.TxnResponse) -> bool:
-    """Whether the lock was still ours when the transaction failed."""
-    found = answer.responses[0].response_range.kvs
-    return bool(found) and found[0].create_revision == fence.revision
+    """Whether the lock was still ours when the transaction failed, and there were as many shards."""
+    lock, *more = (found.response_range.kvs for found in answer.responses[: len(_places(fence))])
+    counts = [kv.value for kvs in more for kv in kvs]
+    wanted = [fence.divided.value] if fence.divided is not None else []
+    return [kv.mod_revision for kv in lock] == [fence.revision] and counts == wanted
 
 
-def stood(steps: Sequence[Step], answer: pb.TxnResponse) -> list[bool]:
+def stood(fence: Fence, steps: Sequence[Step], answer: pb.TxnResponse) -> list[bool]:
     """Which steps of a failed transaction are possible by themselves."""
-    revisions = [
-        found.response_range.kvs[0].mod_revision if found.response_range.kvs else GONE for found in answer.responses[1:]
-    ]
+    read = [found.response_range.kvs for found in answer.responses[len(_places(fence)) :]]
+    revisions = [kvs[0].mod_revision if kvs else GONE for kvs in read]
     return [
         all(
             wanted in (None, revision)

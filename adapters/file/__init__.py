@@ -103,9 +103,7 @@ def _reach(root: str) -> Reach:
     identity, _ = folder.who(root)
     readable, writable = (os.access(root, mode | os.X_OK) for mode in (os.R_OK, os.W_OK))
     locks = folder.locks(root).items()
-    writers = frozenset(
-        bridge for bridge, paths in locks if any(lock.is_held(os.path.join(root, path)) for path in paths)
-    )
+    writers = frozenset(bridge for bridge, path in locks if lock.is_held(os.path.join(root, path)))
     rights = (Right("list and read", readable), Right("create and delete", writable))
     return Reach(identity, "files", readable, writable, writers=writers, rights=rights, limits=LIMITS)
 
@@ -115,7 +113,7 @@ def _traces(root: str, bridge: str) -> list[Trace]:
     for path, what in folder.left_of(root, bridge).items():
         kind, _, lent = what.partition(" ")
         needed = f"it is of the destination {lent}: leave that first" if lent else ""
-        found.append(Trace(kind, path, "its daemons write one shard each" if kind == "shards" else needed))
+        found.append(Trace(kind, path, needed))
     there = os.path.join(root, folder.OURS)
     if os.path.isdir(there) and not folder.is_shared(root, bridge):
         if os.path.exists(os.path.join(there, "identity")):

@@ -9,8 +9,6 @@
     .isthmus/seat.<bridge>;<destination>      the lock of a destination elsewhere that has none of its own
     .isthmus/note.<bridge>;<destination>      and its note
     .isthmus/key.<bridge>;<key>               a note of its daemons that is of no destination
-    .isthmus/shards.<bridge>;<destination>;   the mark that its daemons write one shard each (destination: as above)
-    .isthmus/shards.<bridge>;<destination>;<shard>  the lock of a shard
 
 Names are percent-encoded where a file's name cannot hold them. What begins with a dot, has another ending, or lies
 deeper, is nobody's service.
@@ -35,7 +33,7 @@ ENDINGS = (".yaml", ".yml")
 BRIDGED = ".isthmus"
 OURS = ".isthmus"  # the folder for our own files
 DRAFT = ".new"
-LOCK, NOTE, SHARDS = "lock.", "note.", "shards."
+LOCK, NOTE = "lock.", "note."
 LENT = "seat."  # instead of LOCK, for a destination without a seat of its own
 KEYED = "key."  # a note by key, of no destination
 SEP = ";"  # never in a quoted name
@@ -204,22 +202,16 @@ def remove(path: str) -> None:
 
 
 class SeatFiles(NamedTuple):
-    """The paths of one seat, relative to the folder: lock, note, and the mark of shards."""
+    """The paths of one seat, relative to the folder: lock and note."""
 
     lock: str
     note: str
-    shards: str
-
-    def shard(self, name: str) -> str:
-        """The lock of one shard."""
-        return f"{self.shards}{_quoted(name)}"
 
 
 def seat_of(bridge: str, lent: str = "") -> SeatFiles:
     """The seat of a bridge for this folder, or for the destination that it is lent to."""
-    whose = f"{_quoted(bridge)}{SEP}{_quoted(lent)}"
-    own = whose.removesuffix(SEP)
-    return SeatFiles(f"{OURS}/{LENT if lent else LOCK}{own}", f"{OURS}/{NOTE}{own}", f"{OURS}/{SHARDS}{whose}{SEP}")
+    own = f"{_quoted(bridge)}{SEP}{_quoted(lent)}".removesuffix(SEP)
+    return SeatFiles(f"{OURS}/{LENT if lent else LOCK}{own}", f"{OURS}/{NOTE}{own}")
 
 
 def noted(bridge: str, key: str = "") -> str:
@@ -241,28 +233,16 @@ def old_note(bridge: str) -> str:
     return f"{OURS}/desk.{_quoted(bridge)}"
 
 
-def locks(root: str) -> dict[str, list[str]]:
-    """The existing locks by bridge id, those of shards included: paths relative to the folder. Raises OSError."""
-    found: dict[str, list[str]] = {}
-    try:
-        names = os.listdir(os.path.join(root, OURS))
-    except FileNotFoundError:
-        return {}
-    for name in names:
-        if name.startswith(LOCK):
-            found.setdefault(unquote(name.removeprefix(LOCK)), []).append(f"{OURS}/{name}")
-        elif name.startswith(SHARDS):
-            bridge, lent, shard = name.removeprefix(SHARDS).split(SEP)
-            if shard and not lent:
-                found.setdefault(unquote(bridge), []).append(f"{OURS}/{name}")
-    return found
+def locks(root: str) -> dict[str, str]:
+    """The existing locks by bridge id: paths relative to the folder. Raises OSError."""
+    return {unquote(name.removeprefix(LOCK)): f"{OURS}/{name}" for name in _ours(root) if name.startswith(LOCK)}
 
 
 def left_of(root: str, bridge: str) -> dict[str, str]:
-    """By path, the files of a bridge besides service files: lock, note or shards. Raises OSError."""
+    """By path, the files of a bridge besides service files: lock or note. Raises OSError."""
     own, found = seat_of(bridge), {}
     for name in _ours(root):
-        words = ("lock", "seat", "note", "shards", "desk", "key")
+        words = ("lock", "seat", "note", "desk", "key")
         kind = next((word for word in words if name.startswith(f"{word}.")), "")
         whose, lent, *_ = f"{name.removeprefix(f'{kind}.')}{SEP}".split(SEP)
         if kind and unquote(whose) == bridge:

@@ -72,35 +72,6 @@ async def hold(disk: Disk, path: str) -> AsyncIterator[FileTerm]:
         term.release()
 
 
-@contextlib.asynccontextmanager
-async def hold_whole(disk: Disk, path: str, mark: str) -> AsyncIterator[FileTerm]:
-    """Acquires the lock of the whole. Raises Unavailable where the mark of shards is set."""
-    await _unmarked(disk, mark)
-    async with hold(disk, path) as term:
-        await _unmarked(disk, mark)  # once more: a process sets the mark first and then waits for the lock
-        yield term
-
-
-async def _unmarked(disk: Disk, mark: str) -> None:
-    if await disk.look(os.path.exists, mark):
-        raise Unavailable(f"shards are marked beside the lock ({mark}): its daemons write one shard each")
-
-
-@contextlib.asynccontextmanager
-async def hold_shard(disk: Disk, path: str, mark: str, shard: str) -> AsyncIterator[FileTerm]:
-    """Acquires the lock of one shard, once the mark is set and nobody holds the lock of the whole."""
-    await disk.look(_mark, mark)
-    async with hold(disk, path) as whole:
-        pass
-    async with hold(disk, shard) as term:
-        term.taken_over |= whole.taken_over
-        yield term
-
-
-def _mark(path: str) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
-
-
 @contextlib.contextmanager
 def exclusive(path: str) -> Iterator[None]:
     """A lock between processes for one small change. Raises OSError."""

@@ -11,7 +11,7 @@ from adapters.common.seat import within
 from adapters.file import folder
 from adapters.file.disk import Disk
 from adapters.file.folder import SeatFiles
-from adapters.file.lock import FileTerm, exclusive, hold_shard, hold_whole
+from adapters.file.lock import FileTerm, exclusive, hold
 from bridge.adapter import Note, Term
 from bridge.errors import Conflict, Denied, Superseded, Unavailable, Undecodable
 
@@ -81,20 +81,16 @@ class FileSeat:
         self._leaves = False
 
     @contextlib.asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[FileTerm]:
+    async def writer(self) -> AsyncIterator[FileTerm]:
         """See `Seat.writer`. Raises Unavailable or Denied."""
-        disk, lock, mark = self._disk, self._path(self._files.lock), self._path(self._files.shards)
+        disk, lock = self._disk, self._path(self._files.lock)
         await disk.look(folder.make_ours, self._root)
-        if shard:
-            holding = hold_shard(disk, lock, mark, self._path(self._files.shard(shard)))
-        else:
-            holding = hold_whole(disk, lock, mark)
         self._leaves = False
-        async with holding as term:
+        async with hold(disk, lock) as term:
             if self._is_own:
                 await disk.look(folder.settle_identity, self._root, self._bridge)
             yield term
-            if self._leaves and not shard:
+            if self._leaves:
                 await disk.look(folder.remove, lock)  # while it is ours: who gets a removed file tries again
                 with contextlib.suppress(Denied):  # others use it, too; `footprint` names what stays
                     await disk.look(folder.remove_shared, self._root)

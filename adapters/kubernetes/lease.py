@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from adapters.common.places import is_divided
 from adapters.common.term import LeasedTerm
 from adapters.kubernetes.client import Client, Resource
 from bridge.errors import Conflict, Denied, IsthmusError, Unavailable
@@ -33,7 +34,7 @@ POLL = 0.5  # seconds between looks at a lock that another holds
 
 KIND = "isthmus.io/lock"  # a label: `own`, `lent` or `shard`; `note`: nobody holds it, it has a note alone
 KEY = "isthmus.io/key"  # an annotation of a note that is of no destination
-SHARDS = "isthmus.io/shards"  # an annotation of the Lease of the whole: shards are written, one lock each
+SHARDS = "isthmus.io/shards"  # an annotation of the Lease of the whole: into how many shards it is divided
 NOTED = "note"  # the KIND of a Lease that has a note under a key
 NOTE = "isthmus.io/note"  # an annotation: a number that each new note raises, and the note in base64
 
@@ -165,26 +166,23 @@ def lock_name(bridge: str, lent: str = "") -> str:
 
 
 @contextlib.asynccontextmanager
-async def locked(lock: Lock, shard: str) -> AsyncIterator[LeaseTerm]:
-    """Waits for the lock, or for that of one shard, and keeps it; given back at the end, so that a standby goes on."""
-    held = lock._replace(name=f"{lock.name}.shard-{digest(shard, 8)}", kind="shard") if shard else lock
-    waited = await _mark_shards(lock) if shard else False
+async def locked(lock: Lock) -> AsyncIterator[LeaseTerm]:
+    """Waits for the lock, and keeps it; given back at the end, so that a standby goes on."""
     holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        lease, since, taken_over = await _acquire(held, holder, whole=lock.kind != "shard" and not shard)
+        lease, since, taken_over = await _acquire(lock, holder)
     except BaseException:
-        await _release(held, holder)  # it may have been taken, and the answer lost
+        await _release(lock, holder)  # it may have been taken, and the answer lost
         raise
-    fence = Fence(held.name, holder, lease.spec.lease_transitions)
-    term = LeaseTerm(fence, since, taken_over=taken_over or waited)
-    keeping = asyncio.create_task(_keep(held, lease, term, since))
+    term = LeaseTerm(Fence(lock.name, holder, lease.spec.lease_transitions), since, taken_over=taken_over)
+    keeping = asyncio.create_task(_keep(lock, lease, term, since))
     try:
         yield term
     finally:
         term.lost.set()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-        await _release(held, holder, term.is_last)
+        await _release(lock, holder, term.is_last)
 
 
 async def holds(leases: Leases, fence: Fence) -> bool:
@@ -209,10 +207,10 @@ async def writers(leases: Leases, now: datetime) -> frozenset[str] | None:
     )
 
 
-async def _acquire(lock: Lock, holder: str, whole: bool) -> tuple[Lease, float, bool]:
+async def _acquire(lock: Lock, holder: str) -> tuple[Lease, float, bool]:
     """The Lease once it is ours, when we asked for it, and whether another had it before: it takes a second look then.
 
-    Raises Unavailable where shards are marked beside it.
+    Raises Unavailable where the destination is divided into shards.
     """
     loop = asyncio.get_running_loop()
     seen, since, taken_over = "", 0.0, False
@@ -221,10 +219,8 @@ async def _acquire(lock: Lock, holder: str, whole: bool) -> tuple[Lease, float, 
         asked = loop.time()
         if lease is not None and lease.metadata.resource_version != seen:
             seen, since = lease.metadata.resource_version, asked
-        if whole and lease is not None and SHARDS in lease.metadata.annotations:
-            raise Unavailable(
-                f"shards are marked beside the lock (Lease {lock.name}): its daemons write one shard each"
-            )
+        if lease is not None and SHARDS in lease.metadata.annotations:
+            raise Unavailable(is_divided(f"Lease {lock.name}"))
         with contextlib.suppress(Conflict):
             if lease is None:
                 spec = _taken(holder, 1, lock.now())
@@ -234,27 +230,6 @@ async def _acquire(lock: Lock, holder: str, whole: bool) -> tuple[Lease, float, 
                 spec = _taken(holder, lease.spec.lease_transitions + 1, lock.now())
                 return await lock.leases.patch(lease, spec), asked, taken_over
         taken_over = True
-        await asyncio.sleep(POLL)
-
-
-async def _mark_shards(lock: Lock) -> bool:
-    """Leaves the mark at the lock of the whole, and waits until nobody holds that: whether anybody did."""
-    loop = asyncio.get_running_loop()
-    seen, since, waited = "", 0.0, False
-    while True:
-        lease = await lock.leases.get(lock.name)
-        if lease is not None and lease.metadata.resource_version != seen:
-            seen, since = lease.metadata.resource_version, loop.time()
-        with contextlib.suppress(Conflict):
-            if lease is None:
-                await lock.leases.create(lock.name, lock.kind, lock.bridge, {}, **{SHARDS: "true"})
-                return waited
-            if SHARDS not in lease.metadata.annotations:
-                lease = await lock.leases.patch(lease, annotations={SHARDS: "true"})
-                seen, since = lease.metadata.resource_version, loop.time()
-            if not lease.spec.holder_identity or loop.time() - since >= lease.spec.lease_duration_seconds:
-                return waited
-        waited = True
         await asyncio.sleep(POLL)
 
 

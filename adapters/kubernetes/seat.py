@@ -73,9 +73,9 @@ class LeaseSeat:
         self._lock = lock
 
     @contextlib.asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[LeaseTerm]:
+    async def writer(self) -> AsyncIterator[LeaseTerm]:
         """See `Seat.writer`."""
-        async with locked(self._lock, shard) as term:
+        async with locked(self._lock) as term:
             yield term
 
     async def recall(self) -> Note | None:

@@ -14,7 +14,7 @@ import msgspec
 
 from adapters.memory.polled import PolledSource
 from adapters.memory.seat import MemoryNotes, MemorySeat
-from adapters.memory.server import KEYED, LENT, Store
+from adapters.memory.server import KEYED, LENT, SHARDS, Store
 from adapters.memory.sink import MemorySink
 from adapters.memory.source import MemorySource
 from bridge.adapter import Raw, Reach, Source, Trace
@@ -90,12 +90,12 @@ class Memory:
     async def traces(self, bridge: str) -> list[Trace]:
         """See `Tracer`: notes; the ledger's entries go with those that they are about."""
         await self.store.reached()
-        found = [(key, *key.partition(LENT)[::2]) for key in self.store.noted()]
+        keys = [*self.store.noted(), *(f"{key}{SHARDS}" for key in self.store.lots.counts)]
+        parts = ((key, *key.partition(SHARDS)[:2]) for key in keys)
+        found = [("shards" if below else "note", key, *seat.partition(LENT)[::2]) for key, seat, below in parts]
         return [
-            Trace(
-                "note", key, f"it is of the destination {lent}: leave that first" if lent and KEYED not in key else ""
-            )
-            for key, whose, lent in found
+            Trace(kind, key, f"it is of the destination {lent}: leave that first" if lent and KEYED not in key else "")
+            for kind, key, whose, lent in found
             if whose == bridge
         ]
 

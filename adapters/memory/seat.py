@@ -6,7 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from adapters.common.seat import within
+from adapters.common.shards import DividedSeat
+from adapters.memory.lots import MemoryLife
 from adapters.memory.server import KEYED, Store, Tenure
+from adapters.memory.shards import MemoryArea, MemoryShardTerm
 from bridge.adapter import Note, Term
 
 
@@ -41,18 +44,19 @@ class MemoryNotes:
         self._store.drop(self._start + key, before)
 
 
-class MemorySeat:
+class MemorySeat(DividedSeat[MemoryLife, MemoryShardTerm]):
     """A seat in a store, under one key."""
 
     def __init__(self, store: Store, key: str) -> None:
+        super().__init__(MemoryArea(store, key))
         self._store = store
         self.key = key
 
     @contextlib.asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[Tenure]:
+    async def writer(self) -> AsyncIterator[Tenure]:
         """Waits for the lock; one at a time, first come, first served."""
         await self._store.reached()
-        async with self._store.lock(self.key, shard) as tenure:
+        async with self._store.lock(self.key) as tenure:
             yield tenure
 
     async def recall(self) -> Note | None:

@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from adapters.common.places import is_divided
+from adapters.memory.lots import Lots, Part
 from bridge.adapter import Change, Entry, Held, Listing, Note, Observed, Returns, Synced, Whole
 from bridge.errors import Conflict, Expired, Rejected, Superseded, Unavailable
 from bridge.model import Instance, Mark, Service, ServiceName
 
 LENT = ":"  # between a bridge and the destination whose seat is kept here
 KEYED = ":="  # between a bridge and the key of a note that is of no destination
-SHARDS = "/shards/"  # between a seat and one of its shards
+SHARDS = "/shards/"  # between a seat and the shard that a note is of
 NATIVE = ""  # the writer of everything that no bridge wrote
 
 Key = tuple[ServiceName, str]  # a service and the id of one of its entries
@@ -49,6 +51,7 @@ class Saved(msgspec.Struct, frozen=True):
     ledger: dict[Key, Ledgered]
     revision: int
     notes: dict[str, Note] = {}
+    counts: dict[str, int] = {}
 
 
 class Place(NamedTuple):
@@ -83,6 +86,9 @@ class Tenure:
         await self.lost.wait()
 
 
+Fence = Tenure | Part  # what a transaction compares: the lock of a whole, or that of a shard
+
+
 class Store:
     """The server side of one scope: revisioned records, and a ledger that is written in the same transaction.
 
@@ -105,7 +111,7 @@ class Store:
         self._ledger: dict[Key, Ledgered] = {}
         self._changes: dict[tuple[ServiceName, str], int] = {}  # (service, writer): last revision, oldest first
         self._locks: dict[str, deque[Tenure]] = {}  # by seat
-        self._sharded: set[str] = set()  # seats of which shards are written
+        self.lots = Lots()
         self._notes: dict[str, Note] = {}
         self._cuts = 0
         self._cut: Exception = Expired("the watch was cut")
@@ -187,7 +193,7 @@ class Store:
     def save(self) -> Saved:
         """A backup, to be restored at any time and into any store."""
         records = {name: dict(records) for name, records in self._records.items()}
-        return Saved(records, dict(self._ledger), self.revision, dict(self._notes))
+        return Saved(records, dict(self._ledger), self.revision, dict(self._notes), dict(self.lots.counts))
 
     def restore(self, saved: Saved, incarnation: str | None = None) -> None:
         """Another life: the contents and the revision of a backup; locks and watches do not survive it."""
@@ -199,6 +205,9 @@ class Store:
         self.incarnation = self.incarnation if incarnation is None else incarnation
         for key in list(self._locks):
             self.take_lock(key)
+        for life in self.lots.lives():
+            self.lots.end(life)
+        self.lots.counts = dict(saved.counts)
         self.cut()
 
     def empty(self, incarnation: str | None = None) -> None:
@@ -207,7 +216,8 @@ class Store:
 
     def writers(self) -> frozenset[str]:
         """The bridges whose lock is held."""
-        return frozenset(key.partition(SHARDS)[0] for key, queue in self._locks.items() if queue and LENT not in key)
+        held = frozenset(key for key, queue in self._locks.items() if queue) | self.lots.held()
+        return frozenset(key for key in held if LENT not in key)
 
     def take_lock(self, key: str) -> None:
         """The writer of this seat loses its lock, as if its session had ended; the next in the queue has it."""
@@ -283,7 +293,7 @@ class Store:
                 loose.setdefault(name, {})[id] = ledgered.revision
         return Held(self.identity, services, loose)
 
-    def check(self, bridge: str, tenure: Tenure | None, change: Change) -> None:
+    def check(self, bridge: str, tenure: Fence | None, change: Change) -> None:
         """What a transaction compares: the lock, the record and the ledger.
 
         `tenure` None: of a store that cannot lock, or does not compare. Raises Superseded, Conflict, Rejected, or what
@@ -310,7 +320,7 @@ class Store:
         elif change.before and (ours != was if change.adopt else not ours or ours.owner != bridge):
             raise Conflict(f"{change.service}/{change.id}: not ours to change")
 
-    def commit(self, bridge: str, tenure: Tenure | None, change: Change) -> int | None:
+    def commit(self, bridge: str, tenure: Fence | None, change: Change) -> int | None:
         """One transaction: checks, then writes record and ledger; the new revision. Raises as `check` does."""
         self.check(bridge, tenure, change)
         if change.forget:
@@ -334,7 +344,7 @@ class Store:
         """What the daemons of one bridge left for each other at a seat."""
         return self._notes.get(key)
 
-    def note(self, key: str, content: bytes, before: Note | None, tenure: Tenure | None) -> Note:
+    def note(self, key: str, content: bytes, before: Note | None, tenure: Fence | None) -> Note:
         """Compares the lock (None: whoever has it) and what stands there, then writes; raises Superseded, Conflict."""
         if tenure is not None:
             self.compare(tenure)
@@ -352,39 +362,51 @@ class Store:
         del self._notes[key]
 
     def leave(self, key: str, tenure: Tenure) -> None:
-        """Compares the lock, then forgets the note; raises Superseded."""
+        """Compares the lock, then forgets the note and those of shards; raises Superseded."""
         self.compare(tenure)
         self._notes.pop(key, None)
+        self._forget_shards(key)
+
+    def divide(self, key: str, count: int) -> None:
+        """Divides a seat into shards, which have no notes yet. Raises Conflict: into others, or the whole is held."""
+        if self._locks.get(key):
+            raise Conflict(f"a process holds the lock of {key}")
+        is_new = key not in self.lots.counts
+        self.lots.divide(key, count)
+        if is_new:
+            self._forget_shards(key)
+
+    def unite(self, key: str) -> None:
+        """A seat has no shards any more, and no notes of them. Raises Conflict where one is held."""
+        self.lots.unite(key)
+        self._forget_shards(key)
+
+    def _forget_shards(self, key: str) -> None:
+        self._notes = {each: note for each, note in self._notes.items() if not each.startswith(f"{key}{SHARDS}")}
 
     def holder(self, key: str) -> Tenure | None:
         """Who has the lock of that seat."""
         queue = self._locks.get(key)
         return queue[0] if queue else None
 
-    def compare(self, tenure: Tenure) -> None:
-        """Raises Superseded unless that contender is the writer."""
-        if self.holder(tenure.key) is not tenure:
+    def compare(self, tenure: Fence) -> None:
+        """Raises Superseded unless that contender is the writer, of the whole or of its shard."""
+        if isinstance(tenure, Part):
+            self.lots.compare(tenure)
+        elif self.holder(tenure.key) is not tenure:
             raise Superseded(f"the lock of {tenure.key} is not ours")
 
     @contextlib.asynccontextmanager
-    async def lock(self, key: str, shard: str = "") -> AsyncIterator[Tenure]:
-        """Waits until the lock of this seat, or of one shard of it, is free; first come, first served."""
-        waited = False
-        if shard:
-            self._sharded.add(key)
-            while self._locks.get(key):
-                waited = True
-                await self._locks[key][0].lost.wait()
-            key = f"{key}{SHARDS}{shard}"
+    async def lock(self, key: str) -> AsyncIterator[Tenure]:
+        """Waits until the lock of this seat is free; first come, first served."""
         tenure = Tenure(key)
         queue = self._locks.setdefault(key, deque())
-        tenure.taken_over = waited or bool(queue)
+        tenure.taken_over = bool(queue)
+        self._compare_whole(key)
         queue.append(tenure)
         self._grant(key)
         try:
-            self._compare_whole(key)
             await tenure.granted.wait()
-            self._compare_whole(key)
             yield tenure
         finally:
             with contextlib.suppress(ValueError):  # it was taken from us
@@ -393,8 +415,8 @@ class Store:
             self._grant(key)
 
     def _compare_whole(self, key: str) -> None:
-        if key in self._sharded:
-            raise Unavailable(f"shards are marked beside the lock of {key}: its daemons write one shard each")
+        if key in self.lots.counts:
+            raise Unavailable(is_divided(f"{key}/shards"))
 
     def _grant(self, key: str) -> None:
         if self._locks[key]:

@@ -10,7 +10,7 @@ import msgspec
 
 from adapters.common.changes import Outcomes, judge, turn
 from adapters.common.seat import in_force
-from adapters.memory.server import Store, Tenure
+from adapters.memory.server import Fence, Store
 from bridge.adapter import Change, Held, Outcome, Term, Whole
 from bridge.errors import IsthmusError, Rejected, Superseded, Unavailable
 from bridge.model import Health, Instance, ServiceName, Traits
@@ -61,7 +61,7 @@ class MemorySink:
         """One transaction for each object, adds first; a store that does not compare a lock goes by the term's time."""
         if term is None and self._locks:
             raise Superseded(f"the lock of {self._bridge} is not ours")
-        tenure = cast(Tenure, term.fence) if term is not None and self._fenced else None
+        tenure = cast(Fence, term.fence) if term is not None and self._fenced else None
         outcomes = Outcomes(changes)
         for some in self._objects(sorted(changes, key=turn)):
             await self._write(some, tenure, term, outcomes)
@@ -74,7 +74,7 @@ class MemorySink:
         names = dict.fromkeys(change.service for change in changes)
         return ([change for change in changes if change.service == name] for name in names)
 
-    async def _write(self, some: list[Change], tenure: Tenure | None, term: Term | None, outcomes: Outcomes) -> None:
+    async def _write(self, some: list[Change], tenure: Fence | None, term: Term | None, outcomes: Outcomes) -> None:
         """One object: what cannot be written is left out of it; where the answer is lost, it is for all of it."""
         made: list[Outcome] = []
         lost: IsthmusError | None = None

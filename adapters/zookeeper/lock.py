@@ -12,11 +12,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from math import inf
-from urllib.parse import quote
 
-from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
+from kazoo.exceptions import KazooException, NoNodeError
 
-from adapters.common.places import SHARDS
+from adapters.common.places import SHARDS, is_divided
 from adapters.common.term import SURE, holder
 from adapters.zookeeper import wire
 from adapters.zookeeper.client import Client
@@ -128,26 +127,19 @@ class _Wake:
 
 @contextlib.asynccontextmanager
 async def locked(
-    client: Client, whole: str, shard: str, acl: list[Acl], now: Callable[[], datetime]
+    client: Client, folder: str, acl: list[Acl], now: Callable[[], datetime]
 ) -> AsyncIterator[ZooKeeperTerm]:
-    """Acquires the lock, or that of one shard, and keeps it. Released on exit, so that a standby takes over at once.
+    """Acquires the lock, and keeps it. Released on exit, so that a standby takes over at once.
 
-    `whole`: the node of the lock, which exists.
+    `folder`: the node of the lock, which exists.
     """
-    folder, waited = whole, False
-    if shard:
-        folder = f"{whole}/{SHARDS}/{quote(shard, safe='')}"
-        for path in (f"{whole}/{SHARDS}", folder):
-            with contextlib.suppress(NodeExistsError):
-                await client.create(path, b"", acl)
-        waited = await _unheld(client, whole)
     value = holder(now())
     await _tidy(client, folder)
     mine = await client.create(f"{folder}/{NODE}", value, acl, wire.EPHEMERAL | wire.SEQUENTIAL)
     term = ZooKeeperTerm(client, mine)
     quiet = client.listen(term)
     try:
-        term.taken_over = await _first(client, folder, mine) or waited
+        term.taken_over = await _first(client, folder, mine)
         await client.watch(mine)
         yield term
     finally:
@@ -161,29 +153,16 @@ async def locked(
 async def _first(client: Client, folder: str, mine: str) -> bool:
     """Waits until no node is before ours; whether there was one.
 
-    Raises Unavailable where our node is gone, or shards are marked beside it.
+    Raises Unavailable where our node is gone, or the destination is divided into shards.
     """
     own, waited = mine.rpartition("/")[2], False
     async with aclosing(_children(client, folder)) as looks:
         async for names in looks:
             if SHARDS in names:
-                raise Unavailable(
-                    f"shards are marked beside the lock ({folder}/{SHARDS}): its daemons write one shard each"
-                )
+                raise Unavailable(is_divided(f"{folder}/{SHARDS}"))
             if own not in names:
                 raise Unavailable(f"{mine} is gone while waiting for the lock")
             if contenders(names)[0] == own:
-                break
-            waited = True
-    return waited
-
-
-async def _unheld(client: Client, folder: str) -> bool:
-    """Waits until nobody holds the lock of the whole or waits for it; whether anybody did."""
-    waited = False
-    async with aclosing(_children(client, folder)) as looks:
-        async for names in looks:
-            if not contenders(names):
                 break
             waited = True
     return waited

@@ -103,13 +103,13 @@ class ZooKeeperSeat:
         self._leaves = False
 
     @contextlib.asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[ZooKeeperTerm]:
+    async def writer(self) -> AsyncIterator[ZooKeeperTerm]:
         """See `Seat.writer`."""
         await self._client.connected()
         await acl.ensure(self._client, self._lock)
         rights = await self._prepare()
         self._leaves = False
-        async with locked(self._client, self._lock, shard, rights, self._now) as term:
+        async with locked(self._client, self._lock, rights, self._now) as term:
             await self._inherit(term)
             yield term
         if self._leaves:  # only now, for it has children while somebody holds the lock or waits for it

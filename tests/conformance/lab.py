@@ -89,13 +89,30 @@ class Lab(Protocol):
         ...
 
 
+class ShardsLab(Lab, Protocol):
+    """Of a store whose seats can be divided."""
+
+    def block(self) -> tuple[str, Mapping[str, Any]]:
+        """The kind of `registry()` and the keys of its block in a file, for a process of its own; ("", {}): none."""
+        ...
+
+    async def end(self, bridge: str, who: str) -> None:
+        """What the process of that name holds and claims of shards ends, as if it had died long ago."""
+        ...
+
+    async def say(self, bridge: str, count: int | None) -> None:
+        """Write over what the key `shards` says, None: delete it, whoever holds what."""
+        ...
+
+
 # The suites, one module each: what a kind of registry does not have is not bound to it.
 #   source   it is read
 #   sink     it is written
 #   seat     it can lock, and its sink compares the lock
 #   natives  others than bridges write there: what they do shows as drift, and versions are compared with theirs
 #   leases   entries can die with their writer
-Part = Literal["source", "sink", "seat", "natives", "leases"]
+#   shards   the seat can be divided, and the lab is a ShardsLab; not bound to every layout
+Part = Literal["source", "sink", "seat", "natives", "leases", "shards"]
 EVERY_PART: frozenset[Part] = frozenset({"source", "sink", "seat", "natives", "leases"})
 
 

@@ -1,4 +1,4 @@
-"""What every seat promises: one writer at a time, notes, seats that are lent, and shards."""
+"""What every seat promises: one writer at a time, notes, and seats that are lent."""
 
 from __future__ import annotations
 
@@ -276,71 +276,3 @@ async def test_a_term_says_whether_another_process_held_the_lock(lab: Lab, regis
                 await two.recall()
             assert not waiting.done()
         assert await waiting
-
-
-async def test_every_shard_has_a_writer_of_its_own(lab: Lab, registry: Registry) -> None:
-    need(lab, "write")
-    async with lab.registry() as second:
-        one, two = Seated(registry, BRIDGE), Seated(second, BRIDGE)
-        async with asyncio.timeout(patience()), one.writer("1 of 2"), two.writer("2 of 2"):
-            await write(one, create(PAY, instance(1)))
-            await write(two, create(PAY, instance(2)))
-            assert (await registry.reach()).writers == frozenset({BRIDGE})
-        with pytest.raises(Superseded):
-            await one.apply([create(PAY, instance(3))])
-    assert await lab.truth(PAY) == at(instance(1), instance(2))
-
-
-async def test_one_shard_has_one_writer(lab: Lab, registry: Registry) -> None:
-    need(lab, "write")
-    taken = asyncio.Event()
-
-    async def stand_by() -> None:
-        async with lab.registry() as second, Seated(second, BRIDGE).writer("1"):
-            taken.set()
-
-    async with Seated(registry, BRIDGE).writer("1"):
-        waiting = asyncio.create_task(stand_by())
-        async with lab.registry() as third, Seated(third, BRIDGE).writer("2"):
-            assert not taken.is_set()
-    async with asyncio.timeout(patience()):
-        await waiting
-
-
-async def test_a_shard_waits_for_the_writer_of_the_whole(lab: Lab, sink: Seated) -> None:
-    taken = asyncio.Event()
-
-    async def write_shard() -> None:
-        async with lab.registry() as second, Seated(second, BRIDGE).writer("1"):
-            taken.set()
-
-    async def refused() -> bool:
-        """Whoever comes for the whole after that stands by, and says why."""
-        async with lab.registry() as third:
-            try:
-                async with asyncio.timeout(0.5), Seated(third, BRIDGE).writer():
-                    raise AssertionError("two writers of the whole")
-            except Unavailable as error:
-                return "shards" in str(error)
-            except TimeoutError:
-                return False
-
-    waiting = asyncio.create_task(write_shard())
-    await until(refused)
-    assert not taken.is_set()
-    await write(sink, create(PAY, instance(1)))
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-
-
-async def test_a_daemon_that_finds_shards_stands_by_and_says_why(lab: Lab, registry: Registry) -> None:
-    need(lab, "write")
-    async with lab.registry() as second, Seated(second, BRIDGE).writer("1"):
-        with pytest.raises(Unavailable, match="shards"):
-            async with asyncio.timeout(patience()), Seated(registry, BRIDGE).writer():
-                pass
-    with pytest.raises(Unavailable, match="shards"):
-        async with asyncio.timeout(patience()), Seated(registry, BRIDGE).writer():
-            pass
-    async with asyncio.timeout(patience()), Seated(registry, OTHER).writer():
-        pass

@@ -36,11 +36,11 @@ class Seated:
         return words
 
     @asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[Any]:
+    async def writer(self) -> AsyncIterator[Any]:
         if self.seat is None:  # nobody else can write there
             yield None
             return
-        async with self.seat.writer(shard) as self.term:
+        async with self.seat.writer() as self.term:
             yield self.term
 
     async def recall(self) -> Note | None:

@@ -225,7 +225,7 @@ class SeatLine:
         await self._inner.leave(term)
 
     @contextlib.asynccontextmanager
-    async def writer(self, shard: str = "") -> AsyncIterator[Tenure]:
+    async def writer(self) -> AsyncIterator[Tenure]:
         """The lock, which is held by a session that outlives a process that dies without a word."""
         await self._process.living()
         self._process.reach(self._server)

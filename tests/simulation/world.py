@@ -11,7 +11,7 @@ import msgspec
 
 from adapters.memory import Config
 from adapters.memory.polled import PolledSource
-from adapters.memory.server import NATIVE, Saved, Store, Tenure
+from adapters.memory.server import NATIVE, Fence, Saved, Store
 from adapters.memory.source import MemorySource
 from bridge.adapter import Change
 from bridge.errors import Unavailable
@@ -120,7 +120,7 @@ class Server(Store):
         if not rightful:
             self.rightful.pop(service, None)
 
-    def commit(self, bridge: str, tenure: Tenure | None, change: Change) -> int | None:
+    def commit(self, bridge: str, tenure: Fence | None, change: Change) -> int | None:
         """A bridge writes: judged as it is made."""
         stood = self._records.get(change.service, {}).get(change.id)
         whose = self.mark(change.service, change.id)

@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import msgspec
 
 from adapters.etcd import Config, create
 from bridge.adapter import Registry
 from bridge.model import Instance, ServiceName
 from mappings.pairs import LAYOUTS
-from tests.conformance.lab import Kind, Lab
+from tests.conformance.lab import EVERY_PART, Kind, Lab
 from tests.conformance.labs import layouts
 from tests.kit.proxy import Proxy
 from tests.servers.etcd import Etcd
@@ -44,12 +47,11 @@ class EtcdLab:
         return None
 
     def registry(self) -> Registry:
-        config = Config(
-            endpoints=[f"http://{self._proxy.address}"],
-            layout=self._layout,  # type: ignore[arg-type]
-            protocol=layouts.PROTOCOL,
-        )
-        return create("lab", config, None)
+        return create("lab", msgspec.convert(self.block()[1], Config), None)
+
+    def block(self) -> tuple[str, Mapping[str, Any]]:
+        url = f"http://{self._proxy.address}"
+        return "etcd", {"endpoints": [url], "layout": self._layout, "protocol": layouts.PROTOCOL}
 
     async def register(self, service: ServiceName, instance: Instance) -> None:
         key, value = layouts.record(self._layout, service, instance)
@@ -84,6 +86,18 @@ class EtcdLab:
     async def steal(self, bridge: str) -> None:
         (lock,) = await self._below(f"/isthmus/lock/{bridge}/")
         await self._ask("lease/revoke", ID=lock["lease"])
+
+    async def end(self, bridge: str, who: str) -> None:
+        locks = await self._below(f"/isthmus/lock/{bridge}/")
+        for lease in {one["lease"] for one in locks if "lease" in one and f'"{who}"' in _text(one["value"])}:
+            await self._ask("lease/revoke", ID=lease)
+
+    async def say(self, bridge: str, count: int | None) -> None:
+        key = f"/isthmus/lock/{bridge}/{self._layout}:{quote(self._prefix, safe='')}/shards"
+        if count is None:
+            await self._ask("kv/deleterange", key=_base64(key))
+        else:
+            await self._put(key, str(count).encode())
 
     async def expire(self, bridge: str) -> None:
         words = await self._below("/isthmus/ledger/")
@@ -126,7 +140,7 @@ def _kind(fixture: str, layout: str) -> Kind:
         async with Proxy(server.address) as proxy:
             yield EtcdLab(server, proxy, layout)
 
-    return Kind(fixture, open)
+    return Kind(fixture, open, EVERY_PART | {"shards"} if layout == "kratos" else EVERY_PART)
 
 
 KINDS = {

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from adapters.memory import Config, Memory
 from adapters.memory.server import Store
 from bridge.adapter import Registry
 from bridge.errors import Unavailable
 from bridge.model import Instance, ServiceName
-from tests.conformance.lab import EVERY_PART, Can, Form, Kind, Lab, as_it_is, at
+from tests.conformance.lab import EVERY_PART, Can, Form, Kind, Lab, Part, as_it_is, at
 
 
 class MemoryLab:
@@ -58,6 +59,20 @@ class MemoryLab:
     async def steal(self, bridge: str) -> None:
         self.store.take_lock(bridge)
 
+    def block(self) -> tuple[str, Mapping[str, Any]]:
+        return "", {}
+
+    async def end(self, bridge: str, who: str) -> None:
+        for lot in self.store.lots.picture(bridge).lots.values():
+            lives = [(lot.who, lot.life), *((one.who, one.life) for one in lot.claims)]
+            for life in [life for name, life in lives if name == who]:
+                self.store.lots.end(life)
+
+    async def say(self, bridge: str, count: int | None) -> None:
+        self.store.lots.counts.pop(bridge)
+        if count is not None:
+            self.store.lots.divide(bridge, count)
+
     async def expire(self, bridge: str) -> None:
         self.store.expire(bridge)
 
@@ -67,7 +82,8 @@ def _kind(config: Config) -> Kind:
     async def open(server: object, folder: Path) -> AsyncIterator[Lab]:
         yield MemoryLab(config)
 
-    return Kind(None, open, EVERY_PART if config.seat else frozenset({"sink"}))
+    seated: frozenset[Part] = EVERY_PART | {"shards"} if config.fence else EVERY_PART
+    return Kind(None, open, seated if config.seat else frozenset({"sink"}))
 
 
 KINDS = {
