@@ -1,4 +1,4 @@
-"""A process that holds a shard until it is killed, and what begins it (`python -m tests.kit.holding KIND BLOCK ...`)."""
+"""A process that holds a shard until it is killed, and what begins it (`python -m tests.kit.holding`)."""
 
 from __future__ import annotations
 
