@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from bridge.guard.additions import Additions
 from bridge.guard.expected import Expectations
 from bridge.guard.holds import JUDGED, HeldRemoval, Holds, Item, item_of
 from bridge.guard.limits import Asked, Judgement, Level, Limit, Verdict
-from bridge.guard.losses import Losses, Reused
+from bridge.guard.losses import Losses, Part, Reused, within
 from bridge.guard.pace import Flaps, Herds
 from bridge.guard.reserve import ALONE, Elsewhere, Reserve, counts, unknown
 from bridge.link import Guard, Link, Policy
@@ -322,17 +322,27 @@ class Gate:
 
     # -- the other members of a group ---------------------------------------------------------------------------
 
-    def reserve(self, scope: Scope, settled: bool, now: float, ahead: float) -> Reserve:
-        """What others have to know of a scope here. `ahead`: seconds that the wall clock is ahead of `now`."""
+    def reserves(
+        self, shard: int, owned: Mapping[Scope, int], shard_of: Callable[[ServiceName], int], now: float, ahead: float
+    ) -> dict[Scope, Reserve]:
+        """What others have to know of one shard, by scope. `owned`: serving entries of ours there.
+
+        `ahead`: seconds that the wall clock is ahead of `now`.
+        """
         windows, since = self.losses.windows, now - self.longest_window
-        asked = {str(cause): self.holds.losses(scope, cause) for cause in (*JUDGED, Cause.REUSED)}
-        return Reserve(
-            serving=self._owned(scope),
-            won=windows.minutes(scope, since, ahead),
-            reused=windows.minutes(Reused(scope), since, ahead),
-            asked={cause: count for cause, count in asked.items() if count},
-            settled=settled,
-        )
+        asked = self.holds.asked_of(lambda name: shard_of(name) == shard)
+        lost = {one.key for one in windows.keys() if isinstance(one, Part) and one.shard == shard}  # noqa: SIM118
+        scopes = owned.keys() | asked.keys() | {one.scope if isinstance(one, Reused) else one for one in lost}
+        return {
+            scope: Reserve(
+                serving=owned.get(scope, 0),
+                won=windows.minutes(within(shard, scope), since, ahead),
+                reused=windows.minutes(within(shard, Reused(scope)), since, ahead),
+                asked=asked.get(scope, {}),
+                settled=(shard, scope) in self.losses.settled_in,
+            )
+            for scope in scopes
+        }
 
     def hear(self, others: Elsewhere, now: float) -> set[ServiceName]:
         """What other members have and lose, as it is now. Returns the names of holds that may be judged otherwise.
@@ -401,7 +411,8 @@ class Gate:
                 window = self._limits(one.removal).window
                 for key in ((name, window), (one.removal.scope, window)):
                     if key not in nets:
-                        nets[key] = self.losses.windows.net(key[0], now - window)
+                        net = self.losses.windows.net if key[0] is name else self.losses.net
+                        nets[key] = net(key[0], now - window)
                     if nets[key] > self._nets.get(key, nets[key]):
                         found.add(name)
         self._nets = nets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ from bridge.plan.values import Removal, Scope
 
 Item = tuple[str, str, str]  # link, service, entry id
 JUDGED = tuple(cause for cause, one in TREATMENTS.items() if one.frees is Frees.OPINION)
+COUNTED = (*JUDGED, Cause.REUSED)  # of which it matters how many of their scope go
 APPROVED = 900.0  # seconds; how long an approval lasts by default
 
 
@@ -135,6 +136,23 @@ class Holds:
         """How many serving instances of a scope are asked to go for a cause, including held and returned ones."""
         key = (scope, cause)
         return self._losses.get(key, 0) + len(self._returned.get(key, ()))
+
+    def asked_of(self, which: Callable[[ServiceName], bool]) -> dict[Scope, dict[str, int]]:
+        """How many are asked to go under some names, by scope and cause, as `losses` counts them."""
+        found: dict[Scope, dict[str, int]] = {}
+
+        def count(scope: Scope, cause: Cause, count: int) -> None:
+            if cause in COUNTED:
+                causes = found.setdefault(scope, {})
+                causes[str(cause)] = causes.get(str(cause), 0) + count
+
+        for name in filter(which, self._asked):
+            for (scope, cause), number in self._asked[name].items():
+                count(scope, cause, number)
+        for (scope, cause), returned in self._returned.items():
+            if number := sum(which(name) for name, _ in returned):
+                count(scope, cause, number)
+        return found
 
     def whole(self, scope: Scope) -> int:
         """How many are asked to go for any cause except the file, whose removals wait for the operator anyway."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any
 
 SECOND = 1.0
@@ -83,6 +83,14 @@ class Windows:
                 minute = int((at + ahead) // MINUTE)
                 found[minute] = found.get(minute, 0) + int(delta)
         return found
+
+    def keys(self) -> Collection[Any]:
+        """All of which anything is counted."""
+        return self._deltas.keys()
+
+    def drop(self, which: Callable[[Any], bool]) -> None:
+        """Forgets all of some keys."""
+        self._deltas = {key: deltas for key, deltas in self._deltas.items() if not which(key)}
 
     def forget(self, before: float) -> None:
         """Drops everything before a time."""

@@ -35,9 +35,10 @@ class Member:
     def __init__(self, shard: int, serving: int = SERVING, limits: Guard = GUARD) -> None:
         self.shard = shard
         self.serving = serving
-        links = {"link": linked("target", name="link", guard=limits)}
+        links, losses = {"link": linked("target", name="link", guard=limits)}, Losses()
+        losses.mine = lambda: (shard,)
         self.gate = Gate(
-            lambda: links, lambda _: self.serving, Losses(), Holds(), Additions(lambda _: None), lambda _: False
+            lambda: links, lambda _: self.serving, losses, Holds(), Additions(lambda _: None), lambda _: False
         )
         self.plans = [self.plan(number) for number in range(serving)]
 
@@ -49,8 +50,9 @@ class Member:
 
     def note(self) -> bytes:
         """What it leaves beside its lock."""
-        one = self.gate.reserve(SCOPE, True, NOW, AHEAD)
-        return encode(ShardNote(reserves={SCOPE[0]: {SCOPE[1]: one}}))
+        found = self.gate.reserves(self.shard, {SCOPE: self.serving}, lambda _: self.shard, NOW, AHEAD)
+        assert found.keys() == {SCOPE}
+        return encode(ShardNote(reserves={SCOPE[0]: {SCOPE[1]: found[SCOPE]}}))
 
     def hear(self, notes: dict[int, bytes]) -> set[ServiceName]:
         """It reads all notes."""
@@ -70,7 +72,7 @@ class Member:
 
     def made(self, plan: Plan) -> None:
         self.serving -= 1
-        self.gate.losses.made(plan.name, SCOPE, -1, NOW, replaces=False, late=False)
+        self.gate.losses.made(plan.name, SCOPE, -1, NOW, replaces=False, late=False, shard=self.shard)
         self.gate.holds.ask(plan.name, [])
 
 
@@ -229,7 +231,7 @@ def test_what_serves_elsewhere_counts_over_all_members() -> None:
     one, other = Member(0), Member(1)
     plan = one.plan(0, Cause.REUSED)
     for _ in range(GUARD.source_count):
-        other.gate.losses.withdrawn(SCOPE, NOW)
+        other.gate.losses.withdrawn(SCOPE, NOW, shard=1)
     one.ask(plan)
     assert one.lets(plan)
     one.hear({1: other.note()})
@@ -300,3 +302,32 @@ def test_what_was_lost_before_the_window_is_no_more_in_the_sum() -> None:
     assert read.of(SCOPE, 600.0, NOW).start == SERVING
     assert read.of(SCOPE, 600.0, NOW + 700.0).start == SERVING - 5
     assert elsewhere(notes, {0}, AHEAD).of(SCOPE, 600.0, NOW).start == 0
+
+
+def test_who_takes_a_shard_over_counts_what_the_one_before_lost() -> None:
+    before, after = Member(0), Member(0, SERVING - 3)
+    for plan in before.plans[:3]:
+        before.made(plan)
+    note = decode(Note(before.note()))
+    assert note is not None
+    reserve = note.of(SCOPE)
+    assert reserve is not None
+    losses = after.gate.losses
+    losses.enter(0, SCOPE, reserve.won, reserve.reused, AHEAD)
+    losses.enter_service(Lost({TODAY: -2}, str(PAY)), AHEAD)
+    assert (losses.net(SCOPE, NOW - 600.0), losses.windows.net(PAY)) == (-3, -2)
+    losses.leave(0, lambda name: name == PAY)
+    assert (losses.net(SCOPE, NOW - 600.0), losses.windows.net(PAY)) == (0, 0)
+
+
+def test_only_the_shards_that_are_written_here_are_counted_here() -> None:
+    losses = Losses()
+    losses.made(PAY, SCOPE, -1, NOW, replaces=False, late=False, shard=0)
+    losses.made(PAY, SCOPE, -2, NOW, replaces=False, late=False, shard=1)
+    losses.withdrawn(SCOPE, NOW, shard=1)
+    held = {0}
+    losses.mine = lambda: held
+    assert (losses.net(SCOPE, 0.0), losses.reused(SCOPE, 0.0)) == (-1, 0)
+    held.add(1)
+    assert (losses.net(SCOPE, 0.0), losses.reused(SCOPE, 0.0)) == (-3, 1)
+    assert losses.whole(SCOPE, 10, 8, NOW, 600.0).lost == 5
