@@ -73,7 +73,11 @@ def _print_plan(found: list[Row]) -> None:
             for one in row["places"]
         ]
         print_table(shown, ("place", "name", "from", "to", "means", "settles", "steps"), "no place yet")
+        for place in row["already"]:
+            say(f"at 100 % already: {place}, where the new side is native (`attach_at` lets its consumers call both)")
         for one in row["places"]:
+            if one["begins"] is not None:
+                say(f"attached: at {one['place']} the new side has {one['begins']:g} % before the first step")
             for kind in one["restarts"]:
                 say(f"restart: {kind} at {one['place']} never follows by itself")
             _print_natives(one)

@@ -107,6 +107,8 @@ MEANINGS = {
         "from": "The side that they leave: items as in `from` of a link, each as text or as a block.",
         "to": "The side that they go to, likewise.",
         "at": "Where consumers look: destinations of links, registries and exports alike.",
+        "attach_at": "Registries of `to` whose consumers are to call both sides meanwhile: copies of `from` stand "
+        "beside the natives there from the phase `attach` on, fewer at each step, by count.",
         "elsewhere": "Destinations that get these services from `from` and are to lose them.",
         "consumers": "Who reads there: `spring`, `dubbo`, `kratos`, `envoy` ... Default: every kind that can.",
         "envoys": "Admin pages of Envoys, `http://HOST:PORT`, that count requests where no `prometheus.requests` does.",

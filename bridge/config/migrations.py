@@ -10,6 +10,7 @@ import msgspec
 
 from bridge.config.bridge_block import beside
 from bridge.config.document import Document, Place, nearest
+from bridge.config.links import layout_of
 from bridge.config.schema import Bridge, Link, Registry
 from bridge.link import Item
 from bridge.migration.block import Migration
@@ -61,18 +62,38 @@ def _judge(
             if (name := Item.parse(end.item).registry) not in registries:
                 document.fault((*place, key), f"{name!r} is no registry of this file; {nearest(name, registries)}")
     targets = {link.to for link in links}
-    for name in (*made.at, *made.elsewhere):
-        if name not in registries:
-            document.fault((*place, "at"), f"{name!r} is no registry of this file; {nearest(name, registries)}")
-        elif name not in targets:
-            document.fault((*place, "at"), f"no link leads to {name}: the migration doses what links carry")
+    for key, names in (("at", (*made.at, *made.elsewhere)), ("attach_at", made.attach_at)):
+        for name in names:
+            if name not in registries:
+                document.fault((*place, key), f"{name!r} is no registry of this file; {nearest(name, registries)}")
+            elif name not in targets:
+                document.fault((*place, key), f"no link leads to {name}: the migration doses what links carry")
     new = {Item.parse(end.item).registry for end in made.new}
     if here := sorted(new & set(made.at)):
-        document.fault(
-            (*place, "at"), f"{here[0]} is the side that the services go to: they are at 100 % there already"
-        )
+        text = f"{here[0]} is the side that the services go to: they are at 100 % there already; to have its consumers "
+        document.fault((*place, "at"), text + "call both sides meanwhile, name it in `attach_at`")
+    _judge_attached(document, made, place, registries, new)
     if shared := sorted({end.item for end in made.old} & {end.item for end in made.new if not end.where}):
         document.fault((*place, "to"), f"{shared[0]} is on both sides; tell them apart by where: or addresses:")
+
+
+def _judge_attached(
+    document: Document, made: Migration, place: Place, registries: Mapping[str, Registry | None], new: set[str]
+) -> None:
+    old = {Item.parse(end.item).registry for end in made.old}
+    for name in made.attach_at:
+        if name not in new or name in old:
+            text = f"{name} is no registry of `to` alone: consumers elsewhere look at both sides by `at`"
+            document.fault((*place, "attach_at"), text)
+        registry = registries.get(name)
+        if registry is None:
+            continue
+        if layout_of(registry) == "istio":
+            text = f"{name} has `layout: istio`, which says shares by weights: name it in `at`"
+            document.fault((*place, "attach_at"), text)
+        elif not getattr(registry.options, "attach", True):
+            text = f"{name} adds nothing to Services that have pods of their own without `attach: true` in its block"
+            document.fault((*place, "attach_at"), text)
 
 
 def _placed(made: Migration, folder: Path) -> Migration:

@@ -346,7 +346,7 @@ class Steering:
         """The move in that state: fitted anew where the step is another one, and never within one."""
         if state.number == intent.state.number:
             return replace(intent, state=state)
-        places = moves.placed(self._engine, block, intent.name, intent.service, state.share)
+        places = moves.placed(self._engine, block, intent.name, intent.service, state, intent.places)
         gates = {name: gate.anew() for name, gate in intent.gates.items()}
         out = {place: one.less(state.batches, time.time()) for place, one in intent.out.items()}
         return replace(intent, state=state, places=places, gates=gates, out=out)
@@ -446,7 +446,7 @@ class Steering:
         state = started(block, now, before.state if before is not None else None, by, reason)
         stood = moves.serving(self._engine, block, service, Part.OLD)
         name = f"{block.name}/{service}"
-        places = moves.placed(self._engine, block, name, service, 0.0)
+        places = moves.placed(self._engine, block, name, service, state, {})
         state = replace(state, stood=stood, steers=steers)
         return Intent(migration=block.name, service=service, state=state, places=places)
 

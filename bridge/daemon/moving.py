@@ -62,7 +62,7 @@ class Moving:
         probed = (*self._following.probed.known.reached, *given)
         rows = []
         for service in self._services(block, name):
-            for place in block.at if block.consumers else ():  # else every kind that can read it counts anyway
+            for place in block.places if block.consumers else ():  # else every kind that can read it counts anyway
                 if (there := moves.name_at(self._engine, block, service, place)) is not None:
                     await observe(self._engine, place, there)
             rows.append(report.plan_rows(self._engine, block, service, probed))

@@ -78,9 +78,17 @@ class Backlog:
         return [name for name in self._dirty if name not in self._busy]
 
     def has(self, name: ServiceName) -> bool:
-        """Whether anything is to be done under a name, or is under way."""
+        """Whether anything is to be done under a name, now or later, or is under way."""
+        return self.is_to_do(name) or name in self._timers
+
+    def rests(self, name: ServiceName) -> bool:
+        """Whether nothing is to be done under a name before a timer of its own."""
+        return not self.is_to_do(name) and name in self._timers
+
+    def is_to_do(self, name: ServiceName) -> bool:
+        """Whether anything is to be done under a name now, or is under way."""
         is_unread = self._unread is None or name in self._unread
-        return is_unread or name in self._dirty or name in self._busy or name in self._timers
+        return is_unread or name in self._dirty or name in self._busy
 
     def since(self, name: ServiceName) -> Seen | None:
         """Since when a name waits to be planned; None: it does not."""

@@ -117,6 +117,11 @@ class Destination:
         """The first copies that are done; see `Losses`."""
         return self.losses.settled
 
+    def is_parked(self, name: ServiceName) -> bool:
+        """Whether all that is left to be done of the last plan of a name is parked."""
+        plan = self.plans.get(name)
+        return plan is not None and not plan.removals and all((name, one.id) in self.parked for one in plan.upserts)
+
     @property
     def parked(self) -> Mapping[tuple[ServiceName, str], Reason]:
         """What is not written because of what it is, by name and id, with the reason."""

@@ -184,9 +184,13 @@ class Reconciler:
         return self._read_once
 
     def has_written(self, name: ServiceName) -> bool:
-        """Whether what was asked of a name is planned, and no change of it is under way, fails, or waits for others."""
+        """Whether what was asked of a name is planned, and no change of it is under way, fails, or waits for others.
+
+        What is parked is none, also where it is tried again later: that is told.
+        """
         waits = name in self._applier.failing or name in self.destination.planner.waits
-        return self._read_once and not self.backlog.has(name) and not waits
+        rests = self.backlog.rests(name) and self.destination.is_parked(name)
+        return self._read_once and not waits and (rests or not self.backlog.has(name))
 
     @property
     def reason(self) -> str:

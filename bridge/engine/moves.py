@@ -15,15 +15,17 @@ from bridge.link import Item, Link, named
 from bridge.migration import parity
 from bridge.migration.block import End, Migration, Part
 from bridge.migration.intent import Intent, Placed
-from bridge.migration.shares import Fit, Means, Scale, Side, fit
+from bridge.migration.phases import Phase, State
+from bridge.migration.shares import Fit, Means, Scale, Side, attached, fit, going_back
 from bridge.migration.sides import Scope, Sides
 from bridge.model import Health, Instance, Service, ServiceName
 from bridge.plan.causes import TREATMENTS, Frees
-from bridge.plan.doses import Member, members, ranked
+from bridge.plan.doses import Member, members, natives_of, ranked, standing
 from bridge.plan.route import target_of
 from bridge.sources.view import View
 
 ALONE = frozenset({"xds", "traefik", "nginx", "istio"})  # layouts where all that stands is written by bridges
+UNATTACHED = frozenset({Phase.OBSERVE, Phase.MIRROR})
 LONGER = 1.1  # times what consumers are known to need
 STOOD = 0.9  # of what served at the old side at the start: with fewer nothing is moved back to it
 
@@ -34,7 +36,9 @@ class Spot(NamedTuple):
     `sides`: what links bring there or would, `links` by registry and scope; `fixed`: what serves there and is not ours.
     `stated`: seconds that consumers need, where the file says so. `lacks`: the key of the place's block without which
     nobody obeys weights there, "" where none is missing. `out`: the ids of natives that are out by a migration; they
-    are among `fixed`, for that is what a share is fitted to: they come back with a way back.
+    are among `fixed`, for that is what a share is fitted to: they come back with a way back. `attached`: how many
+    copies of the old side stand beside the new one that is native there, None: no `attach_at`; `most`: the part that
+    they may be of all that serves.
     """
 
     place: str
@@ -51,6 +55,8 @@ class Spot(NamedTuple):
     stated: float | None = None
     lacks: str = ""
     out: frozenset[str] = frozenset()
+    attached: int | None = None
+    most: float = 1.0
 
     @property
     def settle(self) -> float:
@@ -64,9 +70,17 @@ class Spot(NamedTuple):
         """The kinds of consumers that never follow, and must be restarted."""
         return [one.name for one in self.consumers if one.settles is None]
 
-    def fit(self, share: float) -> Fit:
-        """How a share (0..1) is said here."""
-        return fit(share, self.old, self.new, self.means, self.scale)
+    def fit(self, share: float | None) -> Fit:
+        """How a share (0..1) is said here; None: of a move that has not come so far as to attach anything."""
+        if self.attached is not None:
+            return attached(share, self.old, self.new, self.attached, self.most)
+        return fit(share or 0.0, self.old, self.new, self.means, self.scale)
+
+    def fit_in(self, state: State, before: Placed | None) -> Fit:
+        """How the share of a state is said here. `before`: how it was said in the one before."""
+        made = self.fit(None if state.phase in UNATTACHED else state.share / 100)
+        is_back = state.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+        return going_back(made, before.fit, self.old, self.new) if is_back and before is not None else made
 
 
 def services(engine: Engine, block: Migration) -> list[ServiceName]:
@@ -133,30 +147,42 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
     name = name_at(engine, block, service, place) if reconciler is not None else None
     if reconciler is None or name is None:
         return None
-    supplies = reconciler.destination.supplies(name)
+    supplies, held = reconciler.destination.supplies(name), reconciler.destination.entries.get(name, {})
     sides = members(block, supplies)
     fixed = _fixed(engine, block, reconciler, name)
-    is_out = steered(engine, place, name)
     registry = engine.configuration.registries[place]
     layout = layout_of(registry)
     consumers = _consumers(block, layout, engine.observed.get((place, name), frozenset()))
     key = ONLY_WITH.get(layout, "")
     lacks = key if key and not getattr(registry.options, key) else ""
-    counts = bool(lacks) or not consumers or not all(one.weighs for one in consumers)
-    free = layout in ALONE and not lacks and not any(fixed[part] for part in Part)
-    means = Means.BOTH if free else Means.COUNTS if counts else Means.WEIGHTS
-
-    def whole(part: Part) -> Side:
-        ours = tuple(one.instance.weight for one in ranked(f"{move} {part}", sides[part]))
-        weights = [one.weight for one in fixed[part]]
-        return Side(float(len(weights)) if means is Means.COUNTS else sum(weights), ours)
+    is_attached = place in block.attach_at
+    is_free = layout in ALONE and not any(fixed[part] for part in Part)
+    means = Means.COUNTS if lacks or is_attached else _means(consumers, is_free=is_free)
 
     links = {(one.registry, one.scope): one.link for one in supplies}
     scale = Scale(UNITS.get(layout, 1.0), GREATEST.get(layout, Scale().most))
-    old, new = whole(Part.OLD), whole(Part.NEW)
-    out = frozenset(key for key, entry in reconciler.destination.entries.get(name, {}).items() if is_out(entry))
-    stated = block.settle
-    return Spot(place, name, old, new, means, scale, layout, consumers, sides, fixed, links, stated, lacks, out)
+    old, new = (
+        _whole(f"{move} {part}", sides[part], fixed[part], means)._replace(natives=natives_of(block, place, held, part))
+        for part in (Part.OLD, Part.NEW)
+    )
+    is_out = steered(engine, place, name)
+    out = frozenset(key for key, entry in held.items() if is_out(entry))
+    there = len(standing(supplies, held) & {one.origin for one in sides[Part.OLD]}) if is_attached else None
+    most, stated = getattr(registry.options, "max_attached_share", 1.0), block.settle
+    more = (sides, fixed, links, stated, lacks, out, there, most)
+    return Spot(place, name, old, new, means, scale, layout, consumers, *more)
+
+
+def _whole(ranks: str, ours: Sequence[Member], fixed: Sequence[Instance], means: Means) -> Side:
+    weights = tuple(one.instance.weight for one in ranked(ranks, ours))
+    return Side(float(len(fixed)) if means is Means.COUNTS else sum(one.weight for one in fixed), weights)
+
+
+def _means(consumers: Sequence[Consumer], *, is_free: bool) -> Means:
+    """What says a share at a place. `is_free`: all that stands there is ours."""
+    if is_free:
+        return Means.BOTH
+    return Means.WEIGHTS if consumers and all(one.weighs for one in consumers) else Means.COUNTS
 
 
 def _fixed(engine: Engine, block: Migration, reconciler: Reconciler, name: ServiceName) -> dict[Part, list[Instance]]:
@@ -192,13 +218,18 @@ def _consumers(block: Migration, layout: str, observed: Collection[str]) -> tupl
 
 def spots(engine: Engine, block: Migration, move: str, service: ServiceName) -> list[Spot]:
     """Every place of a move that a link leads to."""
-    found = (spot(engine, block, move, service, place) for place in block.at)
+    found = (spot(engine, block, move, service, place) for place in block.places)
     return [one for one in found if one is not None]
 
 
-def placed(engine: Engine, block: Migration, move: str, service: ServiceName, share: float) -> dict[str, Placed]:
-    """How a share (percent) is said at every place."""
-    return {one.place: Placed(one.name, one.fit(share / 100)) for one in spots(engine, block, move, service)}
+def placed(
+    engine: Engine, block: Migration, move: str, service: ServiceName, state: State, before: Mapping[str, Placed]
+) -> dict[str, Placed]:
+    """How the share of a state is said at every place. `before`: how it was in the state before that, by place."""
+    if state.phase is Phase.ABORTED:  # it stays as it is, whatever has become of its sides
+        return dict(before)
+    found = spots(engine, block, move, service)
+    return {one.place: Placed(one.name, one.fit_in(state, before.get(one.place))) for one in found}
 
 
 def missing(engine: Engine, block: Migration, service: ServiceName) -> list[str]:
@@ -218,13 +249,29 @@ def missing(engine: Engine, block: Migration, service: ServiceName) -> list[str]
                     _carries(link, item, service) for link in reconciler.destination.links
                 ):
                     found.append(f"no link brings {service} from {item} to {place}")
+    found += _unattached(engine, block, service)
+    native = {item.registry for item in _items(block.new)}
     for place, reconciler in engine.reconcilers.items():
-        if place in (*block.at, *block.elsewhere) or layout_of(engine.configuration.registries[place]) == "prometheus":
+        layout = layout_of(engine.configuration.registries[place])
+        if place in (*block.places, *block.elsewhere) or layout == "prometheus":
             continue
+        key = "attach_at" if place in native else "at"
         for item in _items(block.old):
             if any(_carries(link, item, service) for link in reconciler.destination.links):
-                found.append(f"{place} gets {service} from {item} and is in neither `at` nor `elsewhere`")
+                found.append(f"{place} gets {service} from {item} and is in neither `{key}` nor `elsewhere`")
     return found
+
+
+def _unattached(engine: Engine, block: Migration, service: ServiceName) -> Iterator[str]:
+    """What keeps the old side from standing beside the natives of the new one, in words."""
+    for place in block.attach_at:
+        destination = engine.reconcilers[place].destination
+        for item in _items(block.old):
+            if not any(_carries(link, item, service) for link in destination.links):
+                yield f"no link brings {service} from {item} to {place}"
+        name = name_at(engine, block, service, place)
+        if name is not None and not natives_of(block, place, destination.entries.get(name, {}), Part.NEW):
+            yield f"{place} has nothing of {service} that serves: there is nothing to attach to"
 
 
 def _carries(link: Link, item: Item, service: ServiceName) -> bool:
@@ -283,7 +330,8 @@ def differences(
                 there[part][key] = forms.of(link, member.instance)
                 carried[key] = link.name
         old, new = there[Part.OLD], there[Part.NEW]
-        asked = parity.Move(one.place, one.layout, old, new, now, shares, carried, tuple(probed))
+        steps = shares if one.attached is None else ()  # there the new side bears all of it today
+        asked = parity.Move(one.place, one.layout, old, new, now, steps, carried, tuple(probed))
         rows.update(dict.fromkeys(parity.parity(asked)))
     return list(rows)
 
@@ -360,12 +408,13 @@ def is_held(reconciler: Reconciler, name: ServiceName) -> bool:
 
 
 def refused(engine: Engine, found: Sequence[Spot]) -> list[str]:
-    """What of the new side would not be written at a place, in words."""
+    """What of the side that comes to a place would not be written there, in words."""
     said = []
     for one in found:
         destination = engine.reconcilers[one.place].destination
         parked, shadowed = destination.parked, destination.shadowed.get(one.name, {})
-        for key in [member.origin[3] for member in one.sides[Part.NEW]] if parked or shadowed else ():
+        comes = one.sides[Part.NEW if one.attached is None else Part.OLD]
+        for key in [member.origin[3] for member in comes] if parked or shadowed else ():
             if (reason := parked.get((one.name, key))) is not None:
                 said.append(f"{one.place}: {key} is parked: {reason}")
             if (owner := shadowed.get(key)) is not None:

@@ -86,10 +86,13 @@ class Part(enum.StrEnum):
     NEW = "to"
 
 
-class Migration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+class Migration(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename={"from_": "from"}
+):
     """Which services move from one side to the other, at which places, in which steps (percent of `to`).
 
     `at`: where consumers look: the destinations of links. `elsewhere`: places that are to lose these services.
+    `attach_at`: registries of `to` where consumers are to call both sides meanwhile.
     `envoys`: URLs of the admin pages of Envoys that count the requests of the measured share.
     `consumers`: kinds of clients, as `bridge.consumers` names them; `settle`: seconds in the place of what these are
     known to need. Each service is a move of its own.
@@ -101,6 +104,7 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     to: Ends
     at: Names
     elsewhere: tuple[str, ...] = ()
+    attach_at: tuple[str, ...] = ()
     consumers: tuple[str, ...] = ()
     envoys: Annotated[tuple[Url, ...], msgspec.Meta(max_length=100)] = ()
     steps: Annotated[tuple[Percent, ...], msgspec.Meta(min_length=1, max_length=100)] = (1.0, 5.0, 25.0, 50.0, 100.0)
@@ -120,6 +124,11 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ConfigError(Fault("should rise from step to step", ("steps",)))
         if self.steps[-1] != 100:
             raise ConfigError(Fault(f"should end with 100, not {self.steps[-1]:g}", ("steps",)))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where its shares are said."""
+        return (*self.at, *self.attach_at)
 
     @property
     def old(self) -> tuple[End, ...]:

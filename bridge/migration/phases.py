@@ -80,7 +80,7 @@ class Facts(NamedTuple):
     `trouble`: why nothing may be concluded now, "" if it may. `lacking`: who does not follow yet, "" if all do.
     `serves`: instances of the new side that serve; `old_serves`: whether the old side can take its traffic back.
     `natives`: of the old side, that still serve at a place and that no share can take away. `blocks`: differences of
-    the sides. `refused`: what of the new side would not be written. `gates`: what they come to. `settle`: of the
+    the sides. `refused`: what would not be written at a place. `gates`: what they come to. `settle`: of the
     slowest consumer. `quiet`: whether the old side has had no request for as long as it should, None: nobody measures
     it; `used`: what says so, or what is missing. `busy`: why no further move begins, "" if one may. `batch`: some of
     the natives can be taken out of service; `stuck`: why the others cannot, `crowded`: why no batch may go now.
@@ -195,7 +195,7 @@ def _crowded(state: State, block: Migration, facts: Facts) -> Looked | None:
 def _unwritten(state: State, block: Migration, facts: Facts) -> Looked | None:
     if state.phase not in BEFORE_TRAFFIC or not facts.refused:
         return None
-    return Looked(state, Waits.PERSON, f"the new side would not be written whole: {facts.refused[0]}")
+    return Looked(state, Waits.PERSON, f"not all of it would be written: {facts.refused[0]}")
 
 
 def _settling(state: State, block: Migration, facts: Facts) -> Looked | None:

@@ -38,11 +38,13 @@ class Scale(NamedTuple):
 class Side(NamedTuple):
     """One side at one place. `fixed`: the weight (by counts: the number) of what serves there and is not ours.
 
-    `ours`: the weights, by the source, of what serves there or would be written.
+    `ours`: the weights, by the source, of what serves there or would be written. `natives`: how many serve there that
+    no bridge wrote; they are among `fixed`.
     """
 
     fixed: float
     ours: tuple[float, ...]
+    natives: int = 0
 
     @property
     def whole(self) -> float:
@@ -54,17 +56,22 @@ class Dose(msgspec.Struct, frozen=True, omit_defaults=True):
     """What of one side's copies stands at a place.
 
     `count`: so many of them, the first in their order; None: all. `weight`: of each, None: its own, times `scale`.
-    `of`: how many there were when this was fitted: where there are more, each weighs less.
+    `of`: how many there were when this was fitted: where there are more, each weighs less. `standing`: those that stand
+    there stay as they are, and no other one comes.
     """
 
     count: int | None = None
     weight: float | None = None
     scale: float = 1.0
     of: int = 0
+    standing: bool = False
 
 
 class Fit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a share is said at one place. `asked`, `said`: of `to`, 0..1; `said` is what the doses come to."""
+    """How a share is said at one place. `asked`, `said`: of `to`, 0..1; `said` is what the doses come to.
+
+    `stands`: of `to`, natives and copies, what serves there by this: without it nothing of `from` goes.
+    """
 
     asked: float
     said: float
@@ -72,10 +79,12 @@ class Fit(msgspec.Struct, frozen=True, omit_defaults=True):
     scale: Scale = Scale()
     old: Dose = Dose()
     new: Dose = Dose()
+    stands: int = 0
 
 
 NONE = Dose(count=0)
 ALL = Dose()
+STANDING = Dose(standing=True)
 
 
 def fit(share: float, old: Side, new: Side, means: Means, scale: Scale = Scale()) -> Fit:  # noqa: B008  a value
@@ -85,8 +94,42 @@ def fit(share: float, old: Side, new: Side, means: Means, scale: Scale = Scale()
     """
     if means is Means.COUNTS:
         old, new = _counted(old), _counted(new)
-    made = _fitted(share, old, new, means, scale)
-    return msgspec.structs.replace(made, asked=share, said=_said(old, new, made, scale))
+    return _with_said(_fitted(share, old, new, means, scale), share, old, new)
+
+
+def attached(share: float | None, old: Side, new: Side, there: int, most: float = 1.0) -> Fit:
+    """How `share` of `new` is said where it is native, and copies of `old` stand beside it: by how many of them.
+
+    None: nothing is said yet, and nothing changes; so it is where `new` has nothing there. `there`: how many of `old`
+    stand. `most`: the part (0..1) of all that serves that these copies may be. Copies of `new` are left as they are.
+    """
+    old, new = _counted(old), _counted(new)
+    if share is None or not new.whole:
+        total = old.fixed + there + new.whole
+        said = new.whole / total if total else 0.0
+        return Fit(share or 0.0, said, Means.COUNTS, old=STANDING, stands=new.natives + len(new.ours))
+    room = len(old.ours) if most >= 1 else math.floor(most / (1 - most) * new.whole + SLACK)
+    keep = room if share < LEAST else math.ceil((1 - share) / share * new.whole - old.fixed - SLACK)
+    made = Fit(share, 0.0, Means.COUNTS, old=Dose(max(0, min(len(old.ours), room, keep)), of=len(old.ours)))
+    return _with_said(made, share, old, new)
+
+
+def going_back(made: Fit, before: Fit, old: Side, new: Side) -> Fit:
+    """The fit of a way back: it takes nothing of `old` away that the one `before` has, whatever has become of `new`."""
+    if made.means is not Means.COUNTS or made.old == ALL:
+        return made
+    if before.old.count is None or made.old.standing:
+        kept = before.old
+    else:
+        kept = max(made.old, before.old, key=lambda dose: dose.count or 0)
+    more = msgspec.structs.replace(made, old=kept, stands=max(made.stands, before.stands))
+    said = made.said if kept.standing else _said(_counted(old), _counted(new), more, made.scale)
+    return msgspec.structs.replace(more, said=said)
+
+
+def _with_said(made: Fit, share: float, old: Side, new: Side) -> Fit:
+    stands = new.natives + sum(1 for weight in dealt(made.new, new.ours, made.scale) if weight)
+    return msgspec.structs.replace(made, asked=share, said=_said(old, new, made, made.scale), stands=stands)
 
 
 def _fitted(share: float, old: Side, new: Side, means: Means, scale: Scale) -> Fit:
@@ -134,7 +177,7 @@ def _dose(wanted: float, ours: Sequence[float], means: Means, scale: Scale) -> D
 
 
 def _counted(side: Side) -> Side:
-    return Side(side.fixed, (1.0,) * len(side.ours))
+    return side._replace(ours=(1.0,) * len(side.ours))
 
 
 def _down(weight: float, unit: float) -> float:

@@ -9,7 +9,7 @@ from bridge.adapter import Cause, Entry
 from bridge.link import named
 from bridge.migration.block import Migration, Part
 from bridge.migration.intent import Intent, Placed, Record
-from bridge.migration.shares import ALL, NONE, Fit, Means, dealt, in_order
+from bridge.migration.shares import ALL, NONE, STANDING, Fit, Means, dealt, in_order
 from bridge.migration.sides import Scope, Sides
 from bridge.model import Instance, ServiceName
 from bridge.plan.orders import NONE as NO_ORDERS
@@ -17,6 +17,7 @@ from bridge.plan.orders import Order, Orders, Origin
 from bridge.plan.route import Supply
 
 NOT_BEGUN = Fit(0.0, 0.0, Means.COUNTS, old=ALL, new=NONE)
+UNATTACHED = Fit(0.0, 1.0, Means.COUNTS, old=STANDING, new=ALL)
 ENOUGH = 0.9  # of the new side's copies that a step has there: with fewer nothing is taken from the old side
 
 
@@ -112,17 +113,20 @@ class Doses:
         if found is not None:
             intent, block, placed = found
             rule = f"migration {intent.name} at {intent.state.share:g} %"
-            return dict(_orders(intent.name, block, placed.fit, rule, supplies, entries, Cause.SHARE))
+            at = _At(destination, supplies, entries)
+            return dict(_orders(intent.name, block, placed.fit, rule, at, Cause.SHARE))
         coming = next((one for one in self._blocks if _concerns(one, destination, supplies)), None)
-        if coming is None or not self._has_old_side(coming, destination, supplies, entries):
+        if coming is None or not self._moves(coming, destination, supplies, entries):
             return NO_ORDERS
         rule = f"migration {coming.name} has not begun"
-        return dict(_orders(coming.name, coming, NOT_BEGUN, rule, supplies, entries, Cause.CONFIG))
+        fit = UNATTACHED if destination in coming.attach_at else NOT_BEGUN
+        return dict(_orders(coming.name, coming, fit, rule, _At(destination, supplies, entries), Cause.CONFIG))
 
-    def _has_old_side(
-        self, block: Migration, place: str, supplies: Sequence[Supply], entries: Mapping[str, Entry]
-    ) -> bool:
-        """Whether anything but the new side is, or may be, under a name: else there is nothing to move."""
+    def _moves(self, block: Migration, place: str, supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> bool:
+        """Whether anything but the new side is, or may be, under a name: else there is nothing to move. Where the new
+        side is native: whether it serves there, for beside nothing there is nothing to attach."""
+        if place in block.attach_at:
+            return natives_of(block, place, entries, Part.NEW) > 0
         if block.name in self.unheard:
             return True
         if members(block, supplies)[Part.OLD]:
@@ -131,14 +135,15 @@ class Doses:
         return any(sides.side(place, one.instance, one.mark) is Part.OLD for one in entries.values())
 
 
-def _is_new(block: Migration, supply: Supply) -> bool:
-    return any(block.part(supply.registry, supply.scope, one) is Part.NEW for one in supply.service.instances.values())
+def _has(block: Migration, supply: Supply, part: Part) -> bool:
+    return any(block.part(supply.registry, supply.scope, one) is part for one in supply.service.instances.values())
 
 
 def _concerns(block: Migration, destination: str, supplies: Sequence[Supply]) -> bool:
     """Whether a block that was not begun says something of what feeds a name at a destination."""
-    return destination in block.at and any(
-        any(named(pattern, supply.service.name) for pattern in block.services) and _is_new(block, supply)
+    comes = Part.OLD if destination in block.attach_at else Part.NEW
+    return destination in block.places and any(
+        any(named(pattern, supply.service.name) for pattern in block.services) and _has(block, supply, comes)
         for supply in supplies
     )
 
@@ -147,22 +152,28 @@ def _dose_of(found: tuple[Intent, Migration, Placed] | None) -> Fit | None:
     return found[2].fit if found is not None else None
 
 
-def _orders(
-    move: str,
-    block: Migration,
-    fit: Fit,
-    rule: str,
-    supplies: Sequence[Supply],
-    entries: Mapping[str, Entry],
-    cause: Cause,
-) -> Iterator[tuple[Origin, Order]]:
-    sides = members(block, supplies)
-    for origin in copies(block, supplies):
+class _At(NamedTuple):
+    """One name at a destination: what feeds it, and what stands there."""
+
+    place: str
+    supplies: Sequence[Supply]
+    entries: Mapping[str, Entry]
+
+
+def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Cause) -> Iterator[tuple[Origin, Order]]:
+    sides = members(block, at.supplies)
+    for origin in copies(block, at.supplies):
         yield origin, Order(cause=cause, rule=f"{rule}; it is a copy of what a side has itself", away=True)
     for part, dose in ((Part.NEW, fit.new), (Part.OLD, fit.old)):
         some = ranked(f"{move} {part}", sides[part])
+        if dose.standing:
+            come = _come(block, part, at)
+            yield from ((origin, Order(cause=cause, rule=rule, away=True)) for origin in come)
+            continue
         deals = dealt(dose, [one.instance.weight for one in some], fit.scale)
-        spared = _held(supplies, entries) if part is Part.OLD and not _stands(fit, sides, supplies, entries) else set()
+        spared = set()
+        if part is Part.OLD and not _stands(fit, block, sides[Part.NEW], at):
+            spared = standing(at.supplies, at.entries)
         for member, weight in zip(some, deals, strict=True):
             if not weight:
                 waits = member.origin in spared
@@ -180,23 +191,43 @@ def _zone(fit: Fit, member: Member, part: Part) -> str | None:
     return f"{zone}.{part}" if zone else str(part)
 
 
-def _stands(
-    fit: Fit, sides: Mapping[Part, list[Member]], supplies: Sequence[Supply], entries: Mapping[str, Entry]
-) -> bool:
-    """Whether what the new side should have there is there and serves: before that nothing of the old side goes."""
-    deals = dealt(fit.new, [one.instance.weight for one in sides[Part.NEW]], fit.scale)
-    expected = max(sum(1 for weight in deals if weight), min(fit.new.of, fit.new.count or fit.new.of))
-    new = {one.origin for one in sides[Part.NEW]}
-    there = len(new & _held(supplies, entries))
-    return there >= ENOUGH * expected
+def _stands(fit: Fit, block: Migration, new: Sequence[Member], at: _At) -> bool:
+    """Whether what the new side should have there is there and serves: before that nothing of the old side goes.
+
+    Natives of the new side count as well where the step was fitted beside some: they are nobody's to write.
+    """
+    deals = dealt(fit.new, [one.instance.weight for one in new], fit.scale)
+    expected = max(sum(1 for weight in deals if weight), fit.stands)
+    there = len({one.origin for one in new} & standing(at.supplies, at.entries))
+    return there + natives_of(block, at.place, at.entries, Part.NEW) >= ENOUGH * expected
 
 
-def _held(supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> set[Origin]:
-    """What of the supplies stands at the destination and serves there."""
+def _come(block: Migration, part: Part, at: _At) -> Iterator[Origin]:
+    """What of a side does not stand at a place, in whatever health, and would."""
+    there = standing(at.supplies, at.entries, serving=False)
+    for supply in at.supplies:
+        of = block.parts(supply.registry, supply.scope)
+        for key, instance in supply.service.instances.items():
+            origin = supply.registry, supply.scope, supply.service.name, key
+            if of(instance) is part and origin not in there:
+                yield origin
+
+
+def natives_of(block: Migration, place: str, entries: Mapping[str, Entry], part: Part) -> int:
+    """How many natives of a side serve under a name at a place."""
+    return sum(
+        1
+        for entry in entries.values()
+        if entry.mark is None and entry.instance.serving and block.native(place, entry.instance) is part
+    )
+
+
+def standing(supplies: Sequence[Supply], entries: Mapping[str, Entry], *, serving: bool = True) -> set[Origin]:
+    """What of the supplies stands at the destination, and serves there, too, unless that is all the same."""
     marks = {
         (entry.mark.path[-1], entry.mark.scope, entry.mark.service, entry.mark.instance)
         for entry in entries.values()
-        if entry.mark is not None and entry.instance.serving
+        if entry.mark is not None and (entry.instance.serving or not serving)
     }
     return {
         (supply.registry, supply.scope, supply.service.name, key)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from bridge.consumers import leaving
 from bridge.engine import moves
 from bridge.engine.engine import Engine
+from bridge.link import Item
 from bridge.migration.block import Migration, Part
 from bridge.migration.intent import Intent
 from bridge.migration.natives import batch
@@ -60,7 +61,7 @@ def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Se
     found = moves.spots(engine, block, move, service)
     for one in found:
         said = {step: one.fit(step / 100) for step in block.steps}
-        for step, made in said.items():
+        for step, made in said.items() if one.attached is None else ():
             reached[step] = max(reached.get(step, 0.0), made.said)
         places.append(
             {
@@ -68,8 +69,9 @@ def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Se
                 "name": str(one.name),
                 "from": round(one.old.fixed) + len(one.old.ours) if one.means == "counts" else len(one.old.ours),
                 "natives": one.old.fixed,
-                "to": len(one.new.ours),
-                "means": str(one.means),
+                "to": len(one.new.ours) + (one.new.natives if one.attached is not None else 0),
+                "means": str(one.means) if one.attached is None else "attached",
+                "begins": None if one.attached is None else round(100 * one.fit(0.0).said, 2),
                 "steps": {f"{step:g}": round(100 * made.said, 2) for step, made in said.items()},
                 "settles": round(one.settle, 1),
                 "restarts": one.restarts,
@@ -82,10 +84,12 @@ def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Se
     seen = consumer_rows(engine, block, found)
     differences = moves.differences(engine, block, found, time.time(), probed)
     nowhere = [step for step in block.steps if places and reached.get(step, 0.0) <= 0]
+    begun = {Item.parse(end.item).registry for end in block.new} - {*block.attach_at}
     return {
         "move": move,
         "places": places,
         "missing": moves.missing(engine, block, service),
+        "already": sorted(begun),
         "parity": [
             {"what": one.what, "severity": str(one.severity), "text": one.text, "subjects": list(one.subjects)}
             for one in differences
@@ -126,7 +130,7 @@ def _natives_go(engine: Engine, block: Migration, one: moves.Spot, move: str) ->
 
 def _nowhere(step: float, places: Sequence[Row]) -> str:
     """Why no place can say a step, and what would make it possible."""
-    most = max(int(one["natives"] or 0) + int(one["from"]) for one in places)
+    most = max(int(one["natives"] or 0) + int(one["from"]) for one in places if one["begins"] is None)
     needed = max(1, round(most * step / (100 - step))) if step < 100 else 1
     return (
         f"{step:g} % rounds to nothing at every place: beside {most} instances by counts one of the new side has "

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.migration.shares import ALL, LEAST, NONE, Fit, Means, Scale, Side, dealt, fit, in_order
+from bridge.migration.shares import (
+    ALL,
+    LEAST,
+    NONE,
+    STANDING,
+    Dose,
+    Fit,
+    Means,
+    Scale,
+    Side,
+    attached,
+    dealt,
+    fit,
+    going_back,
+    in_order,
+)
 
 SIDES = st.builds(
     Side, st.integers(0, 50).map(float), st.lists(st.sampled_from([0.5, 1.0, 1.0, 2.0]), max_size=40).map(tuple)
@@ -84,6 +100,66 @@ def test_between_two_steps_no_weight_is_raised_and_no_side_gets_more(
     before, after = dealt(made.new, new.ours, scale), dealt(made.new, (1.0,) * there, scale)
     assert max(after, default=0.0) <= max(before, default=0.0) + 1e-9
     assert sum(after) <= sum(before) + 1e-6
+
+
+def kept(made: Fit, old: Side) -> int:
+    return sum(1 for weight in dealt(made.old, (1.0,) * len(old.ours), made.scale) if weight)
+
+
+@given(SIDES, SIDES, st.lists(SHARES, min_size=2, max_size=6), st.floats(0.05, 1))
+def test_beside_natives_of_the_new_side_each_step_leaves_fewer_of_the_old(
+    old: Side, new: Side, shares: list[float], most: float
+) -> None:
+    steps = [attached(share, old, new, 0, most) for share in sorted(shares)]
+    if not new.whole:
+        assert all(made.old == STANDING for made in steps)
+        return
+    counts = [kept(made, old) for made in steps]
+    assert counts == sorted(counts, reverse=True) and all(made.new == ALL for made in steps)
+    whole = new.fixed + len(new.ours)
+    assert all(count / (count + whole) <= most + 1e-6 for count in counts)
+    for share, made in zip(sorted(shares), steps, strict=True):
+        least = whole / (whole + old.fixed + len(old.ours))  # with all of them it has so much
+        room = whole / (whole + old.fixed + most / (1 - most) * whole - 1) if most < 1 else 0.0
+        assert made.said <= max(share, least, room, 0.0 if old.fixed or old.ours else 1.0) + 1e-6
+    assert kept(attached(1.0, old, new, 0, most), old) == 0
+
+
+def test_nothing_is_attached_before_its_phase_and_what_stands_stays() -> None:
+    made = attached(None, vms(6), Side(4.0, (), 4), there=2)
+    assert (made.old, made.new, made.said) == (STANDING, ALL, 4 / 6)
+
+
+def by_counts(share: float, old: Side, new: Side) -> Fit:
+    return fit(share, old, new, Means.COUNTS)
+
+
+def beside(share: float, old: Side, new: Side) -> Fit:
+    return attached(share, old, new, 0)
+
+
+@given(SIDES, SIDES, SIDES, SHARES, SHARES, st.sampled_from((by_counts, beside)))
+def test_a_way_back_takes_nothing_of_the_old_side_away(
+    old: Side, new: Side, left: Side, share: float, less: float, how: Callable[[float, Side, Side], Fit]
+) -> None:
+    """Whatever has become of the new side meanwhile."""
+    before = how(max(share, less), old, new)
+    made = going_back(how(min(share, less), old, left), before, old, left)
+    assert kept(made, old) >= kept(before, old) or before.old.standing
+    assert made.stands >= before.stands or made.old == ALL
+
+
+def test_a_way_back_from_before_anything_was_attached_attaches_nothing() -> None:
+    old, new = vms(6), Side(4.0, (), 4)
+    before = attached(None, old, new, 0)
+    assert going_back(attached(0.0, old, new, 0), before, old, new).old == STANDING
+
+
+def test_a_fit_knows_the_natives_and_the_copies_that_it_counts_on() -> None:
+    assert fit(0.5, vms(0, natives=8.0), Side(2.0, (1.0,) * 10, 2), Means.COUNTS).stands == 8
+    assert attached(0.5, vms(6), Side(4.0, (), 4), 0) == Fit(
+        0.5, 0.5, Means.COUNTS, old=Dose(4, of=6), new=ALL, stands=4
+    )
 
 
 def test_one_percent_of_two_hundred_kratos_instances_is_said_by_weight() -> None:
