@@ -56,34 +56,13 @@ def worst(codes: Sequence[int]) -> int:
 def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Sequence[Report] = ()) -> Row:
     """What a move would do: at each place what each step comes to, who reads it for how long; and what is missing."""
     move = f"{block.name}/{service}"
-    places = []
-    reached: dict[float, float] = {}
     found = moves.spots(engine, block, move, service)
-    for one in found:
-        said = {step: one.fit(step / 100) for step in block.steps}
-        for step, made in said.items() if one.attached is None else ():
-            reached[step] = max(reached.get(step, 0.0), made.said)
-        places.append(
-            {
-                "place": one.place,
-                "name": str(one.name),
-                "from": round(one.old.fixed) + len(one.old.ours) if one.means == "counts" else len(one.old.ours),
-                "natives": one.old.fixed,
-                "to": len(one.new.ours) + (one.new.natives if one.attached is not None else 0),
-                "means": str(one.means) if one.attached is None else "attached",
-                "begins": None if one.attached is None else round(100 * one.fit(0.0).said, 2),
-                "steps": {f"{step:g}": round(100 * made.said, 2) for step, made in said.items()},
-                "settles": round(one.settle, 1),
-                "restarts": one.restarts,
-                "lacks": one.lacks,
-                "not_steered": [each.name for each in one.consumers if not each.steered],
-                "consumers": [each.name for each in one.consumers],
-                "natives_go": _natives_go(engine, block, one, move),
-            }
-        )
+    said = [{step: one.fit(step / 100).said for step in block.steps} for one in found]
+    places = [_place_row(engine, block, one, move, steps) for one, steps in zip(found, said, strict=True)]
+    dosed = [steps for one, steps in zip(found, said, strict=True) if one.attached is None]
     seen = consumer_rows(engine, block, found)
     differences = moves.differences(engine, block, found, time.time(), probed)
-    nowhere = [step for step in block.steps if places and reached.get(step, 0.0) <= 0]
+    nowhere = [step for step in block.steps if places and all(steps[step] <= 0 for steps in dosed)]
     begun = {Item.parse(end.item).registry for end in block.new} - {*block.attach_at}
     return {
         "move": move,
@@ -97,6 +76,28 @@ def plan_rows(engine: Engine, block: Migration, service: ServiceName, probed: Se
         "refused": moves.refused(engine, found),
         "observed": [row for row in seen if row["observed"]],
         "nowhere": [_nowhere(step, places) for step in nowhere],
+    }
+
+
+def _place_row(engine: Engine, block: Migration, one: moves.Spot, move: str, said: Mapping[float, float]) -> Row:
+    """One place. `said`: what each step comes to. `begins`: the percent of the new side before the first step, where
+    it is native."""
+    is_attached = one.attached is not None
+    return {
+        "place": one.place,
+        "name": str(one.name),
+        "from": round(one.old.fixed) + len(one.old.ours) if one.means == "counts" else len(one.old.ours),
+        "natives": one.old.fixed,
+        "to": len(one.new.ours) + (one.new.natives if is_attached else 0),
+        "means": "attached" if is_attached else str(one.means),
+        "begins": round(100 * one.fit(0.0).said, 2) if is_attached else None,
+        "steps": {f"{step:g}": round(100 * share, 2) for step, share in said.items()},
+        "settles": round(one.settle, 1),
+        "restarts": one.restarts,
+        "lacks": one.lacks,
+        "not_steered": [each.name for each in one.consumers if not each.steered],
+        "consumers": [each.name for each in one.consumers],
+        "natives_go": _natives_go(engine, block, one, move),
     }
 
 
