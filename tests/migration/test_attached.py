@@ -42,7 +42,7 @@ async def attached(there: Cluster) -> int:
 
 
 async def serve(made: Bridge) -> bool:
-    return (await row(made))["serves"] == len(PODS)
+    return bool((await row(made))["serves"] == len(PODS))
 
 
 def bridge(there: Cluster, folder: Path, edge: int, **block: Any) -> Bridge:
