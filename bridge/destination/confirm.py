@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from bridge.adapter import Cause, Observed
 from bridge.destination.backlog import Backlog
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events, Happened
 from bridge.guard.holds import HeldRemoval
-from bridge.model import ServiceName
+from bridge.model import Mark, ServiceName
 from bridge.sources.store import Store
 from bridge.sources.view import EVERY_ID, View
 
@@ -25,8 +25,8 @@ ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disa
 class Confirmer:
     """The second opinions of one destination.
 
-    `ask(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over, `writes()` says whether this
-    process is the writer.
+    `ask(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over, `writes(name)` says whether
+    this process writes under a name.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Confirmer:
         *,
         ask: Callable[[View, ServiceName], Awaitable[Observed]],
         relist: Callable[[View, str], None],
-        writes: Callable[[], bool],
+        writes: Callable[[ServiceName], bool],
     ) -> None:
         self._destination = destination
         self._backlog = backlog
@@ -57,39 +57,37 @@ class Confirmer:
             await asyncio.sleep(EVERY)
             if moved := self._destination.moved():
                 self._backlog.plan_again(moved)
-            if self._writes():
-                await asyncio.gather(*(self._confirm(*about, ones, limit) for about, ones in self._due().items()))
+            await asyncio.gather(*(self._confirm(mark, ones, limit) for mark, ones in self._due()))
 
-    def _due(self) -> dict[tuple[str, str, str, ServiceName], list[HeldRemoval]]:
-        """What is to be asked for now, by link, by identity and scope of its source, and by its service there."""
-        found: dict[tuple[str, str, str, ServiceName], list[HeldRemoval]] = {}
+    def _due(self) -> Collection[tuple[Mark, list[HeldRemoval]]]:
+        """What is to be asked for now, by link, by identity and scope of its source, and by its service there.
+
+        Each with the mark of one of them.
+        """
+        found: dict[tuple[str, str, str, ServiceName], tuple[Mark, list[HeldRemoval]]] = {}
         for one in self._destination.holds.due(self._clock()):
-            mark = one.removal.change.mark
-            if mark is not None and self._destination.gate.is_writable(one.removal.change, self._clock()):
-                found.setdefault((mark.link, mark.path[-1], mark.scope, mark.service), []).append(one)
-        return found
+            change = one.removal.change
+            mark = change.mark
+            if mark is None or not self._writes(change.service):
+                continue
+            if self._destination.gate.is_writable(change, self._clock()):
+                key = (mark.link, mark.path[-1], mark.scope, mark.service)
+                found.setdefault(key, (mark, []))[1].append(one)
+        return found.values()
 
-    async def _confirm(
-        self,
-        link: str,
-        identity: str,
-        scope: str,
-        service: ServiceName,
-        ones: list[HeldRemoval],
-        limit: asyncio.Semaphore,
-    ) -> None:
+    async def _confirm(self, mark: Mark, ones: list[HeldRemoval], limit: asyncio.Semaphore) -> None:
         """Asks a source afresh, and lets go what it agrees to; where it disagrees, its watch is wrong.
 
         While the watch is down, another incarnation may be answering, so its answer releases nothing (safety rule 3).
         """
-        view = self._view(link, identity, scope)
+        view = self._view(mark)
         observed: Observed | None = None
         if view is not None and is_itself(view):
             async with limit:
                 try:
-                    observed = await self._ask(view, service)
+                    observed = await self._ask(view, mark.service)
                 except Exception as error:
-                    log.info("no second opinion service=%s reason=%r", service, str(error))
+                    log.info("no second opinion service=%s reason=%r", mark.service, str(error))
             if not is_itself(view):
                 observed = None
         wrong = False
@@ -103,17 +101,17 @@ class Confirmer:
                 wrong = wrong or observed is not None
                 self._destination.holds.postpone(one, self._clock() + ASK_AGAIN)
         if wrong and view is not None:
-            self._events.tell(Happened("disagreement", {"registry": repr(view), "service": str(service)}))
+            self._events.tell(Happened("disagreement", {"registry": repr(view), "service": str(mark.service)}))
             self._relist(view, "a fresh read disagrees with the watch")
 
-    def _view(self, name: str, identity: str, part: str) -> View | None:
+    def _view(self, mark: Mark) -> View | None:
         """The view of a source's scope, of several the one that the link reads."""
-        links = [link for link in self._destination.links if link.name == name]
+        links = [link for link in self._destination.links if link.name == mark.link]
         found = (
             view
             for link in links
             for view in self._store.views()
-            if (view.identity, view.part) == (identity, part) and link.item(view.registry, view.scope) is not None
+            if view.is_of(mark) and link.item(view.registry, view.scope) is not None
         )
         return next(found, None)
 

@@ -29,11 +29,14 @@ class Routing:
         self._traits = traits
         self._clock = clock
         self._feeds: dict[ServiceName, dict[tuple[str, Item, ServiceName], None]] = {}
+        self._views: tuple[View, ...] = ()
+        self._made = -1  # when these were looked up
 
     def route(self, links: Sequence[Link]) -> None:
         """New links."""
         self.links = {link.name: link for link in links}
         self._feeds.clear()
+        self._made = -1
 
     @property
     def writes(self) -> bool:
@@ -49,14 +52,21 @@ class Routing:
         """Every name that is fed."""
         return self._feeds.keys()
 
+    def services(self, name: ServiceName) -> Iterator[tuple[str, ServiceName]]:
+        """The registries and the services there that feed a name, or did until lately."""
+        return ((item.registry, service) for _, item, service in self._feeds.get(name, ()))
+
     def fed(self, link: str, item: Item) -> set[ServiceName]:
         """The names that an item of `from` feeds over a link."""
         return {name for name, feeds in self._feeds.items() if any(feed[:2] == (link, item) for feed in feeds)}
 
     def views(self) -> tuple[View, ...]:
         """The views of every scope that a link reads."""
-        items = {item for link in self.links.values() for item in link.items}
-        return tuple(dict.fromkeys(view for item in items for view in self._read(item)))
+        if self._made != self._store.made:
+            items = {item for link in self.links.values() for item in link.items}
+            self._views = tuple(dict.fromkeys(view for item in items for view in self._read(item)))
+            self._made = self._store.made
+        return self._views
 
     def _read(self, item: Item) -> Iterator[View]:
         return (view for view in self._store.views(item.registry) if item.means(view.scope))
@@ -65,7 +75,7 @@ class Routing:
         """The item of `from` that an entry came from over its link; None where none of that identity is read."""
         link = self.links.get(mark.link)
         for item in link.items if link is not None else ():
-            if any((view.identity, view.part) == (mark.path[-1], mark.scope) for view in self._read(item)):
+            if any(view.is_of(mark) for view in self._read(item)):
                 return item
         return None
 
@@ -105,9 +115,9 @@ class Routing:
         for link_name, item, service in list(feeds):
             link, registry = self.links[link_name], item.registry
             there = False
-            for view in self._read(item):
+            for view in self._store.views_with(registry, service):
                 held = view.services.get(service)
-                if held is not None:
+                if held is not None and item.means(view.scope):
                     there = True
                     follows = registry in self._store.follows
                     written = self.beyond.get(registry, ())

@@ -141,9 +141,9 @@ class World(NamedTuple):
 
     def view(self, mark: Mark) -> View | None:
         """The view of the scope that an entry came from, among those that its link reads."""
-        link, identity, scope = self.links[mark.link], mark.path[-1], mark.scope
+        link = self.links[mark.link]
         for view in self.views:
-            if (view.identity, view.part) == (identity, scope) and link.item(view.registry, view.scope) is not None:
+            if view.is_of(mark) and link.item(view.registry, view.scope) is not None:
                 return view
         return None
 

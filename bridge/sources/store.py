@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from bridge.model import Instance, ServiceName
@@ -48,9 +48,12 @@ class Store:
         self.recorder = recorder or Recorder()
         self.asked: dict[str, list[Callable[[Observation], None]]] = {}  # by registry: see `report`
         self.touched: Callable[[str, ServiceName, Seen], None] | None = None  # told of every change; see `touch`
+        self.made = 0  # how often the views that there are changed
+        self.shard_of: dict[str, Callable[[ServiceName], int]] = {}  # of registries whose shards are read apart
         self.claims = Claims(lambda view, name: self.touch(view.registry, name))
         self._clock = clock
         self._views: dict[str, dict[str, View]] = {}
+        self._apart: dict[tuple[str, int], dict[str, View]] = {}  # those of one shard of a registry
         self._touched: dict[tuple[str, ServiceName], Seen] = {}  # in order of version
         self._gone_kept = gone_kept
         self._room = 2 * gone_kept
@@ -64,7 +67,10 @@ class Store:
         """The view of a scope, made on first use."""
         scopes = self._views.setdefault(registry, {})
         if scope not in scopes:
-            scopes[scope] = View(self, registry, scope)
+            view = scopes[scope] = View(self, registry, scope)
+            self.made += 1
+            if view.shard is not None:
+                self._apart.setdefault((registry, view.shard), {})[scope] = view
         return scopes[scope]
 
     def views(self, registry: str | None = None) -> Iterator[View]:
@@ -72,6 +78,12 @@ class Store:
         for name, scopes in self._views.items():
             if registry is None or name == registry:
                 yield from scopes.values()
+
+    def views_with(self, registry: str, service: ServiceName) -> Collection[View]:
+        """The views of a registry that a service may be in."""
+        of = self.shard_of.get(registry)
+        found = self._views.get(registry, {}) if of is None else self._apart.get((registry, of(service)), {})
+        return found.values()
 
     def report(self, registry: str, to: Callable[[Observation], None]) -> Callable[[], None]:
         """Has `to` called with each instance that changes in a registry, until the function is called that it returns.
@@ -89,8 +101,23 @@ class Store:
 
     def forget(self, registry: str) -> None:
         """A registry left the configuration: its views go; entries elsewhere become orphans."""
-        for view in self._views.pop(registry, {}).values():
+        for view in list(self.views(registry)):
+            self.drop(view)
+
+    def drop(self, view: View) -> None:
+        """It is read no more: nothing is known of it from now on."""
+        scopes = self._views.get(view.registry, {})
+        if scopes.get(view.scope) is view:
+            del scopes[view.scope]
+            if view.shard is not None:
+                del self._apart[view.registry, view.shard][view.scope]
+            self.made += 1
             view.disclaim()
+
+    def shard(self, registry: str, service: ServiceName) -> int:
+        """The shard of a service, -1 where the shards of that registry are not read apart."""
+        of = self.shard_of.get(registry)
+        return of(service) if of is not None else -1
 
     def regard(self, networks: Networks) -> None:
         """The file says which network an address is in."""

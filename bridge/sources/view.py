@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from bridge.adapter import Cause, Listing, Observed, Synced
-from bridge.model import Health, Instance, Service, ServiceName
+from bridge.model import Health, Instance, Mark, Service, ServiceName
+from bridge.shards import shard_in
 from bridge.sources.dialing import unroutable
 
 if TYPE_CHECKING:
@@ -69,11 +70,13 @@ class View:
     `synced`: it has listed everything in this process. `known`: so it has, or a process before it, whose word was kept,
     or an operator said that there is nothing more to come. `up`: its watch is running now; else `reason` says why not,
     and `lost` (monotonic seconds) since when. `doubt`: why this life of the store is not believed, "" if it is.
+    `shard`: which shard of the scope it is, where shards are read apart; nothing of one is kept beyond this process.
     """
 
     def __init__(self, store: Store, registry: str, scope: str) -> None:
         self.registry = registry
         self.scope = scope
+        self.shard = shard_in(scope)
         self.identity = ""
         self.incarnation = ""
         self.revision = 0
@@ -89,6 +92,7 @@ class View:
         self.unroutable: dict[tuple[ServiceName, str], str] = {}  # addresses that no other host can dial, and why
         self._left_out: dict[tuple[ServiceName, str], int] = {}
         self._store = store
+        self._recorder = store.recorder if self.shard is None else Recorder()
         self._read: dict[tuple[ServiceName, str], Instance] = {}  # natives that read as out because of us, as they read
         self._part: str | None = None
         self._came = Listing("")  # as whom the store that answers now made itself known
@@ -111,6 +115,14 @@ class View:
     def part(self) -> str:
         """As which scope of its store it is known in marks: its own name, but where it is read by way of another."""
         return self.scope if self._part is None else self._part
+
+    def is_of(self, mark: Mark) -> bool:
+        """Whether what a mark says was read here: in that scope, and in that shard of it."""
+        return (self.identity, self.part) == (mark.path[-1], mark.scope) and self.covers(mark.service)
+
+    def covers(self, service: ServiceName) -> bool:
+        """Whether a service of its scope would be here: one in another shard would not."""
+        return self.shard is None or self._store.shard(self.registry, service) == self.shard
 
     @property
     def version(self) -> int:
@@ -216,7 +228,7 @@ class View:
             self._trusted = listing
             self.identity, self.incarnation = listing.identity, listing.incarnation
             self.revision = max(self.revision, listing.revision)
-            self._store.recorder.described(self)
+            self._recorder.described(self)
         elif self.identity != listing.identity:
             # What comes from another store must carry that store's name on its way (loops), believed or not.
             self.identity = listing.identity
@@ -308,7 +320,7 @@ class View:
         self.identity, self.incarnation = self._came.identity, self._came.incarnation
         self.revision = self._reached  # beyond its listing: a backup made since then is another life, too
         self._known = {}
-        self._store.recorder.described(self)
+        self._recorder.described(self)
         self._store.syncs += 1  # what was held for the doubt is planned again
         self._store.wake()
 
@@ -433,7 +445,7 @@ class View:
         self._note_traits(name, changed, gone)
         self._note_ended(name, changed, gone if ended else ())
         self._store.claims.change(self, old or Service(name), now, (*changed, *gone))
-        self._store.recorder.changed(self, name, changed, gone)
+        self._recorder.changed(self, name, changed, gone)
         if self._store.asked.get(self.registry):
             if not before:
                 self._report(Told.APPEARED, service=name, revision=revision)
