@@ -146,8 +146,18 @@ class Divided(Protocol):
     def read(self, shards: frozenset[int] | None) -> None:
         """Reads these alone from now on, None: all. Each scope is then one source a shard, named by `part_of`.
 
+        The `Listing` of such a source has the whole scope as its `part`: an entry's mark does not name the shard.
+
         A source appears when its shard is read to its end and the scope is whole in it; that of a shard which is read
         no more fails with Unavailable, and lists anew once it is read again.
+        """
+        ...
+
+    async def caught_up(self, shard: int) -> frozenset[str]:
+        """Reads a shard on to the end that it has when this is called; the names of all scopes that are whole in it.
+
+        Their sources are there by then, and tell what was read. Raises Unavailable or Denied, also where the shard is
+        not read.
         """
         ...
 

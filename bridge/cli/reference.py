@@ -40,6 +40,7 @@ MEANINGS = {
         "resync": "So often a destination is read anew as a whole, to find what was changed behind the bridge.",
         "additions": "What a changed file adds to a name that others serve waits for `approve` (`hold`), or flows.",
         "seat": "The registry in whose store the bridge keeps locks and notes of destinations that have none.",
+        "group": "The name of the group of daemons that share the writing of what is written from a stream.",
         "secrets": "Metadata with such keys is never copied, logged or shown: globs.",
         "access": "Who may ask the daemon beside root and its own user, who may everything; below.",
         "journal": "How much of the journal stays on this host: what `log` reads and a stream is told; below.",

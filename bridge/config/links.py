@@ -10,6 +10,7 @@ import msgspec
 
 from bridge import adapter as interface
 from bridge.config.document import Document, Place, nearest
+from bridge.config.groups import judge_group
 from bridge.config.kinds import in_one_place, seat, sink
 from bridge.config.registries import adapters_own
 from bridge.config.rules import (
@@ -59,6 +60,7 @@ def links_block(
     stores = {name for name, one in made.items() if one.traits.pictures}
     judge_pairs(document, links, stores)
     judge_pictures(document, links, stores)
+    judge_group(document, bridge, links, made)
     used = {Item.parse(text or "").registry for link in links for text in (*(link.from_ or ()), link.to)} | {
         bridge.seat
     }

@@ -48,6 +48,7 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Who this bridge is (the owner of every entry that it writes), and where it keeps its things.
 
     `seat`: the registry in whose store the locks and notes are of destinations that have none of their own.
+    `group`: the name of the group of daemons that share the writing of what is written from a stream.
     `additions`: what becomes of what a changed file adds to names that are served already.
     `token_file`: who asks for /metrics must show the token in that file; beyond loopback nobody gets them without.
     `access`: who may use the admin socket beside root and the daemon's own user, who may everything.
@@ -59,6 +60,7 @@ class Bridge(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     token_file: str | None = None
     resync: Annotated[float, msgspec.Meta(ge=1), TIME] = 600.0
     seat: Name | None = None
+    group: Name | None = None
     additions: Literal["hold", "flow"] = "hold"
     secrets: tuple[str, ...] = ("*password*", "*token*", "*secret*")
     access: tuple[Access, ...] = ()

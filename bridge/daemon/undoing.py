@@ -112,8 +112,7 @@ class Undoing:
         return any(
             view.up and mark.service in view.services and mark.instance in view.services[mark.service].instances
             for view in self._engine.store.views()
-            if view.is_of(mark)
-            and link.item(view.registry, view.scope) is not None
+            if view.is_of(mark) and link.item(view.registry, view.scope) is not None
         )
 
 

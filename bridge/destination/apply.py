@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -74,7 +75,8 @@ class Records(NamedTuple):
 class Applier:
     """The writes of one destination. `failing`: why the last write of a name failed.
 
-    `superseded(term)` is called where that term is over.
+    `superseded(batch)` is called where the term of that batch is over. `under_way`: writes that wait for an answer, by
+    their term.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class Applier:
         awake: Awake,
         *,
         records: Records,
-        superseded: Callable[[Term | None], None],
+        superseded: Callable[[Batch], None],
     ) -> None:
         self.failing: dict[ServiceName, str] = {}
         self._destination = destination
@@ -103,11 +105,13 @@ class Applier:
         self._awake = awake
         self._conflicts: dict[ServiceName, int] = {}  # in a row, for what could not be written
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self.under_way: Counter[Term | None] = Counter()
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Nothing is under way; from now on writes are tasks of this group."""
         self._tasks = tasks
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self.under_way.clear()
 
     @property
     def is_full(self) -> bool:
@@ -124,6 +128,7 @@ class Applier:
 
     def send(self, batch: Batch) -> None:
         """Sends a batch, in a task of its own: trouble in reading must not leave it unknown what became of a write."""
+        self.under_way[batch.term] += 1
         self._tasks.create_task(self._send(batch))
 
     def forget_conflicts(self, name: ServiceName) -> None:
@@ -145,8 +150,7 @@ class Applier:
             else:
                 rests = dict.fromkeys(batch.plans, ASK_AGAIN)
         except Superseded as error:
-            self._superseded(batch.term)
-            self._backlog.read_again()
+            self._superseded(batch)
             log.warning("superseded destination=%s reason=%r", self._destination.name, str(error))
         except Exception as error:
             # Nothing may be raised here, so this is a bug; what became of the batch is unknown, so it is read again.
@@ -156,6 +160,7 @@ class Applier:
             self._destination.inventory.unsure |= batch.plans.keys()
             rests = dict.fromkeys(batch.plans, 1.0)
         finally:
+            self.under_way[batch.term] -= 1
             await self._end(batch, rests, made)
 
     async def _apply(self, batch: Batch, rests: dict[ServiceName, float], made: dict[ServiceName, int]) -> None:

@@ -105,6 +105,13 @@ class Backlog:
         if self._owed:
             self._owed.pop(name, None)
 
+    def drop(self, names: Iterable[ServiceName]) -> None:
+        """These are another process's to plan."""
+        for name in names:
+            self._dirty.pop(name, None)
+            if (timer := self._timers.pop(name, None)) is not None:
+                timer.cancel()
+
     # -- being written -------------------------------------------------------------------------------------------
 
     def begin(self, name: ServiceName) -> None:

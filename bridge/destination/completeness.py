@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bridge.adapter import Answering, Sink, Term, Whole, WholeSink
 from bridge.destination.backlog import Backlog
 from bridge.destination.destination import Destination
-from bridge.destination.writer import Lead
+from bridge.destination.leading import Leading
 from bridge.link import Link, Policy
 from bridge.model import ServiceName, Traits
 from bridge.plan.route import may_lead
@@ -27,7 +27,7 @@ class Gap(NamedTuple):
 class Completeness:
     """Tells a sink that asks for it (`WholeSink`, `Answering`), and does nothing for any other."""
 
-    def __init__(self, sink: Sink, destination: Destination, store: Store, lead: Lead, backlog: Backlog) -> None:
+    def __init__(self, sink: Sink, destination: Destination, store: Store, lead: Leading, backlog: Backlog) -> None:
         self._sink = sink if isinstance(sink, WholeSink) else None
         self._traits = sink.traits
         self._destination = destination

@@ -196,11 +196,12 @@ class Destination:
         *,
         following: bool = False,
         writing: bool = False,
+        notices: Callable[[ServiceName], bool] = lambda name: True,
     ) -> list[ServiceName]:
         """What was read at the target, for some names or for all, less some; returns the names that differ.
 
         `following`: another process of this bridge is the writer, and what changed of ours is its doing. `writing`:
-        this one is, and what others removed is told.
+        this one is, and what others removed is told. `notices(name)`: whether what became of ours is counted here.
         """
         here = self.inventory
         here.identity = held.identity
@@ -212,7 +213,7 @@ class Destination:
             entries, loose = held.services.get(name, {}), held.loose.get(name, {})
             before, serving = here.entries.get(name, {}), here.serving(name)
             here.replace(name, entries, loose)
-            if not first:
+            if not first and notices(name):
                 after = {key: one for key, one in entries.items() if key not in loose}
                 tell = following or name in here.unsure
                 self._notice(name, before, after, serving, tell=tell, missed=writing and not tell)
@@ -306,10 +307,15 @@ class Destination:
         if not self.trial.begun and all(view.up for view in self.routing.views()):
             self.trial.begun = True
 
-    def allowed(self, plan: Plan, writing: bool) -> Allowed:
-        """What may be done of a plan now: by policy, freeze, parking, pace, and the guard. `writing`: we may write."""
-        allowed, judged, settled = self.gate.allowed(plan, writing, self._clock())
+    def allowed(self, plan: Plan, writing: bool, waits: str = "") -> Allowed:
+        """What may be done of a plan now: by policy, freeze, parking, pace, and the guard. `writing`: we may write.
+
+        `waits`: why nothing may be removed now, "" if it may.
+        """
+        allowed, judged, settled = self.gate.allowed(plan, writing and not waits, self._clock())
         self._tell(settled)
+        if waits:
+            allowed = allowed._replace(changes=[change for change in allowed.changes if change.cause is None])
         # The plan is kept for who looks, as long as a part of it is not made.
         if not writing or judged.held or len(allowed.changes) < len(plan.upserts) + len(judged.free):
             self.plans[plan.name] = plan
@@ -331,6 +337,16 @@ class Destination:
         self._fresh.clear()
         for ones in sets.values():
             self._events.tell(HeldBack(tuple(ones), self.name))
+
+    def let_go(self, is_ours: Callable[[ServiceName], bool]) -> None:
+        """Some names are another process's to plan from now on: nothing is said or held of them here."""
+        planned = self.planner.names() | self.plans.keys() | {*self.holds.names()}
+        gone = {name for name in planned if not is_ours(name)}
+        for name in gone:
+            self.holds.ask(name, [])
+            self.gate.nothing_asked(Plan(name, [], [], {}, {}, "", 0))
+            self.plans.pop(name, None)
+        self.planner.let_go(gone)
 
     def moved(self) -> set[ServiceName]:
         """The names whose holds may be judged otherwise than before: to be asked once a second."""

@@ -39,6 +39,7 @@ class Inventory:
     """Entries by name and id. `loose`: ledger entries of ours whose data is gone. `identity`: of the destination.
 
     `unsure`: names of which it is not known what became of a write; it is seen when they are read again.
+    `shard_of`: of a service, where several processes write a shard each; `mine()`: the shards that this one writes.
     """
 
     def __init__(self, owner: str, places: Places, clock: Callable[[], float]) -> None:
@@ -50,14 +51,22 @@ class Inventory:
         self.unsure: set[ServiceName] = set()
         self.written: Written | None = None  # kept where it may come back as an echo
         self.touched: set[ServiceName] | None = None  # names that changed, where somebody takes them out
+        self.shard_of: Callable[[ServiceName], int] | None = None
+        self.mine: Callable[[], Collection[int]] = tuple
         self._clock = clock
-        self._owned: dict[Scope, int] = {}  # serving entries of ours
+        self._owned: dict[tuple[Scope, int], int] = {}  # serving entries of ours, by the shard that they are in
         self._serving: dict[ServiceName, int] = {}  # serving entries, whoever owns them
         self._copies: OrderedDict[ServiceName, Copies] = OrderedDict()  # the name asked for last is the last one
 
     def owned(self, scope: Scope) -> int:
-        """How many entries of ours that came from a scope serve here."""
-        return self._owned.get(scope, 0)
+        """How many entries of ours that came from a scope serve here, in the shards that this process writes."""
+        if self.shard_of is None:
+            return self._owned.get((scope, -1), 0)
+        return sum(self.owned_in(scope, shard) for shard in self.mine())
+
+    def owned_in(self, scope: Scope, shard: int) -> int:
+        """How many of them serve in one shard."""
+        return self._owned.get((scope, shard), 0)
 
     def serving(self, name: ServiceName) -> int:
         """How many entries serve under a name, whoever owns them."""
@@ -150,8 +159,9 @@ class Inventory:
         if not self._serving[name]:
             del self._serving[name]
         if entry.mark is not None and ours:
-            scope = scope_of(entry.mark)
-            self._owned[scope] = self._owned.get(scope, 0) + by
+            shard = -1 if self.shard_of is None else self.shard_of(entry.mark.service)
+            key = (scope_of(entry.mark), shard)
+            self._owned[key] = self._owned.get(key, 0) + by
 
     def replaces(self, change: Change) -> bool:
         """Whether a new entry is, for a moment, beside another of ours for the same running copy, which goes next.

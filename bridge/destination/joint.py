@@ -40,6 +40,7 @@ from bridge.state.folder import State
 log = logging.getLogger("isthmus.joint")
 
 FORMAT = 1
+EXPORT, GROUP = "export", "group"  # what the daemons have in common: an export, or a destination that they share
 GRACE = 1.2  # seconds that a removal is held before it is let go by what another did: what is stated here counts first
 SERVICES = 100  # of which one daemon says the digests, where it serves something else than another
 PARTS = 2  # of a picture that are told by service at a time
@@ -79,14 +80,14 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     format: int = FORMAT
 
 
-def start_of(destination: str) -> str:
-    """How the keys of all notes about an export begin."""
-    return f"export/{destination}/"
+def start_of(destination: str, kind: str = EXPORT) -> str:
+    """How the keys of all notes about an export begin, or about what the members of a group write."""
+    return f"{kind}/{destination}/"
 
 
-def key_of(destination: str) -> str:
+def key_of(destination: str, kind: str = EXPORT) -> str:
     """The key of the note that all its daemons share."""
-    return f"{start_of(destination)}all"
+    return f"{start_of(destination, kind)}all"
 
 
 def decode(note: Note | None) -> Agreed | None:
@@ -136,8 +137,10 @@ class Joint:
         again: Callable[[Iterable[ServiceName]], None],
         acts: Callable[[], Sequence[Act]] = tuple,
         rng: random.Random | None = None,
+        kind: str = EXPORT,
     ) -> None:
         self._notes = notes
+        self._start = start_of(destination.name, kind)
         self._destination = destination
         self._kept = kept
         self._handover = Handover(destination, kept, events, clock, wall)
@@ -148,7 +151,7 @@ class Joint:
         self._again = again
         self._acts = acts
         self._rng = rng or random.Random()
-        self._key = key_of(destination.name)
+        self._key = key_of(destination.name, kind)
         self._since = wall()
         self._is_first = True  # no look has been made yet
         self._trouble = ""
@@ -255,7 +258,7 @@ class Joint:
 
     async def look(self) -> Agreed:
         """One look, and notes where there is something new to say. Raises Unavailable, Denied, Conflict, ValueError."""
-        found = dict(await self._notes.below(start_of(self._destination.name)))
+        found = dict(await self._notes.below(self._start))
         before = found.pop(self._key, None)
         agreed = decode(before)
         if agreed is not None:
@@ -394,7 +397,7 @@ class Joint:
 
     @property
     def _own_key(self) -> str:
-        return f"{start_of(self._destination.name)}{short(self._me().place)}"
+        return f"{self._start}{short(self._me().place)}"
 
 
 def _is_same(one: Decision | None, other: Decision) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Set
 from functools import partial
 from math import inf
 from typing import NamedTuple
@@ -59,6 +60,7 @@ class Planner:
         self.ended: frozenset[Scope] = frozenset()
         self.waits: set[ServiceName] = set()  # names of which something goes once others stand there
         self.news: list[News] = []  # of the name that was planned last
+        self.clash: Callable[[ServiceName], str] | None = None  # why a name is parked, where shards meet under it
         self._refused = refused
         self._sink = sink
         self._inventory = inventory
@@ -75,6 +77,22 @@ class Planner:
         self._known.clear()
         self._causes.clear()
 
+    def names(self) -> set[ServiceName]:
+        """Every name of which anything is remembered."""
+        said = (self.shadowed, self.withdrawn, self.kept, self._known, self._causes, self._stopped)
+        return {name for about in said for name in about} | {name for name, _ in self.parked} | self.waits
+
+    def let_go(self, names: Set[ServiceName]) -> None:
+        """Forgets these names: another process plans them."""
+        said = (self.shadowed, self.withdrawn, self.kept, self._known, self._causes, self._stopped)
+        for name in names:
+            for about in said:
+                about.pop(name, None)
+        self.waits -= names
+        for at in [at for at in self.parked if at[0] in names]:
+            del self.parked[at]
+            self._refused.pop(at, None)
+
     def sizes(self) -> Sizes:
         """How much is remembered."""
         return Sizes(len(self._known), len(self._causes))
@@ -83,7 +101,10 @@ class Planner:
         """What is desired under a name, and what would be done about it."""
         here, known, causes = self._inventory, self._known.get(name, {}), self._causes.get(name, {})
         supplies = self._supplies(name)
-        goal = desired(name, supplies, here.owner, here.identity, here.places, self._sink.canonical, known)
+        if self.clash is not None and (clash := self.clash(name)):
+            goal = Desired({}, {}, clash)
+        else:
+            goal = desired(name, supplies, here.owner, here.identity, here.places, self._sink.canonical, known)
         held = Held(here.entries.get(name, {}), here.loose.get(name, {}), here.owner, here.places)
         routing, elsewhere = self._routing, partial(self._routing.elsewhere, here.places.registry)
         plan = make_plan(name, goal, held, World(routing.links, routing.views(), causes, self.ended, elsewhere))

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence, 
 from contextlib import aclosing
 from typing import Any, cast
 
-from bridge.adapter import Change, Observed, Outcome, Seat, Sink
+from bridge.adapter import Change, Observed, Outcome, Seat, Sink, Term
 from bridge.destination.apply import Applier, Batch, Planned, Records
 from bridge.destination.awake import Awake
 from bridge.destination.backlog import Backlog
@@ -18,9 +18,12 @@ from bridge.destination.completeness import Completeness
 from bridge.destination.confirm import Confirmer
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events
+from bridge.destination.group import Group, Sharing
+from bridge.destination.leading import WHOLE, Leading
 from bridge.destination.renewals import EVERY, Renewals
 from bridge.destination.writer import Lead, Peers, Role
 from bridge.errors import Expired, Superseded, Unavailable
+from bridge.group.sharding import Sharding
 from bridge.link import Link
 from bridge.model import ServiceName
 from bridge.plan.values import Plan
@@ -33,6 +36,7 @@ log = logging.getLogger("isthmus.reconcile")
 
 BATCH = 60  # changes in one call of apply; a transaction of etcd holds 128 operations, two a change
 STILL = 0.05  # seconds between two looks at whether a write is under way
+SOON = 0.01  # likewise, where a shard is to be handed over meanwhile
 YIELDED = 4  # turns of the loop in which a change goes from a source's report to the request that writes it
 PLAN_SLICE = 200  # services planned before others get their turn on the loop
 
@@ -43,7 +47,7 @@ class Reconciler:
     `seat`: where the one writer's lock is; None: there is none, and whoever runs writes.
     `records`: what is recorded before writes.
     `second_opinion(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over.
-    `yields()`: whether others have something to write that goes first.
+    `yields()`: whether others have something to write that goes first. `sharing`: how several processes write there.
     `loops`: the tasks of a run, by name; none of them ends while `run` runs. `renewed`: seconds between two looks at
     who renews the entries there.
     """
@@ -66,6 +70,7 @@ class Reconciler:
         peers: Peers | None = None,
         renewed: float = EVERY,
         yields: Callable[[], bool] = lambda: False,
+        sharing: Sharing | None = None,
     ) -> None:
         self.destination = destination
         self.sink = sink
@@ -81,8 +86,9 @@ class Reconciler:
         self._version = 0  # of the store, and how often a scope came to count: what is in the backlog already
         self._syncs = 0
         self._read_once = False
+        self._shard_of: Callable[[ServiceName], int] = lambda name: WHOLE
         self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
-        self.lead = Lead(
+        self.lead: Leading = Lead(
             destination.name,
             seat,
             peers,
@@ -91,9 +97,11 @@ class Reconciler:
             begun=self._begin_term,
             ended=lambda: self._applier.failing.clear(),
         )
+        if sharing is not None:
+            self.lead = self._group(sharing, peers, events)
         self._awake = awake = Awake(clock, self._ask_anew)
         self._applier = Applier(
-            destination, sink, self.backlog, events, clock, rng, awake, records=records, superseded=self.lead.supersede
+            destination, sink, self.backlog, events, clock, rng, awake, records=records, superseded=self._superseded
         )
         self._confirmer = Confirmer(
             destination,
@@ -103,10 +111,40 @@ class Reconciler:
             clock,
             ask=second_opinion,
             relist=relist,
-            writes=lambda: self.lead.writes,
+            writes=lambda name: self.lead.writes_at(name),
         )
         self._completeness = Completeness(sink, destination, store, self.lead, self.backlog)
         self.renewals = Renewals(sink, renewed)
+
+    def _group(self, sharing: Sharing, peers: Peers | None, events: Events) -> Group:
+        """This process is one of several that write there."""
+        there = self.destination
+        inventory, stream = there.inventory, sharing.stream
+        sharding = Sharding(stream.shard_of, inventory.entries, there.routing.services, there.owner)
+        group = Group(
+            there.name,
+            sharing,
+            sharding,
+            peers,
+            events,
+            self._clock,
+            still=self._is_answered,
+            woken=self._store.wake,
+        )
+        inventory.shard_of, inventory.mine = stream.shard_of, lambda: group.held
+        there.planner.clash = sharding.clash
+        self._shard_of = sharding.of
+        return group
+
+    def _superseded(self, batch: Batch) -> None:
+        """Another process writes what this batch is of: what stands there now is its doing."""
+        self.lead.supersede(batch.term)
+        self.backlog.read_again(batch.plans if isinstance(self.lead, Group) else None)
+
+    async def _is_answered(self, term: Term) -> None:
+        """Returns when no write under a term is under way."""
+        while self._applier.under_way[term]:
+            await asyncio.sleep(SOON)
 
     def route(self, links: Sequence[Link], networks: Networks = ONE) -> None:
         """New links: what stays is not touched; what they take away is of cause `config`, and held."""
@@ -138,15 +176,17 @@ class Reconciler:
         if not self.lead.writes:
             raise Unavailable(f"this process does not write {self.name}")
         outcomes: list[Outcome] = []
-        for start in range(0, len(changes), self._batch):
-            outcomes += await self.sink.apply(changes[start : start + self._batch], self.lead.term)
+        for shard, names in self.lead.parts(list(dict.fromkeys(change.service for change in changes))).mine.items():
+            some = [change for change in changes if change.service in {*names}]
+            for start in range(0, len(some), self._batch):
+                outcomes += await self.sink.apply(some[start : start + self._batch], self.lead.term_in(shard))
         for outcome in outcomes:
             if outcome.error is None:
                 plan = Plan(outcome.change.service, [], [], {}, {}, "", 0)
                 self.destination.done(outcome, plan, Seen(self._clock(), self._store.version))
-        names = {change.service for change in changes}
-        self.read_again(names)
-        self.poke(names)
+        written = {change.service for change in changes}
+        self.read_again(written)
+        self.poke(written)
         return outcomes
 
     @property
@@ -265,6 +305,23 @@ class Reconciler:
         self.backlog.read_again()
         self.poke()
 
+    def _take_turns(self) -> None:
+        """Another shard is written here, or one is no more: an answer from before its lock is no ground to write on."""
+        turns = self.lead.turns()
+        if not (turns.begun or turns.ended):
+            return
+        for view in list(self._store.views()):
+            if view.shard in turns.stale or (view.shard in turns.begun and not view.up):
+                view.mark_stale()
+                if view.shard in turns.stale:
+                    self._relist(view, "another process wrote until now")
+        self.renewals.begun()
+        if turns.ended:
+            self.destination.let_go(lambda name: self.lead.writes_at(name))
+        names = [name for name in self.destination.names() if self._shard_of(name) in turns.begun]
+        self.backlog.read_again(names)
+        self.poke(names)
+
     def _ask_anew(self) -> None:
         """What was reported before this process was stopped decides nothing until its source has been listed again."""
         for view in self._store.views():
@@ -289,6 +346,7 @@ class Reconciler:
 
     async def _plan_loop(self) -> None:
         while True:
+            self._take_turns()
             if self.backlog.is_unread:
                 await self._read()
             self._collect()
@@ -319,6 +377,7 @@ class Reconciler:
         with self.backlog.reading() as reading:
             if reading.names is not None and not reading.names:
                 return
+            shards = self.lead.unread()
             held = await self.sink.held(reading.names)
             if self._trouble:
                 log.info("reached destination=%s identity=%s", self.name, held.identity)
@@ -326,11 +385,15 @@ class Reconciler:
             following, self._read_once = self.lead.is_following and self._read_once, True
             if reading.names is None:
                 self._completeness.read_anew()
-            if reading.names is None and self.lead.writes:
-                self.lead.is_following = False  # this read has all that the writer before us wrote
             differ = self.destination.take(
-                held, reading.names, reading.written, following=following, writing=self.lead.writes
+                held,
+                reading.names,
+                reading.written,
+                following=following,
+                writing=self.lead.writes,
+                notices=self.lead.notices,
             )
+            self.lead.was_read(shards, whole=reading.names is None)
             self.poke(differ)
 
     def _collect(self) -> None:
@@ -350,17 +413,27 @@ class Reconciler:
         Where nothing is held nothing is lost: the other names are planned when there is room to write them.
         """
         plans: dict[ServiceName, Planned] = {}
-        for count, name in enumerate([name for name in names if name in self.destination.entries], 1):
-            planned = self._planned(name)
-            if planned is not None:
-                plans[name] = planned
-            if count % PLAN_SLICE == 0:
-                await asyncio.sleep(0)
+        parts = self.lead.parts(names)
+        self.backlog.drop(parts.others)
+        for part in parts.mine.values():
+            for count, name in enumerate([name for name in part if name in self.destination.entries], 1):
+                planned = self._planned(name)
+                if planned is not None:
+                    plans[name] = planned
+                if count % PLAN_SLICE == 0:
+                    await asyncio.sleep(0)
+        for shard, part in parts.mine.items():
+            await self._write(shard, part, plans)
+        if self.backlog.is_empty:
+            self.destination.round_ended()
+
+    async def _write(self, shard: int, names: Sequence[ServiceName], plans: dict[ServiceName, Planned]) -> None:
+        """Sends batches of what may be done under these names, all of one shard; some are planned already."""
         waiting = deque(name for name in names if name in plans or self.backlog.since(name) is not None)
         while waiting:
             await self._applier.room()
             self._collect()
-            batch = self._next_batch(waiting, plans)
+            batch = self._next_batch(shard, waiting, plans)
             if batch.changes:
                 self._applier.send(batch)
             else:
@@ -368,12 +441,10 @@ class Reconciler:
             self.destination.tell_holds()
             if waiting:
                 await asyncio.sleep(0)  # what was just sent is to leave before the next is planned
-        if self.backlog.is_empty:
-            self.destination.round_ended()
 
-    def _next_batch(self, waiting: deque[ServiceName], plans: dict[ServiceName, Planned]) -> Batch:
+    def _next_batch(self, shard: int, waiting: deque[ServiceName], plans: dict[ServiceName, Planned]) -> Batch:
         """Takes names from `waiting` until a batch is full; what is planned already is in `plans`."""
-        batch = Batch([], {}, self.lead.term)
+        batch = Batch([], {}, self.lead.term_in(shard))
         for _ in range(min(PLAN_SLICE, len(waiting))):
             name = waiting[0]
             planned = plans.pop(name, None)
@@ -386,7 +457,7 @@ class Reconciler:
                 plans[name] = planned
                 break
             waiting.popleft()
-            changes = self._allowed(planned.plan) if planned is not None else []
+            changes = self._allowed(shard, planned.plan) if planned is not None else []
             if planned is not None and changes:
                 batch.changes.extend(changes)
                 batch.plans[name] = planned
@@ -405,8 +476,8 @@ class Reconciler:
             return None
         return Planned(plan, seen)
 
-    def _allowed(self, plan: Plan) -> list[Change]:
-        changes, again = self.destination.allowed(plan, self.lead.writes)
+    def _allowed(self, shard: int, plan: Plan) -> list[Change]:
+        changes, again = self.destination.allowed(plan, self.lead.writes_in(shard), self.lead.waits_in(shard))
         if again:
             self.backlog.plan_after(plan.name, again)
         return changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bridge.adapter import Renewal, Renewer, Sink
-from bridge.destination.writer import Lead
+from bridge.destination.leading import Leading
 
 EVERY = 1.0  # seconds between two looks at who writes
 
@@ -22,7 +22,7 @@ class Renewals:
         if self._sink is not None:
             self._sink.renew(ours=True)
 
-    async def run(self, lead: Lead) -> None:
+    async def run(self, lead: Leading) -> None:
         """Never returns."""
         while self._sink is not None:
             await asyncio.sleep(self._every)

@@ -52,9 +52,9 @@ class Routing:
         """Every name that is fed."""
         return self._feeds.keys()
 
-    def services(self, name: ServiceName) -> Iterator[tuple[str, ServiceName]]:
-        """The registries and the services there that feed a name, or did until lately."""
-        return ((item.registry, service) for _, item, service in self._feeds.get(name, ()))
+    def services(self, name: ServiceName) -> Iterator[ServiceName]:
+        """The services that feed a name, or did until lately."""
+        return (service for _, _, service in self._feeds.get(name, ()))
 
     def fed(self, link: str, item: Item) -> set[ServiceName]:
         """The names that an item of `from` feeds over a link."""

@@ -12,6 +12,8 @@ import msgspec
 
 from bridge.adapter import Seat, Term
 from bridge.destination.events import Events, Happened
+from bridge.destination.leading import NO_TURNS, WHOLE, Parts, Turns
+from bridge.model import ServiceName
 
 
 class Role(enum.StrEnum):
@@ -136,6 +138,50 @@ class Lead:
     def writes(self) -> bool:
         """Whether this process is the writer now."""
         return self.role is Role.WRITER
+
+    # -- all of it is one shard --------------------------------------------------------------------------------------
+
+    def parts(self, names: Sequence[ServiceName]) -> Parts:
+        """See `Leading.parts`: a standby plans all of them as well."""
+        return Parts({WHOLE: names})
+
+    def term_in(self, shard: int) -> Term | None:
+        """See `Leading.term_in`."""
+        return self.term
+
+    def writes_in(self, shard: int) -> bool:
+        """See `Leading.writes_in`."""
+        return self.writes
+
+    def waits_in(self, shard: int) -> str:
+        """See `Leading.waits_in`: who writes may remove."""
+        return ""
+
+    def writes_at(self, name: ServiceName) -> bool:
+        """See `Leading.writes_at`."""
+        return self.writes
+
+    def notices(self, name: ServiceName) -> bool:
+        """See `Leading.notices`: a standby may be the next writer."""
+        return True
+
+    def turns(self) -> Turns:
+        """See `Leading.turns`: a term begins with a call of `begun`."""
+        return NO_TURNS
+
+    def unread(self) -> frozenset[int]:
+        """See `Leading.unread`."""
+        return NO_TURNS.begun
+
+    def was_read(self, shards: frozenset[int], *, whole: bool) -> None:
+        """See `Leading.was_read`: it has all that the writer before us wrote."""
+        if whole and self.writes:
+            self.is_following = False
+
+    async def leave(self, patience: float) -> None:
+        """See `Leading.leave`: a standby takes over as soon as the lock is free."""
+
+    # -- terms -------------------------------------------------------------------------------------------------------
 
     def observe(self) -> None:
         """No link may write: no term begins."""

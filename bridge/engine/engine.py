@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
@@ -14,12 +16,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bridge.adapter import Cause, Change, Export, Follower, Interest, Notes, Reach, Registry, Seat, Sink, Source
-from bridge.config import kinds
+from bridge.config import groups, kinds
 from bridge.config.registries import FOREIGN
 from bridge.config.schema import Configuration
 from bridge.destination.apply import Records
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events
+from bridge.destination.group import Sharing
 from bridge.destination.reconciler import Reconciler
 from bridge.destination.writer import Peers
 from bridge.engine import belief, decoders, echoes
@@ -30,6 +33,7 @@ from bridge.link import Link, Policy, named
 from bridge.model import ServiceName
 from bridge.plan.orders import Ordering, Rank, Ranked
 from bridge.plan.overrides import Overrides, Said
+from bridge.shards import Divided, Shards
 from bridge.sources.feed import Feed
 from bridge.sources.scrub import Scrub
 from bridge.sources.store import Seen, Store
@@ -39,13 +43,15 @@ from bridge.sources.view import Recorder, View
 class Side(NamedTuple):
     """A destination as it is written. `lender`: the registry that the seat is in, "" where there is no seat.
 
-    `notes`: where all daemons of an export keep theirs, in the lender's store.
+    `notes`: where all daemons of an export, or of a group, keep theirs, in the lender's store. `stream`: what the
+    members of a group read, "" where one daemon writes.
     """
 
     sink: Sink
     seat: Seat | None
     lender: str
     notes: Notes | None = None
+    stream: str = ""
 
 
 class Prepared(NamedTuple):
@@ -62,7 +68,7 @@ class Prepared(NamedTuple):
 class Engine:
     """Everything that runs, without a state folder, a socket or a signal: the daemon and the commands share it.
 
-    `peers`, `joint`: the other daemons of this bridge at a destination with a seat, and at an export.
+    `peers`, `joint`: the other daemons of this bridge at a destination with a seat, and at an export or in a group.
     `observe`: whatever the file says, nothing is written and no lock is taken (the commands that only look).
     `orderings`: what is said of instances in the place of their sources, beside the file's own overrides.
     `overridden`: whether that is so of a service of a registry by command; whoever changes it calls `ask_again`.
@@ -80,7 +86,7 @@ class Engine:
         begins: Callable[[Destination, str], Awaitable[None]] | None = None,
         traced: Callable[[Change, str, Seen], str] | None = None,
         peers: Callable[[Seat, Destination], Peers] | None = None,
-        joint: Callable[[Notes, Destination], Peers] | None = None,
+        joint: Callable[[Notes, Destination, str], Peers] | None = None,
         observe: bool = False,
         state: Path | None = None,
         rng: random.Random | None = None,
@@ -111,6 +117,8 @@ class Engine:
         self._ordering = Ranked({**orderings, Rank.FILE: self._of_file})
         self._rng = rng or random.Random()
         self._lenders: dict[str, str] = {}  # by destination: the registry that its seat is in
+        self._shared: dict[str, str] = {}  # by destination that a group writes: the stream
+        self._needed: dict[str, frozenset[int]] = {}  # by such a destination: the shards that are read for it
         self._registries = Registries(self.store, clock, self._rng)
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
 
@@ -149,8 +157,11 @@ class Engine:
         sides: dict[str, Side] = {}
         for name in {link.to for link in configuration.links} & registries.keys():
             try:
-                side = _side(registries, configuration, name)
-                is_as_before = {name, side.lender} - {""} <= kept and side.lender == self._lenders.get(name)
+                shares = configuration.bridge.group is not None and not self._observe
+                side = _side(registries, configuration, name, shares=shares)
+                known = (self._lenders.get(name), self._shared.get(name, ""))
+                needed = {name, side.lender, side.stream} - {""}
+                is_as_before = needed <= kept and (side.lender, side.stream) == known
                 if not (is_as_before and name in self.reconcilers):
                     sides[name] = side
             except ConfigError as error:
@@ -176,9 +187,12 @@ class Engine:
         )
         for name in gone:
             del self.reconcilers[name]
+            self._needed.pop(name, None)
         for name in changed:
             self._registries.drop(name)
-            if not self._is_read(configuration, name):
+            if not self._is_read(configuration, name) or self._is_divided(configuration, name) != self._is_divided(
+                before, name
+            ):
                 self.store.forget(name)
         self.configuration = configuration
         if configuration.bridge.secrets != before.bridge.secrets:
@@ -199,7 +213,40 @@ class Engine:
             for name in self.registries
             if configuration.registries.get(name) != running.registries.get(name)
             or self._is_read(configuration, name) != self._is_read(running, name)
+            or self._is_divided(configuration, name) != self._is_divided(running, name)
         }
+
+    async def leave(self, patience: float) -> None:
+        """Has others take over what this process writes as one of several, for so many seconds at most."""
+        await asyncio.gather(*(one.lead.leave(patience) for one in self.reconcilers.values()))
+
+    def _is_divided(self, configuration: Configuration, name: str) -> bool:
+        """Whether a registry is read by shards, because the members of a group share what is written from it."""
+        return name in self._streams(configuration).values()
+
+    def _streams(self, configuration: Configuration) -> dict[str, str]:
+        """Each destination that a group writes, with its stream."""
+        if self._observe or configuration.bridge.group is None:
+            return {}
+        targets = dict.fromkeys(link.to for link in configuration.links)
+        found = {name: groups.stream_of(name, configuration.links, self.registries) for name in targets}
+        return {name: stream for name, stream in found.items() if stream}
+
+    def _need(self, name: str, shards: frozenset[int]) -> None:
+        """A member of a group needs these shards of its stream from now on; all are read where others read it too."""
+        self._needed[name] = shards
+        self._share(self._shared[name])
+
+    def _share(self, stream: str) -> None:
+        registry = self.registries.get(stream)
+        if not isinstance(registry, Divided):
+            return
+        needed = [self._needed.get(name, frozenset()) for name, of in self._shared.items() if of == stream]
+        links, moves = self.configuration.links, self.configuration.migrations
+        others = any(stream in link.registries for link in links if link.to not in self._shared)
+        if others or any(stream in one.registries for one in moves):
+            needed.append(frozenset(range(registry.shards)))
+        self._registries.share(stream, frozenset[int]().union(*needed))
 
     def _is_read(self, configuration: Configuration, name: str) -> bool:
         """Whether a registry is watched: the daemon watches what a link reads, a command that looks all there is.
@@ -258,6 +305,9 @@ class Engine:
             self._registries.add(name, registry)
         for name, registry in self.registries.items():
             self._follow(configuration, name, registry)
+        self._shared = self._streams(configuration)
+        for stream in dict.fromkeys(self._shared.values()):
+            self._share(stream)
         for name in configuration.registries:
             if ("registry", name) not in self._tasks:
                 read = self._is_read(configuration, name)
@@ -277,9 +327,10 @@ class Engine:
 
     def _peers_of(self, side: Side, destination: Destination) -> Peers | None:
         """The other daemons of this bridge there: those that take turns as its writer, or all that serve an export."""
-        if side.seat is not None and self._peers is not None:
-            return self._peers(side.seat, destination)
-        return self._joint(side.notes, destination) if side.notes is not None and self._joint is not None else None
+        if side.notes is not None:
+            kind = "group" if side.stream else "export"
+            return self._joint(side.notes, destination, kind) if self._joint is not None else None
+        return self._peers(side.seat, destination) if side.seat is not None and self._peers is not None else None
 
     def _reconciler(self, configuration: Configuration, name: str, side: Side, links: list[Link]) -> Reconciler:
         destination = Destination(
@@ -309,7 +360,30 @@ class Engine:
             resync=configuration.bridge.resync,
             peers=self._peers_of(side, destination),
             yields=self._is_called_for if side.sink.traits.pictures else lambda: False,
+            sharing=self._sharing(configuration, name, side),
         )
+
+    def _sharing(self, configuration: Configuration, name: str, side: Side) -> Sharing | None:
+        stream = self.registries.get(side.stream)
+        if not (isinstance(stream, Divided) and isinstance(side.seat, Shards)):
+            return None
+        bridge = configuration.bridge
+        return Sharing(
+            side.seat,
+            stream,
+            f"isthmus.{bridge.id}.{bridge.group}.{name}",
+            f"{socket.gethostname()}:{os.getpid()}",
+            read=partial(self._need, name),
+            listed=lambda scope: self._is_listed(name, side.stream, scope),
+        )
+
+    def _is_listed(self, destination: str, stream: str, scope: str) -> bool:
+        """Whether a scope of the stream is listed and followed, or no link to that destination reads it."""
+        view = self.store.known(stream, scope)
+        links = self.reconcilers[destination].destination.links
+        if all(link.item(stream, scope) is None for link in links):
+            return True
+        return view is not None and view.synced and view.up
 
     def _records(self, destination: Destination) -> Records:
         records = Records() if self._spend is None else Records(spend=self._spend)
@@ -341,7 +415,7 @@ class Engine:
                 await asyncio.wait(tasks)
 
     async def _run_reconciler(self, name: str) -> None:
-        for needed in filter(None, (name, self._lenders[name])):
+        for needed in filter(None, (name, self._lenders[name], self._shared.get(name))):
             await self._registries.opened(needed)
         await self.reconcilers[name].run()
 
@@ -456,14 +530,17 @@ def _seat(
     return lender, kinds.seat(registries[lender], bridge, name)
 
 
-def _side(registries: Mapping[str, Registry], configuration: Configuration, name: str) -> Side:
-    """A destination as this configuration has it written. Raises ConfigError."""
+def _side(registries: Mapping[str, Registry], configuration: Configuration, name: str, *, shares: bool) -> Side:
+    """A destination as this configuration has it written; `shares`: by a group, where it may be. Raises ConfigError."""
     bridge = configuration.bridge
     lender, seat = _seat(registries, configuration, name, bridge.id)
-    notes = None
+    notes, stream = None, ""
     if isinstance(registries[name], Export) and bridge.seat is not None:
         lender, notes = bridge.seat, kinds.notes(registries[bridge.seat], bridge.id)
-    return Side(kinds.sink(registries[name], bridge.id), seat, lender, notes)
+    elif shares:
+        stream = groups.stream_of(name, configuration.links, registries)
+        notes = kinds.notes(registries[lender], bridge.id) if stream else None
+    return Side(kinds.sink(registries[name], bridge.id), seat, lender, notes, stream)
 
 
 def _writes(links: Iterable[Link]) -> bool:

@@ -11,6 +11,7 @@ from bridge.adapter import Export, Observed, Reach, Registry, Source
 from bridge.errors import ConfigError, Denied, Unavailable
 from bridge.model import ServiceName
 from bridge.retry import BUG, Reaction, forever
+from bridge.shards import Divided, shard_in
 from bridge.sources.feed import Feed
 from bridge.sources.store import Store
 from bridge.sources.view import View
@@ -31,6 +32,9 @@ class Registries:
         self.feeds: dict[View, Feed] = {}
         self.watching: dict[View, asyncio.Task[None]] = {}
         self._opened: dict[str, asyncio.Event] = {}
+        self._shards: dict[str, frozenset[int]] = {}  # of those that are read by shards: which
+        self._apart: dict[str, dict[str, Source]] = {}  # likewise: every source there is, by scope
+        self._groups: dict[str, asyncio.TaskGroup] = {}
         self._store = store
         self._clock = clock
         self._rng = rng
@@ -43,7 +47,24 @@ class Registries:
     def drop(self, name: str) -> None:
         """A registry of another file, which `run` has closed."""
         del self.made[name], self._opened[name]
+        self._shards.pop(name, None)
+        self._store.shard_of.pop(name, None)
         self.feeds = {view: feed for view, feed in self.feeds.items() if view.registry != name}
+
+    def share(self, name: str, shards: frozenset[int]) -> None:
+        """Reads these shards of a registry alone: what was known of others is forgotten."""
+        registry = self.made[name]
+        assert isinstance(registry, Divided)
+        self._store.shard_of[name] = registry.shard_of
+        self._shards[name] = shards
+        registry.read(shards)
+        for view in [one for one in self._store.views(name) if one.shard not in shards]:
+            if (feed := self.watching.pop(view, None)) is not None:
+                feed.cancel()
+            self.feeds.pop(view, None)
+            self._store.drop(view)
+        for source in self._apart.get(name, {}).values():
+            self._follow(name, source)
 
     async def opened(self, name: str) -> None:
         """Returns as soon as that registry is open."""
@@ -64,18 +85,30 @@ class Registries:
         """One registry, open until something about it fails, with a feed for each of its scopes."""
         try:
             async with self.made[name] as registry, asyncio.TaskGroup() as feeds:
+                self._groups[name], self._apart[name] = feeds, {}
                 self._opened[name].set()
                 if read:
                     async for source in registry.scopes():
-                        view = self._store.view(name, source.scope)
-                        self.feeds[view] = Feed(source, view, self._clock, self._rng)
-                        self.watching[view] = feeds.create_task(self.feeds[view].run())
+                        self._apart[name][source.scope] = source
+                        self._follow(name, source)
                 if serve and isinstance(registry, Export):
                     await registry.serve()
                 await asyncio.Event().wait()
         finally:
             self.watching = {view: task for view, task in self.watching.items() if view.registry != name}
+            self._groups.pop(name, None)
+            self._apart.pop(name, None)
             self._opened[name].clear()
+
+    def _follow(self, name: str, source: Source) -> None:
+        """Watches a scope, unless that is done, or it is of a shard that is not read now."""
+        shard = shard_in(source.scope)
+        if shard is not None and shard not in self._shards.get(name, ()):
+            return
+        view = self._store.view(name, source.scope)
+        if view not in self.watching:
+            self.feeds[view] = Feed(source, view, self._clock, self._rng)
+            self.watching[view] = self._groups[name].create_task(self.feeds[view].run())
 
     async def read(self, view: View, name: ServiceName) -> Observed:
         """One service of a scope, past every cache: the second opinion before a removal is believed.

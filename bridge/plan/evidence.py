@@ -57,9 +57,7 @@ def _has(view: View, mark: Mark) -> bool:
 def _answers_no_more(mark: Mark, link: Link, world: World) -> Gone | Reason:
     """Nobody of that identity answers: a scope is only missed when all that the link reads has spoken."""
     mine = [
-        view
-        for view in world.views
-        if link.item(view.registry, view.scope) is not None and view.covers(mark.service)
+        view for view in world.views if link.item(view.registry, view.scope) is not None and view.covers(mark.service)
     ]
     if not mine or any(not view.synced for view in mine):
         return Reason(Kind.UNHEARD, f"its source {mark.path[-1]} has not been heard in this process")

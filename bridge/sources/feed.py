@@ -75,7 +75,8 @@ class Feed:
         try:
             await self._watching
         except asyncio.CancelledError:
-            if not self._wrong:
+            task = asyncio.current_task()
+            if not self._wrong or (task is not None and task.cancelling()):
                 self._watching.cancel()
                 await asyncio.wait((self._watching,))
                 raise

@@ -73,6 +73,10 @@ class Store:
                 self._apart.setdefault((registry, view.shard), {})[scope] = view
         return scopes[scope]
 
+    def known(self, registry: str, scope: str) -> View | None:
+        """The view of a scope, None: there is none."""
+        return self._views.get(registry, {}).get(scope)
+
     def views(self, registry: str | None = None) -> Iterator[View]:
         """The views of one registry, or all."""
         for name, scopes in self._views.items():

@@ -1,0 +1,102 @@
+"""Which destinations several daemons of a bridge share (`bridge.group`), and what that asks of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from string import Formatter
+
+from bridge import adapter as interface
+from bridge import link as core
+from bridge.config.document import Document
+from bridge.config.kinds import notes, seat
+from bridge.config.schema import Bridge, Link
+from bridge.errors import ConfigError
+from bridge.link import Item, Policy
+from bridge.shards import Divided, Shards
+
+
+def streams(links: Iterable[Link | core.Link], made: Mapping[str, interface.Registry]) -> list[str]:
+    """The registries that these links read whose shards can be read apart."""
+    sources = (Item.parse(text).registry for link in links for text in link.from_ or () if text)
+    return [name for name in dict.fromkeys(sources) if isinstance(made.get(name), Divided)]
+
+
+def stream_of(name: str, links: Sequence[core.Link], made: Mapping[str, interface.Registry]) -> str:
+    """The stream whose shards the members of a group write to a destination, "": one process writes it.
+
+    That is so where a link to it writes, and reads a stream: of a file without faults no other one does.
+    """
+    mine = [link for link in links if link.to == name and link.policy is not Policy.OBSERVE]
+    return next(iter(streams(mine, made)), "") if _may_be_shared(name, made) else ""
+
+
+def _may_be_shared(name: str, made: Mapping[str, interface.Registry]) -> bool:
+    """Every daemon serves an export; and what streams hold is filled by one daemon."""
+    target = made.get(name)
+    return target is not None and not isinstance(target, interface.Export) and not target.traits.pictures
+
+
+def judge_group(
+    document: Document, bridge: Bridge, links: Sequence[Link], made: Mapping[str, interface.Registry]
+) -> None:
+    """What a group asks of the links to each destination that its members share."""
+    if bridge.group is None:
+        return
+    shared = False
+    for name in dict.fromkeys(link.to for link in links if link.to in made):
+        mine = [(index, link) for index, link in enumerate(links) if link.to == name]
+        found = streams([link for _, link in mine if link.policy is not Policy.OBSERVE], made)
+        if not found or not _may_be_shared(name, made):
+            continue
+        shared = True
+        for index, link in mine:
+            _judge_sources(document, index, link, found)
+            _judge_name(document, index, link)
+        _judge_locks(document, bridge, mine[0][0], name, made)
+    if not shared:
+        document.warn(("bridge", "group"), "no destination is written from a stream: there is nothing to share")
+
+
+def _judge_sources(document: Document, index: int, link: Link, found: Sequence[str]) -> None:
+    """All that goes to one destination is of one stream, or its services would lie in no shard, or in two."""
+    registries = dict.fromkeys(Item.parse(text).registry for text in link.from_ or () if text)
+    others = [one for one in registries if one != found[0]]
+    if others:
+        document.fault(
+            ("links", index, "from"),
+            f"{link.to} is shared by the group, which writes it from the stream {found[0]} alone; "
+            f"fill {found[0]} from {', '.join(others)} too, or remove bridge.group",
+        )
+
+
+def _judge_name(document: Document, index: int, link: Link) -> None:
+    """Without the name of its service, services of several shards would meet in one."""
+    try:
+        fields = {field for _, field, _, _ in Formatter().parse(link.rename or "")}
+    except ValueError:
+        return  # noted already
+    if "name" not in fields:
+        document.fault(("links", index, "rename"), f"needs {{name}}: {link.to} is shared by the group")
+
+
+def _judge_locks(
+    document: Document, bridge: Bridge, index: int, name: str, made: Mapping[str, interface.Registry]
+) -> None:
+    """A shard has a lock and a note, and what operators decide is in notes by key beside them."""
+    place = ("links", index, "to")
+    try:
+        own = seat(made[name], bridge.id, name)
+        lender = made.get(bridge.seat or "") if own is None else made[name]
+        found = own if own is not None or lender is None else seat(lender, bridge.id, name)
+        if found is None or lender is None:
+            document.fault(
+                place, f"{name} cannot lock, so the group cannot share it; name a registry in bridge.seat that can"
+            )
+        elif not isinstance(found, Shards) or notes(lender, bridge.id) is None:
+            document.fault(
+                place,
+                f"the locks of {name} are in {lender.name}, which keeps none by shard; remove bridge.group, or write "
+                f"{name} by another bridge",
+            )
+    except ConfigError:
+        return  # of a registry that is only read, which is a fault already

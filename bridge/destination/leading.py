@@ -1,0 +1,118 @@
+"""What a process may write at one destination, as its planner asks: all of it, or some of its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from bridge.adapter import Seat, Term
+from bridge.model import ServiceName
+
+if TYPE_CHECKING:
+    from bridge.destination.writer import Peers, Role, Writer
+
+WHOLE = -1  # the only shard of a destination that one process writes
+
+
+class Parts(NamedTuple):
+    """Names by the shard that they are in: what this process plans, each shard under a term of its own.
+
+    `others`: names that another process plans. Where one process writes the whole, it is one shard, `WHOLE`.
+    """
+
+    mine: Mapping[int, Sequence[ServiceName]]
+    others: Sequence[ServiceName] = ()
+
+
+class Turns(NamedTuple):
+    """The shards that this process writes since the last look, and those that it does not write any more.
+
+    `stale`: of the first, those that another process may have written until now.
+    """
+
+    begun: frozenset[int] = frozenset()
+    ended: frozenset[int] = frozenset()
+    stale: frozenset[int] = frozenset()
+
+
+NO_TURNS = Turns()
+
+
+class Leading(Protocol):
+    """What a process may write at one destination: all of it (`Lead`), or some of its shards (`Group`).
+
+    `seat`: where the locks are; None: there is none. `writes`: whether it writes anything. `term`: of who writes all of
+    it. `before`: who wrote before this term, on another host or in another folder. `another_writes`: whether another
+    process is known to have written all of it since. `is_following`: what changes of ours there is another's doing.
+    """
+
+    peers: Peers | None
+    before: Writer | None
+    is_following: bool
+
+    @property
+    def seat(self) -> Seat | None: ...
+
+    @property
+    def role(self) -> Role: ...
+
+    @property
+    def term(self) -> Term | None: ...
+
+    @property
+    def writes(self) -> bool: ...
+
+    @property
+    def another_writes(self) -> bool: ...
+
+    def parts(self, names: Sequence[ServiceName]) -> Parts:
+        """Which of these names are planned here, by shard."""
+        ...
+
+    def term_in(self, shard: int) -> Term | None:
+        """The term that a shard is written under now."""
+        ...
+
+    def writes_in(self, shard: int) -> bool:
+        """Whether this process writes a shard now."""
+        ...
+
+    def waits_in(self, shard: int) -> str:
+        """Why nothing may be removed in a shard now, "" if it may."""
+        ...
+
+    def writes_at(self, name: ServiceName) -> bool:
+        """Whether this process writes under a name now."""
+        ...
+
+    def notices(self, name: ServiceName) -> bool:
+        """Whether what became of our entries under a name, by somebody else, is this process's to count and to tell."""
+        ...
+
+    def turns(self) -> Turns:
+        """What began and ended since the last call, for whoever plans."""
+        ...
+
+    def unread(self) -> frozenset[int]:
+        """Shards that are written anew, and of which not all was read since."""
+        ...
+
+    def was_read(self, shards: frozenset[int], *, whole: bool) -> None:
+        """All that the destination holds in these shards was read, or (`whole`) all that it holds."""
+        ...
+
+    def supersede(self, term: Term | None) -> None:
+        """A write under that term found that it is over."""
+        ...
+
+    def observe(self) -> None:
+        """No link may write: no term begins."""
+        ...
+
+    async def run(self) -> None:
+        """Terms, until one is lost, or for ever. Raises Unavailable or Denied."""
+        ...
+
+    async def leave(self, patience: float) -> None:
+        """Gives away what others can take over at once, for so many seconds at most. The caller ends `run` then."""
+        ...

@@ -1,0 +1,55 @@
+"""To which shard each name of a destination belongs: that of the services which its entries were copied from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from bridge.adapter import Entry
+from bridge.model import ServiceName
+
+
+class Sharding:
+    """The shards of one destination.
+
+    `shard_of(service)`: the shard of a service of the stream. `entries`: what the destination holds. `feeding(name)`:
+    the services of the stream that feed a name. `owner`: whose entries count.
+    """
+
+    def __init__(
+        self,
+        shard_of: Callable[[ServiceName], int],
+        entries: Mapping[ServiceName, Mapping[str, Entry]],
+        feeding: Callable[[ServiceName], Iterable[ServiceName]],
+        owner: str,
+    ) -> None:
+        self._shard_of = shard_of
+        self._entries = entries
+        self._feeding = feeding
+        self._owner = owner
+
+    def of(self, name: ServiceName) -> int:
+        """The shard of a name; of several the one that comes first, and nothing is written there (`clash`)."""
+        service = next(self._services(name), name)  # where there is nothing of ours, any shard will do, always the same
+        return self._shard_of(service)
+
+    def clash(self, name: ServiceName) -> str:
+        """Why nothing may change under a name, "" if it may: it is made of services of several shards.
+
+        Each shard has a writer of its own, which would take the other's entries for what is not wanted any more.
+        """
+        first: dict[int, ServiceName] = {}
+        last: ServiceName | None = None
+        for service in self._services(name):
+            if service != last:
+                last = service
+                first.setdefault(self._shard_of(service), service)
+        if len(first) < 2:
+            return ""
+        said = ", ".join(f"{service} (shard {shard})" for shard, service in sorted(first.items()))
+        return f"it is made of services that different members of the group write: {said}; rename one of them"
+
+    def _services(self, name: ServiceName) -> Iterator[ServiceName]:
+        yield from self._feeding(name)
+        for entry in self._entries.get(name, {}).values():
+            if entry.mark is not None and entry.mark.owner == self._owner:
+                yield entry.mark.service
