@@ -23,6 +23,7 @@ from adapters.kafka.working_copy import Stored
 from bridge.adapter import Event, Raw, Reach, Seat, Source, Trace
 from bridge.errors import ConfigError, Fault
 from bridge.model import ServiceName
+from bridge.shards import part_of
 from mappings import kafka as mapping
 
 Server = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/\s\[\]]+):[0-9]{1,5}")
@@ -129,6 +130,11 @@ class Kafka:
     def seat(self, bridge: str, destination: str) -> Seat | None:
         """None: it cannot lock, so it borrows the seat that `bridge.seat` names."""
         return None
+
+    async def caught_up(self, shard: int) -> frozenset[str]:
+        """See `Divided`."""
+        copy = await (await self._reader.following(shard)).caught_up()
+        return frozenset(part_of(scope, shard) for scope in copy.scopes)
 
     def membership(self, group: str, who: str) -> KafkaMembership:
         """See `Divided`."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from bridge.adapter import Term
 from bridge.destination.events import Events, Happened
-from bridge.destination.leading import NO_TURNS, Parts, Turns
+from bridge.destination.leading import NO_TURNS, Parts, Share, Turns
 from bridge.destination.writer import Peers, Role, Writer
 from bridge.errors import ConfigError, Conflict, Denied, IsthmusError, Superseded, Unavailable
 from bridge.group.sharding import Sharding
@@ -120,6 +120,21 @@ class Group:
     def writes(self) -> bool:
         """Whether any shard is written here."""
         return any(one.term is not None for one in self.shards.values())
+
+    @property
+    def share(self) -> Share:
+        """See `Leading.share`."""
+        writes = frozenset(number for number, one in self.shards.items() if one.term is not None)
+        asks = {number: one.asks[0] for number, one in self.shards.items() if one.asks is not None and not one.term}
+        return Share(
+            of=self._sharing.stream.shards,
+            writes=writes,
+            should=self._should(),
+            cares=frozenset(number for number in writes if self.waits_in(number)),
+            claims=frozenset(number for number, how in asks.items() if how is Step.CLAIM),
+            waits=frozenset(number for number, how in asks.items() if how is Step.TAKE),
+            fault=self.fault or (self.membership.fault if self.membership is not None else ""),
+        )
 
     @property
     def held(self) -> frozenset[int]:

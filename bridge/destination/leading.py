@@ -38,6 +38,23 @@ class Turns(NamedTuple):
 NO_TURNS = Turns()
 
 
+class Share(NamedTuple):
+    """What a member of a group has of a destination: shards by number. `of`: how many there are.
+
+    `writes`: it holds their locks. `should`: the group gave them to it. `cares`: it holds them, and may not remove.
+    `claims`: it has asked their holders for them. `waits`: it asks for their locks without a claim, because it has not
+    read all of them yet. `fault`: why it is no member, "" if it is.
+    """
+
+    of: int
+    writes: frozenset[int]
+    should: frozenset[int]
+    cares: frozenset[int]
+    claims: frozenset[int]
+    waits: frozenset[int]
+    fault: str
+
+
 class Leading(Protocol):
     """What a process may write at one destination: all of it (`Lead`), or some of its shards (`Group`).
 
@@ -64,6 +81,11 @@ class Leading(Protocol):
 
     @property
     def another_writes(self) -> bool: ...
+
+    @property
+    def share(self) -> Share | None:
+        """What a member of a group has; None: it is no group."""
+        ...
 
     def parts(self, names: Sequence[ServiceName]) -> Parts:
         """Which of these names are planned here, by shard."""

@@ -139,6 +139,11 @@ class Lead:
         """Whether this process is the writer now."""
         return self.role is Role.WRITER
 
+    @property
+    def share(self) -> None:
+        """See `Leading.share`."""
+        return None
+
     # -- all of it is one shard --------------------------------------------------------------------------------------
 
     def parts(self, names: Sequence[ServiceName]) -> Parts:

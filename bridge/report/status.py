@@ -99,6 +99,7 @@ def link_rows(engine: Engine) -> list[Row]:
                     "differing": list(reconciler.peers.differing) if reconciler.peers is not None else [],
                     "members": members(reconciler),
                     "pictures": pictures(reconciler),
+                    "shards": shards(reconciler),
                     "reused": _reused(reconciler, link),
                     "renewal": msgspec.to_builtins(reconciler.renewals.now),
                     "reason": reconciler.reason,
@@ -127,6 +128,15 @@ def pictures(reconciler: Reconciler) -> Row:
     """Of an export that several hosts serve: the digest of what each serves, by host; this one is ""."""
     peers = reconciler.peers
     return {"": peers.digest, **peers.digests} if isinstance(peers, Joint) else {}
+
+
+def shards(reconciler: Reconciler) -> Row | None:
+    """What this process has as a member of a group: how many shards of each kind; None: it is no group."""
+    share = reconciler.lead.share
+    if share is None:
+        return None
+    kinds = ("writes", "should", "cares", "claims", "waits")
+    return {"of": share.of, **{kind: len(getattr(share, kind)) for kind in kinds}, "fault": share.fault}
 
 
 def members(reconciler: Reconciler) -> list[Row]:
