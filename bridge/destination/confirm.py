@@ -10,6 +10,7 @@ from bridge.adapter import Cause, Observed
 from bridge.destination.backlog import Backlog
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events, Happened
+from bridge.destination.leading import Leading
 from bridge.guard.holds import HeldRemoval
 from bridge.model import Mark, ServiceName
 from bridge.sources.store import Store
@@ -25,8 +26,8 @@ ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disa
 class Confirmer:
     """The second opinions of one destination.
 
-    `ask(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over, `writes(name)` says whether
-    this process writes under a name.
+    `ask(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over; `lead` says what this process
+    writes.
     """
 
     def __init__(
@@ -36,10 +37,10 @@ class Confirmer:
         store: Store,
         events: Events,
         clock: Callable[[], float],
+        lead: Leading,
         *,
         ask: Callable[[View, ServiceName], Awaitable[Observed]],
         relist: Callable[[View, str], None],
-        writes: Callable[[ServiceName], bool],
     ) -> None:
         self._destination = destination
         self._backlog = backlog
@@ -48,7 +49,7 @@ class Confirmer:
         self._clock = clock
         self._ask = ask
         self._relist = relist
-        self._writes = writes
+        self._lead = lead
 
     async def run(self) -> None:
         """Never returns."""
@@ -68,7 +69,7 @@ class Confirmer:
         for one in self._destination.holds.due(self._clock()):
             change = one.removal.change
             mark = change.mark
-            if mark is None or not self._writes(change.service):
+            if mark is None or not self._lead.writes_at(change.service):
                 continue
             if self._destination.gate.is_writable(change, self._clock()):
                 key = (mark.link, mark.path[-1], mark.scope, mark.service)

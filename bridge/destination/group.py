@@ -141,6 +141,10 @@ class Group:
         """The shards that whoever plans takes for ours."""
         return frozenset(number for number, one in self.shards.items() if one.taken_up)
 
+    def shard_of(self, name: ServiceName) -> int:
+        """See `Leading.shard_of`."""
+        return self._sharding.of(name)
+
     def parts(self, names: Sequence[ServiceName]) -> Parts:
         """See `Leading.parts`: those of the shards that are written here."""
         mine: dict[int, list[ServiceName]] = {}

@@ -87,6 +87,10 @@ class Leading(Protocol):
         """What a member of a group has; None: it is no group."""
         ...
 
+    def shard_of(self, name: ServiceName) -> int:
+        """The shard that a name is in."""
+        ...
+
     def parts(self, names: Sequence[ServiceName]) -> Parts:
         """Which of these names are planned here, by shard."""
         ...

@@ -19,7 +19,7 @@ from bridge.destination.confirm import Confirmer
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events
 from bridge.destination.group import Group, Sharing
-from bridge.destination.leading import WHOLE, Leading
+from bridge.destination.leading import Leading
 from bridge.destination.renewals import EVERY, Renewals
 from bridge.destination.writer import Lead, Peers, Role
 from bridge.errors import Expired, Superseded, Unavailable
@@ -86,32 +86,26 @@ class Reconciler:
         self._version = 0  # of the store, and how often a scope came to count: what is in the backlog already
         self._syncs = 0
         self._read_once = False
-        self._shard_of: Callable[[ServiceName], int] = lambda name: WHOLE
         self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
-        self.lead: Leading = Lead(
-            destination.name,
-            seat,
-            peers,
-            events,
-            clock,
-            begun=self._begin_term,
-            ended=lambda: self._applier.failing.clear(),
-        )
+        self.lead: Leading
         if sharing is not None:
             self.lead = self._group(sharing, peers, events)
+        else:
+            self.lead = Lead(
+                destination.name,
+                seat,
+                peers,
+                events,
+                clock,
+                begun=self._begin_term,
+                ended=lambda: self._applier.failing.clear(),
+            )
         self._awake = awake = Awake(clock, self._ask_anew)
         self._applier = Applier(
             destination, sink, self.backlog, events, clock, rng, awake, records=records, superseded=self._superseded
         )
         self._confirmer = Confirmer(
-            destination,
-            self.backlog,
-            store,
-            events,
-            clock,
-            ask=second_opinion,
-            relist=relist,
-            writes=lambda name: self.lead.writes_at(name),
+            destination, self.backlog, store, events, clock, self.lead, ask=second_opinion, relist=relist
         )
         self._completeness = Completeness(sink, destination, store, self.lead, self.backlog)
         self.renewals = Renewals(sink, renewed)
@@ -133,7 +127,6 @@ class Reconciler:
         )
         inventory.shard_of, inventory.mine = stream.shard_of, lambda: group.held
         there.planner.clash = sharding.clash
-        self._shard_of = sharding.of
         return group
 
     def _superseded(self, batch: Batch) -> None:
@@ -317,8 +310,8 @@ class Reconciler:
                     self._relist(view, "another process wrote until now")
         self.renewals.begun()
         if turns.ended:
-            self.destination.let_go(lambda name: self.lead.writes_at(name))
-        names = [name for name in self.destination.names() if self._shard_of(name) in turns.begun]
+            self.destination.let_go(self.lead.writes_at)
+        names = [name for name in self.destination.names() if self.lead.shard_of(name) in turns.begun]
         self.backlog.read_again(names)
         self.poke(names)
 

@@ -146,6 +146,10 @@ class Lead:
 
     # -- all of it is one shard --------------------------------------------------------------------------------------
 
+    def shard_of(self, name: ServiceName) -> int:
+        """See `Leading.shard_of`."""
+        return WHOLE
+
     def parts(self, names: Sequence[ServiceName]) -> Parts:
         """See `Leading.parts`: a standby plans all of them as well."""
         return Parts({WHOLE: names})

@@ -131,10 +131,11 @@ GIVEN = frozenset(
 )
 NO_BOUNDS = {
     ("adapters.kafka.client", "TOPIC"),
-    ("adapters.kafka.reading", "FETCH"),
+    ("adapters.kafka.fetching", "FETCH"),
     ("adapters.kafka.topics", "WEEK"),
     ("adapters.kafka.working_copy", "MODULUS"),
     ("bridge.admin.access", "ROOT"),
+    ("bridge.destination.leading", "WHOLE"),
     ("bridge.admin.protocol", "NOT_PERMITTED"),
     ("bridge.admin.server", "SO_PEERGROUPS"),
     ("adapters.kubernetes.client", "KEPT"),
