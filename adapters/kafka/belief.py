@@ -23,8 +23,9 @@ class Belief:
         self._given: dict[int, int] = {}
         self._assignments = 0
         self._word = -math.inf  # when the coordinator answered last
-        self._cut = True  # it did not for a session, and what it says since may not be of this member
-        self._beats: int | None = 0  # heartbeats when nothing was under way since then; None: something was, always
+        self._cut = True  # it did not for a session; whether it is in touch again is not known
+        self._stale = False  # what it should have is from before that, and may be another's by now
+        self._beats: int | None = None  # of the connection, since nothing was under way there
 
     def assignment(self, shard: int) -> int:
         """See `Membership`."""
@@ -55,7 +56,7 @@ class Belief:
         """One of them, in their order."""
         match news:
             case Given(shards):
-                self._joined = True
+                self._joined, self._trouble = True, ""
                 self._assignments += bool(shards)
                 self._given |= dict.fromkeys(shards, self._assignments)
                 known = frozenset(range(self._shards))
@@ -64,6 +65,7 @@ class Belief:
             case Taken(shards, lost):
                 self.should -= shards
                 self._beyond -= shards
+                self._stale = self._stale and bool(self.should)
                 if lost:
                     self._out("the group went on without it")
             case Heard():
@@ -73,27 +75,31 @@ class Belief:
                 self._trouble = why
             case Ended():
                 self.should = self._beyond = frozenset()
-                self._cut, self._word, self._beats = True, -math.inf, 0
+                self._cut, self._word, self._stale = True, -math.inf, False
                 self._out(LEFT)
 
     def _out(self, why: str) -> None:
         self._joined, self._trouble = False, self._trouble or why
 
     def _hear(self, heard: Heard, now: float) -> None:
-        """Who was away is not back as soon as the coordinator answers anything: a heartbeat of it must be answered."""
-        self._cut = self.away(now)
+        if not self._cut and self.away(now):
+            self._cut, self._stale, self._beats = True, bool(self.should), None
         if self._cut and not self._back(heard):
             return
-        if heard.at is not None:
-            self._cut, self._word = False, max(self._word, heard.at)
-            if self._joined:
-                self._trouble = ""
-                self._kinds.clear()
+        self._cut, self._word = False, max(self._word, heard.at if heard.at is not None else -math.inf)
+        if self._joined:
+            self._trouble = ""
+            self._kinds.clear()
 
     def _back(self, heard: Heard) -> bool:
+        """Whether the coordinator has answered as it answers a member.
+
+        Where something is stale any answer will not do: it may be to another question, before the heartbeat whose
+        answer takes that away. So one more must have been sent, and nothing be under way.
+        """
         if heard.at is None or not heard.settled:
             self._beats = None
             return False
         if self._beats is None:
             self._beats = heard.beats
-        return heard.beats > self._beats
+        return not self._stale or heard.beats > self._beats

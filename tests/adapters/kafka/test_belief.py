@@ -45,10 +45,21 @@ def test_who_was_away_is_back_with_a_heartbeat_of_its_own_that_was_answered() ->
     assert belief.away(107.0), "the connection is back; what was sent before has no answer"
     belief.take(Heard(107.1, 3, settled=True), 107.5)
     assert belief.away(107.5), "something was answered, and it may be any question"
-    belief.take(Heard(107.1, 3, settled=True), 108.0)
-    assert belief.away(108.0)
-    belief.take(Heard(109.0, 4, settled=True), 109.5)
+    belief.take(Heard(), 108.0)
+    belief.take(Heard(108.3, 5, settled=True), 108.4)
+    assert belief.away(108.4), "those were sent on a connection that ended"
+    belief.take(Heard(109.0, 6, settled=True), 109.5)
     assert not belief.away(109.5)
+
+
+def test_who_has_lost_all_is_back_as_soon_as_it_hears_of_the_coordinator() -> None:
+    belief = member()
+    belief.take(Heard(), 107.0)
+    belief.take(Taken(ALL, lost=True), 107.1)
+    belief.take(Given(frozenset((3,))), 110.0)
+    assert belief.away(110.0)
+    belief.take(Heard(110.0, 3, settled=True), 110.2)
+    assert not belief.away(110.2)
 
 
 def test_statistics_that_are_read_late_are_no_late_word() -> None:
