@@ -81,18 +81,12 @@ class Wish(msgspec.Struct, frozen=True):
     claims: bool
 
 
-class Got(NamedTuple):
-    """A lock that is ours. `version`: see `Lot`. `over`: from another process, or after one."""
+class Held(Term, Protocol):
+    """The term of a shard, as this module needs it. `claims`: waits for one. `version`: see `Lot`."""
 
+    taken_over: bool
     wish: Wish
     version: int
-    over: bool
-
-
-class Held(Term, Protocol):
-    """The term of a shard, as this module needs it."""
-
-    got: Got
     claims: Callable[[], Awaitable[None]]
 
     @property
@@ -102,9 +96,10 @@ class Held(Term, Protocol):
 
 
 class OfShard:
-    """What the term of a shard has beside that of a whole: see `ShardTerm`. `claims`: waits for one."""
+    """What the term of a shard has beside that of a whole: see `Held` and `ShardTerm`."""
 
-    got: Got
+    wish: Wish
+    version: int
     claims: Callable[[], Awaitable[None]]
 
     async def claimed(self) -> None:
@@ -141,10 +136,10 @@ class Area(Protocol[L, T]):
         """Puts a claim, unless ours is there; the position (`Picture.at`) from which on it is in the picture."""
         ...
 
-    async def take(self, life: L, wish: Wish) -> int | None:
+    async def take(self, life: L, wish: Wish) -> T | None:
         """Makes a free lock ours and removes our claim, where `Wish.count` holds; without a claim only where none is.
 
-        The lock's version if it is ours then, also by a hand-over; None: it is not.
+        The term if the lock is ours then, also by a hand-over; None: it is not.
         """
         ...
 
@@ -154,10 +149,6 @@ class Area(Protocol[L, T]):
 
     async def release(self, life: L, shard: int) -> None:
         """Removes the lock and the claim of this life, whichever there is."""
-        ...
-
-    def term(self, life: L, got: Got) -> T:
-        """The term of a lock that is ours."""
         ...
 
     async def notes(self) -> Mapping[int, Note]: ...
@@ -244,8 +235,8 @@ class _Presence(Generic[L, T]):
     def _hear(self, picture: Picture) -> None:
         self.picture, self._failure = picture, None
         for shard, term in self.terms.items():
-            stands = picture.lot(shard).version == term.got.version and picture.count == term.got.wish.count
-            if picture.at >= term.got.version and not stands:
+            stands = picture.lot(shard).version == term.version and picture.count == term.wish.count
+            if picture.at >= term.version and not stands:
                 term.lose()
         for shard, lot in picture.lots.items():
             ours = lot.life == self.life.id or _claims(lot, self.life.id)
@@ -285,9 +276,8 @@ class DividedSeat(Generic[L, T]):
         """See `Shards.take`."""
         wish = Wish(shard, count, who, claim)
         async with self._present() as here, here.wanting(shard):
-            got = await self._acquired(here, wish)
-            term = here.terms[shard] = self.area.term(here.life, got)
-            term.got, term.claims = got, lambda: here.claimed(shard)
+            term = here.terms[shard] = await self._acquired(here, wish)
+            term.claims = lambda: here.claimed(shard)
             try:
                 yield term
             finally:
@@ -298,10 +288,10 @@ class DividedSeat(Generic[L, T]):
         """See `Shards.hand_over`."""
         ours = self._ours(term)
         while True:
-            lot = (await self.area.look()).lot(ours.got.wish.shard)
-            if ours.over or lot.version != ours.got.version:
+            lot = (await self.area.look()).lot(ours.wish.shard)
+            if ours.over or lot.version != ours.version:
                 ours.lose()
-                raise Superseded(f"the lock of shard {ours.got.wish.shard} is not ours any more")
+                raise Superseded(f"the lock of shard {ours.wish.shard} is not ours any more")
             others = _others(lot, lot.life)
             if not others:
                 return False
@@ -356,7 +346,7 @@ class DividedSeat(Generic[L, T]):
             here.closing = stack.pop_all()
         return here
 
-    async def _acquired(self, here: _Presence[L, T], wish: Wish) -> Got:
+    async def _acquired(self, here: _Presence[L, T], wish: Wish) -> T:
         """Waits until the lock is ours."""
         waited, claimed_at = False, -1
         while True:
@@ -368,8 +358,9 @@ class DividedSeat(Generic[L, T]):
                 lot = picture.lot(wish.shard)
                 waited |= lot.life not in ("", here.life.id)
                 if _may_try(lot, here.life.id, wish):
-                    if (version := await self.area.take(here.life, wish)) is not None:
-                        return Got(wish, version, waited)
+                    if (term := await self.area.take(here.life, wish)) is not None:
+                        term.taken_over = waited
+                        return term
                     waited = True
                 elif wish.claims and picture.at >= claimed_at and not _claims(lot, here.life.id):
                     claimed_at = await self.area.claim(here.life, wish)

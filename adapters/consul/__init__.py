@@ -91,9 +91,10 @@ class Consul:
     def seat(self, bridge: str, destination: str) -> ConsulSeat:
         """The lock and the note below `isthmus/` in the key-value store of the datacenter that is written."""
         lent = "" if destination == self.name else destination
-        lock, note = (key.removeprefix("/") for key in (self._own.lock(bridge, lent), self._own.note(bridge, lent)))
+        places = (self._own.lock, self._own.note, self._own.shard_notes)
+        lock, note, notes = (place(bridge, lent).removeprefix("/") for place in places)
         nodes = None if lent else Nodes(self._client, self._dc, bridge)
-        return ConsulSeat(self._client, self._dc, Lock(self._client, self._dc, lock, _now), note, nodes)
+        return ConsulSeat(self._client, self._dc, Lock(self._client, self._dc, lock, _now), note, notes, nodes)
 
     def notes(self, bridge: str) -> ConsulNotes:
         """See `bridge.adapter.Keeper`."""

@@ -98,13 +98,13 @@ class Client:
         answer = await self._reads.call("GET", path, query=_query(dc, query), accept=accept, timeout=READ_TIME)
         return self._believed(path, answer)
 
-    async def poll(self, path: str, dc: str, index: int, wait: float, accept: Sequence[int] = ()) -> Reply:
+    async def poll(self, path: str, dc: str, index: int, wait: float, accept: Sequence[int] = (), **more: str) -> Reply:
         """The same as soon as the index is another one than this, or after `wait` seconds.
 
         `near` takes it from the streaming backend, which answers a dead datacenter and a deleted token with an empty
         list. Raises Expired where the index went back: the state of the servers is an older one.
         """
-        query = _query(dc, {"index": str(index), "wait": f"{round(wait * 1000)}ms", "near": "_agent"})
+        query = _query(dc, {"index": str(index), "wait": f"{round(wait * 1000)}ms", "near": "_agent", **more})
         answer = await self._polls.call("GET", path, query=query, accept=accept, timeout=wait * LATE + SLACK)
         reply = self._believed(path, answer)
         if reply.index < index:

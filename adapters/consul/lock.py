@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from adapters.common.places import SHARDS, is_divided
@@ -25,16 +25,37 @@ PAUSE = 0.2  # seconds between attempts to renew
 WAIT = 20.0  # seconds that a look at the lock is held
 
 
+class Divided(NamedTuple):
+    """Of a shard: the index of its lock, which grows when that changes hands, the key `shards`, and its index."""
+
+    held: int
+    key: str
+    said: int
+
+
 class Fence(NamedTuple):
     """What a transaction compares to be that of the only writer."""
 
     key: str
     session: str
     dc: str
+    divided: Divided | None = None
+
+
+K = TypeVar("K", bound=LeasedTerm[Any])
 
 
 class ConsulTerm(LeasedTerm[Fence]):
     """The time during which the lock is ours; it ends with its session, at the latest when that may have ended."""
+
+
+class ConsulLife(LeasedTerm[str]):
+    """The session that the locks and claims of this process are held by."""
+
+    @property
+    def id(self) -> str:
+        """The session."""
+        return self.fence
 
 
 class Lock:
@@ -42,32 +63,48 @@ class Lock:
 
     def __init__(self, client: Client, dc: str, key: str, now: Callable[[], datetime]) -> None:
         self.key = key
+        self.shards = f"{key}/{SHARDS}"
+        self.now = now
         self._client = client
         self._dc = dc
-        self._now = now
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[ConsulTerm]:
         """Waits for the lock; given back at the end, so that a standby goes on."""
         term = await self._acquire()
-        tasks = [asyncio.create_task(work(term)) for work in (self._renew, self._look_after)]
-        try:
+        async with self._kept(term, term.fence.session, self._renew, self._look_after):
             yield term
+
+    @contextlib.asynccontextmanager
+    async def alive(self) -> AsyncIterator[ConsulLife]:
+        """A session for locks of shards and claims, renewed inside."""
+        since = asyncio.get_running_loop().time()
+        life = ConsulLife(await self._session(self.shards), since, TTL)
+        async with self._kept(life, life.id, self._renew):
+            yield life
+
+    @contextlib.asynccontextmanager
+    async def _kept(
+        self, term: K, session: str, *works: Callable[[K, str], Coroutine[Any, Any, None]]
+    ) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(work(term, session)) for work in works]
+        try:
+            yield
         finally:
-            term.lost.set()
+            term.lose()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._destroy(term.fence.session)
+            await self._destroy(session)
 
     async def _acquire(self) -> ConsulTerm:
         """Raises Unavailable where the destination is divided into shards."""
-        shards, taken_over = f"{self.key}/{SHARDS}", False
+        taken_over = False
         while True:
-            if (await self._look(shards)).status == 200:
-                raise Unavailable(is_divided(shards))
+            if (await self._look(self.shards)).status == 200:
+                raise Unavailable(is_divided(self.shards))
             taken_over |= await self._gone()
-            if term := await self._take(shards):
+            if term := await self._take():
                 term.taken_over = taken_over
                 return term
             taken_over = True
@@ -83,19 +120,13 @@ class Lock:
             reply = await self._client.poll(_kv(self.key), self._dc, max(1, reply.index), WAIT, accept=(404,))
         return held
 
-    async def _take(self, absent: str) -> ConsulTerm | None:
-        """The lock under a new session, unless that other key is there; None: somebody else was faster."""
+    async def _take(self) -> ConsulTerm | None:
+        """The lock under a new session, unless there are shards; None: somebody else was faster."""
         since = asyncio.get_running_loop().time()
-        node = {"Node": LOCKS, "Address": "127.0.0.1", "ModifyIndex": 0}
-        await self._client.put("/v1/txn", self._dc, [{"Node": {"Verb": "cas", "Node": node}}], accept=(409,))
-        wanted = {"Node": LOCKS, "Name": self.key, "TTL": f"{TTL}s", "Behavior": "delete", "LockDelay": "0s"}
-        answer = await self._client.put(
-            "/v1/session/create", self._dc, {**wanted, "NodeChecks": [], "ServiceChecks": []}
-        )
-        session = str(answer.json(dict[str, Any])["ID"])
-        value = base64.b64encode(holder(self._now())).decode()
+        session = await self._session(self.key)
+        value = base64.b64encode(holder(self.now())).decode()
         ops = [
-            {"KV": {"Verb": "check-not-exists", "Key": absent}},
+            {"KV": {"Verb": "check-not-exists", "Key": self.shards}},
             {"KV": {"Verb": "lock", "Key": self.key, "Value": value, "Session": session}},
         ]
         try:
@@ -108,16 +139,26 @@ class Lock:
             raise
         return ConsulTerm(Fence(self.key, session, self._dc), since, TTL)
 
-    async def _renew(self, term: ConsulTerm) -> None:
+    async def _session(self, name: str) -> str:
+        """A new session, on a node of its own that is made if there is none."""
+        node = {"Node": LOCKS, "Address": "127.0.0.1", "ModifyIndex": 0}
+        await self._client.put("/v1/txn", self._dc, [{"Node": {"Verb": "cas", "Node": node}}], accept=(409,))
+        wanted = {"Node": LOCKS, "Name": name, "TTL": f"{TTL}s", "Behavior": "delete", "LockDelay": "0s"}
+        answer = await self._client.put(
+            "/v1/session/create", self._dc, {**wanted, "NodeChecks": [], "ServiceChecks": []}
+        )
+        return str(answer.json(dict[str, Any])["ID"])
+
+    async def _renew(self, term: LeasedTerm[Any], session: str) -> None:
         """Renews the session every third of its time; the term ends when that fails for as long as it is sure."""
         loop = asyncio.get_running_loop()
-        path = f"/v1/session/renew/{term.fence.session}"
+        path = f"/v1/session/renew/{session}"
         try:
             async with asyncio.timeout_at(term.until + (1 - SURE) * TTL) as limit:
                 while True:
                     await asyncio.sleep(TTL / 3)
                     asked = loop.time()
-                    while not await self._renewed(path, term):
+                    while not await self._renewed(path):
                         await asyncio.sleep(PAUSE)
                         asked = loop.time()
                     term.renewed(asked)
@@ -127,7 +168,7 @@ class Lock:
         finally:
             term.lost.set()
 
-    async def _renewed(self, path: str, term: ConsulTerm) -> bool:
+    async def _renewed(self, path: str) -> bool:
         try:
             answer = await self._client.put(path, self._dc, accept=(404,))
         except IsthmusError:
@@ -136,7 +177,7 @@ class Lock:
             raise TimeoutError  # it has expired
         return True
 
-    async def _look_after(self, term: ConsulTerm) -> None:
+    async def _look_after(self, term: ConsulTerm, session: str) -> None:
         """The term ends as soon as the key is not this session's any more: someone destroyed the session or the key."""
         path = _kv(term.fence.key)
         index = 1
@@ -147,7 +188,7 @@ class Lock:
                 index = 1
                 await asyncio.sleep(PAUSE)
                 continue
-            if reply.status == 404 or _session(reply) != term.fence.session:
+            if reply.status == 404 or _session(reply) != session:
                 term.lost.set()
                 return
             index = max(1, reply.index)

@@ -5,7 +5,6 @@ What a write costs the servers grows with the number of services on its node.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 from urllib.parse import quote
 
@@ -29,19 +28,22 @@ class _Found(msgspec.Struct, frozen=True):
 
 
 class Nodes:
-    """How many copies are on each node, as far as this writer knows; counted anew with each term."""
+    """How many copies are on each node, as far as this writer knows; counted anew with each session.
+
+    Where several processes write a shard each, a node may get some more than there is room for: it costs the servers.
+    """
 
     def __init__(self, client: Client, dc: str, bridge: str) -> None:
         self._client = client
         self._dc = dc
         self._bridge = bridge
         self._counts: dict[str, int] | None = None
-        self._term: ConsulTerm | None = None
+        self._session = ""
 
     def of(self, term: ConsulTerm) -> None:
-        """Whoever wrote before this term may have been another process."""
-        if term is not self._term:
-            self._term, self._counts = term, None
+        """Whoever wrote before this session may have been another process."""
+        if term.fence.session != self._session:
+            self._session, self._counts = term.fence.session, None
 
     def forget(self) -> None:
         """They are not what is known."""
@@ -76,10 +78,11 @@ class Nodes:
             if found is None or found.Services:
                 continue
             gone = {"Verb": "delete-cas", "Node": {"Node": name, "ModifyIndex": found.Node["ModifyIndex"]}}
+            fence = txn.fence_of(term)
             try:
-                await txn.submit(self._client, self._dc, [txn.fence_of(term), {"Node": gone}])
+                await txn.submit(self._client, self._dc, [*fence, {"Node": gone}])
             except Refusal as refusal:
-                if 0 in refusal.errors:
+                if refusal.superseded(fence):
                     raise Superseded(f"the lock of {self._bridge} is not ours any more") from None
 
     async def _counted(self) -> dict[str, int]:
@@ -94,11 +97,12 @@ class Nodes:
         return counts
 
     async def _make(self, term: ConsulTerm, name: str) -> None:
+        fence = txn.fence_of(term)
         try:
-            await txn.submit(self._client, self._dc, [txn.fence_of(term), txn.node(self._bridge, name)])
+            await txn.submit(self._client, self._dc, [*fence, txn.node(self._bridge, name)])
         except Refusal as refusal:
-            if 0 in refusal.errors:
+            if refusal.superseded(fence):
                 raise Superseded(f"the lock of {self._bridge} is not ours any more") from None
-            with contextlib.suppress(KeyError):
-                if "index is stale" not in refusal.errors[1]:
-                    raise txn.why(refusal.errors[1]) from None
+            text = refusal.errors.get(len(fence), "")
+            if text and "index is stale" not in text:
+                raise txn.why(text) from None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
 from adapters.common.places import Own
 from adapters.common.seat import within
+from adapters.common.shards import DividedSeat
 from adapters.common.term import writing
 from adapters.consul.client import Client
-from adapters.consul.lock import ConsulTerm, Lock
+from adapters.consul.lock import ConsulLife, ConsulTerm, Lock
 from adapters.consul.nodes import Nodes
+from adapters.consul.shards import ConsulArea, ConsulShardTerm, note_of, noted
 from adapters.consul.traces import remove_shared
-from adapters.consul.txn import Refusal, fence_of, submit
+from adapters.consul.txn import Refusal, fence_of, kv, submit
 from bridge.adapter import Note, Term
 from bridge.errors import Conflict, Denied, Rejected, Superseded
 
@@ -41,7 +43,7 @@ class ConsulNotes:
         reply = await self._client.get(path, self._dc, accept=(404,), recurse="", consistent="")
         rows = reply.json(list[dict[str, Any]]) if reply.status == 200 else []
         notes = ((self._own.key_of(self._bridge, f"/{row['Key']}"), row) for row in rows)
-        return {key: _note(row) for key, row in notes if key is not None}
+        return {key: note_of(row) for key, row in notes if key is not None}
 
     async def write(self, key: str, content: bytes, before: Note | None) -> Note:
         """See `Notes.write`."""
@@ -66,10 +68,15 @@ class ConsulNotes:
         return self._own.noted(self._bridge, key).removeprefix("/")
 
 
-class ConsulSeat:
-    """The keys of one seat in one datacenter. `nodes`: those of its copies, None for a seat that is lent."""
+class ConsulSeat(DividedSeat[ConsulLife, ConsulShardTerm]):
+    """The keys of one seat in one datacenter. `notes`: above those of shards.
 
-    def __init__(self, client: Client, dc: str, lock: Lock, note: str, nodes: Nodes | None = None) -> None:
+    `nodes`: those of its copies, None for a seat that is lent.
+    """
+
+    def __init__(self, client: Client, dc: str, lock: Lock, note: str, notes: str, nodes: Nodes | None = None) -> None:
+        super().__init__(ConsulArea(client, dc, lock, notes))
+        self._notes = f"{notes}/"
         self._nodes = nodes
         self._leaves = False
         self._client = client
@@ -95,25 +102,15 @@ class ConsulSeat:
         """See `Seat.note`."""
         if len(content) > LONGEST * 3 // 4:
             raise Rejected(f"a note of {len(content)} bytes is longer than one transaction of Consul's takes")
-        ops: list[dict[str, Any]] = []
-        if term is not None:
-            ops.append(fence_of(writing(ConsulTerm, self._lock.key, term)))
-        index = before.version if before is not None else 0
-        value = base64.b64encode(content).decode()
-        ops.append({"KV": {"Verb": "cas", "Key": self._note, "Value": value, "Index": index}})
-        try:
-            results = await submit(self._client, self._dc, ops)
-        except Refusal as refusal:
-            if term is not None and 0 in refusal.errors:
-                raise Superseded(f"the lock {self._lock.key} is not ours any more") from None
-            raise Conflict(f"the note {self._note} is not what it was") from None
-        return Note(content, results[-1]["KV"]["ModifyIndex"])
+        fence = fence_of(writing(ConsulTerm, self._lock.key, term)) if term is not None else []
+        return await noted(self._client, self._dc, self._note, content, before, fence)
 
     async def leave(self, term: Term) -> None:
         """See `Seat.leave`; the lock's key ends with its session."""
-        ops = [fence_of(writing(ConsulTerm, self._lock.key, term)), {"KV": {"Verb": "delete", "Key": self._note}}]
+        fence = fence_of(writing(ConsulTerm, self._lock.key, term))
+        left = [kv("delete", self._note), kv("delete-tree", self._notes)]
         try:
-            await submit(self._client, self._dc, ops)
+            await submit(self._client, self._dc, [*fence, *left])
         except Refusal:
             raise Superseded(f"the lock {self._lock.key} is not ours any more") from None
         if self._nodes is not None:
@@ -123,8 +120,4 @@ class ConsulSeat:
 
 async def _recall(client: Client, dc: str, key: str) -> Note | None:
     reply = await client.get(f"/v1/kv/{quote(key)}", dc, accept=(404,), consistent="")
-    return _note(reply.json(list[dict[str, Any]])[0]) if reply.status != 404 else None
-
-
-def _note(row: Mapping[str, Any]) -> Note:
-    return Note(base64.b64decode(row["Value"] or ""), row["ModifyIndex"])
+    return note_of(reply.json(list[dict[str, Any]])[0]) if reply.status != 404 else None

@@ -162,25 +162,26 @@ class ConsulSink:
 
     async def _commit(self, term: ConsulTerm, steps: list[Step]) -> list[Outcome]:
         """One transaction; where some changes spoil it, the others are made without them."""
-        ops = [txn.fence_of(term), *(op for each in steps for op in each.ops)]
+        fence = txn.fence_of(term)
+        ops = [*fence, *(op for each in steps for op in each.ops)]
         try:
             results = await txn.submit(self._client, self._dc, ops)
         except Refusal as refusal:
-            if any("session" in refusal.errors.get(number, "") for number in (0, -1)):
+            if refusal.superseded(fence):
                 raise Superseded(f"the lock of {self._bridge} is not ours any more") from None
-            return await self._without(term, steps, refusal)
+            return await self._without(term, steps, refusal, len(fence))
         except (Rejected, Denied) as error:
             if len(steps) == 1:
                 return [Outcome(steps[0].change, error=error)]
             return [outcome for each in steps for outcome in await self._commit(term, [each])]
         except IsthmusError as error:
             return [Outcome(each.change, error=error) for each in steps]
-        return self._made(steps, results[1:])
+        return self._made(steps, results[len(fence) :])
 
-    async def _without(self, term: ConsulTerm, steps: list[Step], refusal: Refusal) -> list[Outcome]:
+    async def _without(self, term: ConsulTerm, steps: list[Step], refusal: Refusal, at: int) -> list[Outcome]:
+        """`at`: how many operations come before those of the steps."""
         failed: list[Outcome] = []
         good: list[Step] = []
-        at = 1
         for each in steps:
             texts = [refusal.errors[number] for number in range(at, at + len(each.ops)) if number in refusal.errors]
             at += len(each.ops)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,8 +15,11 @@ from bridge.errors import Conflict, Rejected, Unavailable
 from bridge.model import Health, Instance, Mark, ServiceName
 from mappings import consul
 
-OPERATIONS = 127  # in one transaction: Consul takes 128, and one of them is the fence
+OPERATIONS = 126  # in one transaction: Consul takes 128, and two of them may be the fence
 BYTES = 400 * 1024  # of its body: Consul takes 512 KiB
+
+
+COMPARED = ("failed session check", "failed to check session", "failed index check", "failed to check index")
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -36,6 +39,11 @@ class Refusal(Exception):
     def __init__(self, errors: Mapping[int, str]) -> None:
         super().__init__("; ".join(errors.values()))
         self.errors = errors
+
+    def superseded(self, fence: Sequence[object]) -> bool:
+        """Whether what the fence compares, which came first, is not so any more."""
+        said = [text for number, text in self.errors.items() if number < len(fence)]
+        return any(words in text for text in said for words in COMPARED)
 
 
 class _Error(msgspec.Struct):
@@ -65,9 +73,17 @@ def why(text: str) -> Exception:
     return kind(text)
 
 
-def fence_of(term: ConsulTerm) -> dict[str, Any]:
+def fence_of(term: ConsulTerm) -> list[dict[str, Any]]:
     """Makes a transaction that of the lock's holder, or of nobody."""
-    return {"KV": {"Verb": "check-session", "Key": term.fence.key, "Session": term.fence.session}}
+    key, session, _, divided = term.fence
+    if divided is None:
+        return [kv("check-session", key, Session=session)]
+    return [kv("check-index", key, Index=divided.held), kv("check-index", divided.key, Index=divided.said)]
+
+
+def kv(verb: str, key: str, **more: Any) -> dict[str, Any]:
+    """An operation on a key."""
+    return {"KV": {"Verb": verb, "Key": key, **more}}
 
 
 def node(bridge: str, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from math import inf
 
 from adapters.common.places import SHARDS
-from adapters.common.shards import Claim, Got, Lot, OfShard, Picture, Wish, count_of, said, who_of
+from adapters.common.shards import Claim, Lot, OfShard, Picture, Wish, count_of, said, who_of
 from adapters.common.term import LeasedTerm
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import GRANT, RANGE, READ, TXN, Client
@@ -34,8 +34,10 @@ class EtcdLife(LeasedTerm[int]):
 class EtcdShardTerm(OfShard, EtcdTerm):
     """The time during which the lock of a shard is ours, at the latest until the lease may have expired."""
 
-    def __init__(self, fence: Fence, life: EtcdLife, *, taken_over: bool) -> None:
-        super().__init__(fence, 0, 0, taken_over=taken_over)
+    def __init__(self, fence: Fence, life: EtcdLife, wish: Wish) -> None:
+        super().__init__(fence, 0, 0)
+        self.wish = wish
+        self.version = fence.revision
         self._life = life
 
     @property
@@ -130,7 +132,7 @@ class EtcdArea:
         )
         return (await self._client.call(TXN, request)).header.revision
 
-    async def take(self, life: EtcdLife, wish: Wish) -> int | None:
+    async def take(self, life: EtcdLife, wish: Wish) -> EtcdShardTerm | None:
         """Puts the lock's key on our lease. Where it is there, the answer says whose it is."""
         lock = self._lock(wish.shard)
         free = [_absent(lock), _absent(self._whole), self._says(wish.count)]
@@ -144,10 +146,14 @@ class EtcdArea:
             failure=[pb.RequestOp(request_range=pb.RangeRequest(key=lock))],
         )
         answer = await self._client.call(TXN, request)
-        if answer.succeeded:
-            return answer.header.revision
-        found = answer.responses[0].response_range.kvs
-        return found[0].mod_revision if found and found[0].lease == life.fence else None
+        revision = answer.header.revision
+        if not answer.succeeded:
+            found = answer.responses[0].response_range.kvs
+            if not found or found[0].lease != life.fence:
+                return None
+            revision = found[0].mod_revision
+        divided = Divided(self._shards, str(wish.count).encode())
+        return EtcdShardTerm(Fence(lock, revision, life.cluster, divided), life, wish)
 
     async def give(self, term: EtcdShardTerm, claim: Claim) -> bool:
         """Puts the lock's key on the claim's lease: it keeps its create revision and gets another revision."""
@@ -172,12 +178,6 @@ class EtcdArea:
         )
         await self._client.call(TXN, request)
 
-    def term(self, life: EtcdLife, got: Got) -> EtcdShardTerm:
-        """Fenced by the revision of the lock's key, and by the key `shards`."""
-        divided = Divided(self._shards, str(got.wish.count).encode())
-        fence = Fence(self._lock(got.wish.shard), got.version, life.cluster, divided)
-        return EtcdShardTerm(fence, life, taken_over=got.over)
-
     async def notes(self) -> dict[int, Note]:
         """By one linearizable read."""
         area = Range.below(self._notes)
@@ -187,7 +187,7 @@ class EtcdArea:
 
     async def note(self, content: bytes, before: Note | None, term: EtcdShardTerm) -> Note:
         """Compares the fence, and what it replaces."""
-        key = self._notes + str(term.got.wish.shard).encode()
+        key = self._notes + str(term.wish.shard).encode()
         revision = before.version if before is not None else GONE
         answer = await self._client.call(TXN, noting(key, content, revision, term.fence))
         if answer.succeeded:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from math import inf
 
-from adapters.common.shards import Claim, Got, OfShard, Picture, Wish
+from adapters.common.shards import Claim, OfShard, Picture, Wish
 from adapters.common.term import LeasedTerm
 from adapters.memory.lots import MemoryLife, Part
 from adapters.memory.server import SHARDS, Store
@@ -16,8 +16,10 @@ from bridge.adapter import Note
 class MemoryShardTerm(OfShard, LeasedTerm[Part]):
     """The time during which a shard is this process's; the store tells at once when it is over."""
 
-    def __init__(self, part: Part, *, taken_over: bool) -> None:
-        super().__init__(part, 0, inf, taken_over=taken_over)
+    def __init__(self, part: Part, wish: Wish) -> None:
+        super().__init__(part, 0, inf)
+        self.wish = wish
+        self.version = part.version
 
 
 class MemoryArea:
@@ -70,10 +72,11 @@ class MemoryArea:
         await self._store.reached()
         return self._store.lots.claim(self._key, life.id, wish)
 
-    async def take(self, life: MemoryLife, wish: Wish) -> int | None:
+    async def take(self, life: MemoryLife, wish: Wish) -> MemoryShardTerm | None:
         """See `Area.take`."""
         await self._store.reached()
-        return self._store.lots.take(self._key, life.id, wish)
+        version = self._store.lots.take(self._key, life.id, wish)
+        return MemoryShardTerm(Part(self._key, wish.shard, version, wish.count), wish) if version is not None else None
 
     async def give(self, term: MemoryShardTerm, claim: Claim) -> bool:
         """See `Area.give`."""
@@ -84,10 +87,6 @@ class MemoryArea:
         """See `Area.release`."""
         await self._store.reached()
         self._store.lots.release(self._key, life.id, shard)
-
-    def term(self, life: MemoryLife, got: Got) -> MemoryShardTerm:
-        """See `Area.term`."""
-        return MemoryShardTerm(Part(self._key, got.wish.shard, got.version, got.wish.count), taken_over=got.over)
 
     async def notes(self) -> dict[int, Note]:
         """See `Shards.shard_notes`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from msgspec.structs import replace
 
 from adapters.consul import Config, create
@@ -49,8 +51,11 @@ class ConsulLab:
         return None
 
     def registry(self) -> Registry:
+        return create("lab", msgspec.convert(self.block()[1], Config), None)
+
+    def block(self) -> tuple[str, Mapping[str, Any]]:
         url = f"http://{self._proxy.address}"
-        return create("lab", Config(address=url, datacenters=["dc1"], protocol="grpc", wait=WAIT), None)
+        return "consul", {"address": url, "datacenters": ["dc1"], "protocol": "grpc", "wait": WAIT}
 
     async def register(self, service: ServiceName, instance: Instance) -> None:
         await self._register(service, instance.id, instance.address, instance)
@@ -88,6 +93,23 @@ class ConsulLab:
         (lock,) = await self._server.call("GET", f"/v1/kv/isthmus/lock/{bridge}/?recurse")
         await self._server.call("PUT", f"/v1/session/destroy/{lock['Session']}")
 
+    async def end(self, bridge: str, who: str) -> None:
+        locks = await self._server.call("GET", f"/v1/kv/isthmus/lock/{bridge}/?recurse")
+        named = [one for one in locks if f'"{who}"'.encode() in base64.b64decode(one["Value"])]
+        for session in {one["Session"] for one in named}:
+            await self._server.call("PUT", f"/v1/session/destroy/{session}")
+
+    async def say(self, bridge: str, count: int | None) -> None:
+        (key,) = (
+            key
+            for key in await self._server.call("GET", f"/v1/kv/isthmus/lock/{bridge}/?keys")
+            if key.endswith("/shards")
+        )
+        if count is None:
+            await self._server.call("DELETE", f"/v1/kv/{quote(key)}")
+        else:
+            await self._server.call("PUT", f"/v1/kv/{quote(key)}", count)
+
     async def expire(self, bridge: str) -> None:
         raise NotImplementedError  # entries outlive their writer
 
@@ -108,4 +130,4 @@ async def _open(server: Consul, folder: Path) -> AsyncIterator[Lab]:
         yield ConsulLab(server, proxy)
 
 
-KINDS = {"consul": Kind("consul", _open, EVERY_PART - {"leases"})}
+KINDS = {"consul": Kind("consul", _open, EVERY_PART - {"leases"} | {"shards"})}
