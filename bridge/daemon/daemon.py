@@ -252,7 +252,7 @@ class Daemon:
         self.engine.store.claims.share(self.state.shared())
         for scope in await asyncio.to_thread(self.state.known.load, list(self.configuration.registries)):
             view = self.engine.store.view(scope.registry, scope.scope)
-            view.restore(scope.identity, scope.incarnation, scope.revision, scope.services, scope.part)
+            view.restore(scope.identity, scope.incarnation, scope.revision, scope.services, scope.part, scope.former)
             view.scrub_again()  # by what is secret in this file, which need not be what was when it was kept
             view.lost = self.engine.clock() - max(0.0, time.time() - scope.at)
 

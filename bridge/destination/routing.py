@@ -119,10 +119,18 @@ class Routing:
                 held = view.services.get(service)
                 if held is not None and item.means(view.scope):
                     there = True
-                    follows = registry in self._store.follows
-                    written = self.beyond.get(registry, ())
-                    taken = self._store.claims.taken.get((view, service), NOTHING)
-                    one = Supply(link, registry, view.scope, view.identity, held, follows, written, taken, view.part)
+                    one = Supply(
+                        link,
+                        registry,
+                        view.scope,
+                        view.identity,
+                        held,
+                        follows=registry in self._store.follows,
+                        written=self.beyond.get(registry, ()),
+                        taken=self._store.claims.taken.get((view, service), NOTHING),
+                        part=view.part,
+                        former=view.former.get(service, NOTHING),
+                    )
                     found.append(one)
             if not there:
                 del feeds[link_name, item, service]

@@ -233,5 +233,6 @@ def standing(supplies: Sequence[Supply], entries: Mapping[str, Entry], *, servin
         (supply.registry, supply.scope, supply.service.name, key)
         for supply in supplies
         for key in supply.service.instances
-        if (supply.identity, supply.scope if supply.part is None else supply.part, supply.service.name, key) in marks
+        if (supply.told_by(key), supply.scope if supply.part is None else supply.part, supply.service.name, key)
+        in marks
     }

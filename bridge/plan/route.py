@@ -53,7 +53,8 @@ class Supply(NamedTuple):
 
     `follows`: also what other synchronisers wrote. `written`: where this bridge carries on what the target holds.
     `taken`: instances that are out of reach, and whose address serves elsewhere (see `sources.claims`). `orders`: what
-    is said of instances in the place of their source, by their id there.
+    is said of instances in the place of their source, by their id there. `former`: the store that told an instance, by
+    its id, where the one that answers now has not.
     """
 
     link: Link
@@ -66,6 +67,11 @@ class Supply(NamedTuple):
     taken: Mapping[str, str] = MappingProxyType({})
     part: str | None = None
     orders: Mapping[str, Order] = MappingProxyType({})
+    former: Mapping[str, str] = MappingProxyType({})
+
+    def told_by(self, key: str) -> str:
+        """The identity of the store that told an instance."""
+        return self.former.get(key, self.identity)
 
     @property
     def item(self) -> str:
@@ -161,7 +167,7 @@ def desired(
     for supply in supplies:
         service, orders = supply.service, supply.orders
         # Where nothing but the instance and the link decides, the same instance has the same answer as before.
-        decides = service.marks or supply.written or supply.taken
+        decides = service.marks or supply.written or supply.taken or supply.former
         alone = len(supplies) == 1 and not decides and supply.identity != identity
         for key, instance in service.instances.items():
             old = known.get(key) if alone else None
@@ -226,8 +232,8 @@ class _Gathered:
 
     def _form(self, supply: Supply, key: str, entry: Instance, network: str, order: Order | None) -> Wanted | Refusal:
         """The entry as the destination holds it: the same object as before where nothing about it has changed."""
-        old = self._remembered.get(id(entry))
-        if old is not None and old.order == order and old.mark.instance == key and old.mark.path[-1] == supply.identity:
+        old, identity = self._remembered.get(id(entry)), supply.told_by(key)
+        if old is not None and old.order == order and old.mark.instance == key and old.mark.path[-1] == identity:
             if supply.service.marks or old.mark.link != supply.link.name or len(old.mark.path) > 1:
                 return Wanted(old.source, old.instance, _mark(supply, self._owner, key, network), order)
             return old
@@ -315,7 +321,7 @@ def _refusal(
     """Why an instance does not go, None if it does. `shows`: whether the destination would show that it is ill."""
     traits = places.traits
     return (
-        _echo(supply, service.marks.get(key), instance, identity, network or places.own)
+        _echo(supply, key, instance, identity, network or places.own)
         or _reused(supply, key)
         or _unreachable(network, places)
         or _unfit(supply.link, instance, traits)
@@ -325,16 +331,17 @@ def _refusal(
     )
 
 
-def _echo(supply: Supply, mark: Mark | None, instance: Instance, identity: str, network: str) -> Refusal | None:
+def _echo(supply: Supply, key: str, instance: Instance, identity: str, network: str) -> Refusal | None:
     """What this bridge or another tool wrote comes back: sent on, it would outlive its original."""
-    if supply.identity == identity or (mark is not None and identity in mark.path):
+    mark, source = supply.service.marks.get(key), supply.told_by(key)
+    if source == identity or (mark is not None and identity in mark.path):
         return Refusal("it came from this registry, where a copy of it would be an echo", Cause.CONFIG)
     if mark is not None:
         return None
     if instance.native and not supply.follows and (tool := written_by(instance)):
         return Refusal(f"{tool} wrote it, and foreign_sync of {supply.registry} is ignore", Cause.CONFIG)
     for written in supply.written:
-        if place := written.echo(instance, identity, supply.identity, network):
+        if place := written.echo(instance, identity, source, network):
             reason = f"echo: {place}; {supply.registry} has it unmarked"
             return Refusal(reason, Cause.CONFIG, parked=True, echo=True)
     return None
@@ -441,7 +448,7 @@ def _is_as_before(mark: Mark, supply: Supply, key: str, instance: Instance) -> b
 def _mark(supply: Supply, owner: str, key: str, network: str) -> Mark:
     service = supply.service
     before = service.marks.get(key)
-    path = _path(before.path if before else (), supply.identity)
+    path = _path(before.path if before else (), supply.told_by(key))
     scope = supply.scope if supply.part is None else supply.part
     return Mark(owner, supply.link.name, path, scope, service.name, key, network)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -57,7 +57,7 @@ class Observation(NamedTuple):
 class Recorder:
     """Where a view's changes are kept beyond this process (`bridge.state`); this one keeps nothing."""
 
-    def changed(self, view: View, name: ServiceName, changed: dict[str, Instance], gone: list[str]) -> None:
+    def changed(self, view: View, name: ServiceName, changed: Collection[str], gone: Collection[str]) -> None:
         """Some instances of one service changed or are gone."""
 
     def described(self, view: View) -> None:
@@ -90,6 +90,7 @@ class View:
         self.lists = 0
         self.unreadable: dict[ServiceName, frozenset[str]] = {}  # ids seen but undecodable: they are there
         self.unroutable: dict[tuple[ServiceName, str], str] = {}  # addresses that no other host can dial, and why
+        self.former: dict[ServiceName, dict[str, str]] = {}
         self._left_out: dict[tuple[ServiceName, str], int] = {}
         self._store = store
         self._recorder = store.recorder if self.shard is None else Recorder()
@@ -156,11 +157,13 @@ class View:
         revision: int,
         services: dict[ServiceName, Service],
         part: str | None = None,
+        former: dict[ServiceName, dict[str, str]] | None = None,
     ) -> None:
         """Takes last known good over from the disk: served at once, evidence of nothing (safety rule 2)."""
         self.identity, self.incarnation, self.revision, self._part = identity, incarnation, revision, part
         self._trusted = Listing(identity, incarnation)
         self.services = services
+        self.former = former if former is not None else {}
         self.claim()
         self.known = True
         for name in services:
@@ -224,18 +227,43 @@ class View:
                 self._begin_doubt()
                 self._report(Told.DOUBTED, reason=doubt, revision=listing.revision)
             self.doubt = doubt or self.doubt
+        # What comes from another store must carry that store's name on its way (loops), believed or not.
+        self._is_answered_by(listing.identity)
         if not self.doubt:
             self._trusted = listing
-            self.identity, self.incarnation = listing.identity, listing.incarnation
+            self.incarnation = listing.incarnation
             self.revision = max(self.revision, listing.revision)
             self._recorder.described(self)
-        elif self.identity != listing.identity:
-            # What comes from another store must carry that store's name on its way (loops), believed or not.
-            self.identity = listing.identity
         self._listing = {}
         self._newest.clear()
         self._told.clear()
         self._came, self._reached = listing, listing.revision
+
+    def _is_answered_by(self, identity: str) -> None:
+        """Another store may answer: until it tells an instance itself, that is the word of who told it before."""
+        before, self.identity = self.identity, identity
+        if before in ("", identity):
+            return
+        known = self.former.copy()
+        self.former.clear()
+        for name, service in self.services.items():
+            told = known.get(name, {})
+            found = {key: one for key in service.instances if (one := told.get(key, before)) != identity}
+            if found:
+                self.former[name] = found
+
+    def told_by(self, name: ServiceName, instance: str) -> str:
+        """The identity of the store that told an instance last."""
+        told = self.former.get(name)
+        return self.identity if told is None else told.get(instance, self.identity)
+
+    def _is_told(self, name: ServiceName, ids: Iterable[str]) -> None:
+        """The store that answers has told these itself, or they are gone."""
+        if (told := self.former.get(name)) is not None:
+            for key in ids:
+                told.pop(key, None)
+            if not told:
+                del self.former[name]
 
     def observe(self, observed: Observed) -> None:
         """All that the scope holds for one service now."""
@@ -248,6 +276,7 @@ class View:
             self._note_unreadable(name, observed.unreadable)
         if self._came.partial:
             (self._told.add if observed.service.instances or self.listing else self._told.discard)(name)
+        self._is_told(name, observed.service.instances)
         if self._listing is None:
             self._replace(name, self._kept(observed), ended=True, revision=observed.revision)
         else:
@@ -317,10 +346,12 @@ class View:
         """The operator, or the return of all that was missing, has settled the doubt: this life counts from now on."""
         self.doubt = ""
         self._trusted = self._came
-        self.identity, self.incarnation = self._came.identity, self._came.incarnation
+        self.incarnation = self._came.incarnation
         self.revision = self._reached  # beyond its listing: a backup made since then is another life, too
         self._known = {}
         self._recorder.described(self)
+        for name, told in self.former.items():  # what is not said to be of another store counts as this one's now
+            self._recorder.changed(self, name, told, ())
         self._store.syncs += 1  # what was held for the doubt is planned again
         self._store.wake()
 
@@ -454,6 +485,7 @@ class View:
                 self._report_instance(name, key, before.get(key), changed.get(key), revision, absent)
             if not instances:
                 self._report(Told.VANISHED, service=name, revision=revision)
+        self._is_told(name, gone)
         self._store.touch(self.registry, name, revision)
 
     def _scrubbed(
@@ -520,6 +552,7 @@ class View:
         cause = absent if after is None else Cause.HEALTH if ends else ""
         self._report(
             Told.OBSERVED,
+            identity=self.told_by(name, key),
             service=name,
             instance=key,
             before=before,
@@ -533,7 +566,7 @@ class View:
         """Has whoever asks for it know (`Store.report`)."""
         asked = self._store.asked.get(self.registry)
         if asked:
-            told = Observation(kind, self.registry, self.part, self.identity, **about)
+            told = Observation(kind, self.registry, self.part, **{"identity": self.identity, **about})
             for report in asked:
                 report(told)
 

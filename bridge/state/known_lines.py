@@ -6,7 +6,7 @@ A torn or damaged line ends the file: what is before it counts.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -20,7 +20,10 @@ Piece = tuple[ServiceName, list[str]]  # ids of one service
 
 
 class KnownScope(msgspec.Struct):
-    """What one scope held by its last report, at `at` (seconds since the epoch)."""
+    """What one scope held by its last report, at `at` (seconds since the epoch).
+
+    `former`: what only another store has told, by service and id, as a view has it.
+    """
 
     registry: str
     scope: str
@@ -30,6 +33,7 @@ class KnownScope(msgspec.Struct):
     at: float = 0.0
     part: str | None = None
     services: dict[ServiceName, Service] = {}
+    former: dict[ServiceName, dict[str, str]] = {}
 
 
 class About(msgspec.Struct, frozen=True, array_like=True):
@@ -45,7 +49,8 @@ class About(msgspec.Struct, frozen=True, array_like=True):
 class Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One line of a file: services with those instances that changed, and the ids that are gone.
 
-    The first line of a file has its format and nothing else.
+    `told`: which of these another store has told than the one that is believed, by its identity. The first line of a
+    file has its format and nothing else.
     """
 
     format: int = 0
@@ -53,6 +58,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     about: About | None = None
     services: list[Service] = []
     gone: list[Piece] = []
+    told: dict[str, list[Piece]] = {}
 
 
 ENCODER = msgspec.json.Encoder()
@@ -92,12 +98,18 @@ def read(registry: str, content: bytes) -> tuple[dict[str, KnownScope], int]:
             continue
         known = scopes.get(line.scope)
         if known is None:
-            known = scopes[line.scope] = KnownScope(registry, line.scope, services={})
+            known = scopes[line.scope] = KnownScope(registry, line.scope, services={}, former={})
         if line.about is not None:
             about = line.about
             known.identity, known.incarnation = about.identity, about.incarnation
             known.revision, known.at, known.part = about.revision, about.at, about.part
         _merge(known.services, line)
+        _attribute(known.former, line)
+    for known in scopes.values():
+        for name, told in [*known.former.items()]:
+            known.former[name] = {key: identity for key, identity in told.items() if identity != known.identity}
+            if not known.former[name]:
+                del known.former[name]
     return scopes, good
 
 
@@ -121,6 +133,16 @@ def _merge(services: dict[ServiceName, Service], line: Line) -> None:
             del services[name]
 
 
+def _attribute(former: dict[ServiceName, dict[str, str]], line: Line) -> None:
+    """Notes which store told what is in a line: the one that is believed in the end, where the line names none."""
+    for name, ids in (*((one.name, [*one.instances]) for one in line.services), *line.gone) if former else ():
+        for key in ids if name in former else ():
+            former[name].pop(key, None)
+    for identity, pieces in line.told.items():
+        for name, ids in pieces:
+            former.setdefault(name, {}).update(dict.fromkeys(ids, identity))
+
+
 def blocks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     """The pieces in lots of at most BLOCK ids; a larger piece is cut."""
     block: list[Piece] = []
@@ -137,8 +159,16 @@ def blocks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield block
 
 
-def as_it_is(scope: str, services: dict[ServiceName, Service], block: list[Piece]) -> Line:
-    """A line with these ids of a scope, each there or gone by now."""
+def as_it_is(
+    scope: str,
+    services: dict[ServiceName, Service],
+    block: list[Piece],
+    other: Callable[[ServiceName, str], str] | None = None,
+) -> Line:
+    """A line with these ids of a scope, each there or gone by now.
+
+    `other(name, id)`: the store that told an instance, "" where that is the one that is believed; None: all are.
+    """
     found: list[Service] = []
     gone: list[Piece] = []
     for name, ids in block:
@@ -149,4 +179,16 @@ def as_it_is(scope: str, services: dict[ServiceName, Service], block: list[Piece
             found.append(Service(name, instances, marks))
         if len(instances) < len(ids):
             gone.append((name, [key for key in ids if key not in instances]))
-    return Line(scope=scope, services=found, gone=gone)
+    return Line(scope=scope, services=found, gone=gone, told=_told(found, other) if other is not None else {})
+
+
+def _told(services: Iterable[Service], other: Callable[[ServiceName, str], str]) -> dict[str, list[Piece]]:
+    found: dict[str, list[Piece]] = {}
+    for service in services:
+        ids: dict[str, list[str]] = {}
+        for key in service.instances:
+            ids.setdefault(other(service.name, key), []).append(key)
+        for identity, some in ids.items():
+            if identity:
+                found.setdefault(identity, []).append((service.name, some))
+    return found

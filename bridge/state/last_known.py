@@ -26,8 +26,11 @@ CONFIRM = 60.0  # seconds from one line that says that a scope is up and nothing
 class Scope:
     """One scope as it is to be written: what is believed of it, and the ids that changed since the last flush."""
 
-    def __init__(self, services: dict[ServiceName, Service], about: About) -> None:
+    def __init__(
+        self, services: dict[ServiceName, Service], former: dict[ServiceName, dict[str, str]], about: About
+    ) -> None:
         self.services = services
+        self.former = former
         self.about = about
         self.view: View | None = None
         self.changed: dict[ServiceName, set[str]] = {}
@@ -44,6 +47,18 @@ class Scope:
         self.about = replace(about, revision=view.revision, at=now)
         self.described = False
         return True
+
+    @property
+    def other(self) -> Callable[[ServiceName, str], str] | None:
+        """Finds the store that told an instance, "" where that is the one that is believed; None: it told all."""
+        believed, former = self.about.identity, self.former
+        answers = self.view.identity if self.view is not None else believed
+
+        def other(name: ServiceName, instance: str) -> str:
+            identity = former[name].get(instance, answers) if name in former else answers
+            return identity if identity != believed else ""
+
+        return other if former or answers != believed else None
 
     def take(self) -> dict[ServiceName, set[str]]:
         """The ids that changed, which are then no longer to be written."""
@@ -88,15 +103,15 @@ class Known(Recorder):
         scopes = self._scopes.setdefault(view.registry, {})
         scope = scopes.get(view.scope)
         if scope is None:
-            scope = scopes[view.scope] = Scope(view.services, About("", "", 0, 0.0))
+            scope = scopes[view.scope] = Scope(view.services, view.former, About("", "", 0, 0.0))
         scope.view = view
-        scope.services = view.services
+        scope.services, scope.former = view.services, view.former
         return scope
 
     def load(self, registries: Collection[str]) -> list[KnownScope]:
         """What these registries held, up to the first damage.
 
-        Each dictionary of services may be given to `View.restore`, which goes on to change it.
+        Its dictionaries may be given to `View.restore`, which goes on to change it.
         """
         found: list[KnownScope] = []
         if self._folder is None:
@@ -116,7 +131,7 @@ class Known(Recorder):
             self._files[registry] = LogFile(path, good, self._small)
             for known in scopes.values():
                 about = About(known.identity, known.incarnation, known.revision, known.at, known.part)
-                self._scopes.setdefault(registry, {})[known.scope] = Scope(known.services, about)
+                self._scopes.setdefault(registry, {})[known.scope] = Scope(known.services, known.former, about)
             found += scopes.values()
         return found
 
@@ -138,7 +153,7 @@ def _increments(scopes: dict[str, Scope], now: float) -> Iterator[bytes]:
     for key, scope in scopes.items():
         confirmed, changed = scope.confirm(now), scope.take()
         for block in blocks((name, list(ids)) for name, ids in changed.items()):
-            yield framed(as_it_is(key, scope.services, block))
+            yield framed(as_it_is(key, scope.services, block, scope.other))
         if confirmed:  # behind the changes: what is cut off does not count as reported
             yield framed(Line(scope=key, about=scope.about))
 
@@ -152,4 +167,4 @@ def _base(scopes: dict[str, Scope], now: float) -> Iterator[bytes]:
         names = list(scope.services)
         every = ((name, list(scope.services[name].instances)) for name in names if name in scope.services)
         for block in blocks(every):
-            yield framed(as_it_is(key, scope.services, block))
+            yield framed(as_it_is(key, scope.services, block, scope.other))

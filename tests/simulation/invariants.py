@@ -188,6 +188,10 @@ class Oracle:
             self._must_not(change, "I2", f"{what}: written for a link that is not there: {mark.link}")
         if target.identity in mark.path:
             self._must_not(change, "I8", f"{what}: an echo, its path is {mark.path}")
+        source = self._world.at(mark.path[-1], mark.scope)
+        if source is None or not source.stood(mark.service, mark.instance):
+            text = f"{what}: its mark names {mark.path[-1]}, which never had {mark.service}/{mark.instance}"
+            self._must_not(change, "I2", text)
         true = self.values.get(after.version)
         ports = mark.link in links and links[mark.link].port is not None
         if (

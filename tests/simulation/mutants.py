@@ -622,6 +622,19 @@ def _lock_not_compared() -> Replacements:
     return [(server.Store, "compare", _always(None))]
 
 
+def _another_store_signs() -> Replacements:
+    return [(route.Supply, "told_by", lambda self, _: self.identity)]
+
+
+def _who_told_is_forgotten() -> Replacements:
+    real = view.View.restore
+
+    def restore(self: view.View, *about: Any) -> None:
+        real(self, *about[:5])
+
+    return [(view.View, "restore", restore)]
+
+
 def _old_absence_stands() -> Replacements:
     def settled_causes(made: Any, known: Any, causes: Any) -> Any:
         return {
@@ -1065,6 +1078,14 @@ MUTANTS: dict[str, Mutant] = {
         _term_not_looked_at,
     ),
     "lock-not-compared": Mutant("two processes write", ("stopped_while_it_writes",), _lock_not_compared),
+    "another-store-signs": Mutant(
+        "what one store told is written in the name of another", ("swapped",), _another_store_signs
+    ),
+    "who-told-is-forgotten": Mutant(
+        "after a restart what another store told counts as the source's own",
+        ("swapped_and_purged",),
+        _who_told_is_forgotten,
+    ),
     "old-absence-stands": Mutant(
         "what another life of a source lacked goes by that, though only the file takes it away",
         ("excluded_and_swapped",),

@@ -69,6 +69,7 @@ class Disk(Recorder):
         self.kept = Kept(None, wall)
         self._about: dict[tuple[str, str], tuple[View, str, str, int, str]] = {}
         self._services: dict[tuple[str, str], dict[ServiceName, Service]] = {}
+        self._told: dict[tuple[str, str], dict[tuple[ServiceName, str], str]] = {}  # by which store
         self.losses: list[tuple[str, Past]] = []  # by link
         self.followed: Callable[[], Record] = Record  # the record of migrations that was followed last
 
@@ -79,6 +80,8 @@ class Disk(Recorder):
             services[name] = view.services[name]
         else:
             services.pop(name, None)
+        told = self._told.setdefault((view.registry, view.scope), {})
+        told.update({(name, key): view.told_by(name, key) for key in changed})
 
     def described(self, view: View) -> None:
         """Which store it is."""
@@ -101,9 +104,14 @@ class Disk(Recorder):
             if old.identity == identity and not old.doubt:
                 revision = max(revision, old.revision)
             services = self._services.get((registry, scope), {})
+            told = self._told.get((registry, scope), {})
+            former: dict[ServiceName, dict[str, str]] = {}
+            for (name, key), by in told.items():
+                if by != identity and name in services and key in services[name].instances:
+                    former.setdefault(name, {})[key] = by
             view = store.view(registry, scope)
-            view.restore(identity, incarnation, revision, dict(services), part)
-            copy._services[registry, scope] = dict(services)
+            view.restore(identity, incarnation, revision, dict(services), part, former)
+            copy._services[registry, scope], copy._told[registry, scope] = dict(services), dict(told)
             copy.described(view)
 
 

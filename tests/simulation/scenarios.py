@@ -329,6 +329,20 @@ async def swapped(world: World) -> None:
     await spells.under(world, source, spells.swapped, LONG)
 
 
+async def swapped_and_purged(world: World) -> None:
+    """As `swapped`, and all copies are purged; a process writes by last known good, while the listing takes long."""
+    source, target = await _one_way(world)
+    swapped = world.serve(spells.under(world, source, spells.swapped, 12.0), happening=True)
+    await asyncio.sleep(4.0)
+    world.behind[source.registry, source.scope].latency = 1.0
+    before = world.alive()[0]
+    await before.end()
+    await commands.purge(world, "x", target.registry, including_last=True)
+    Process(world, "x", before.disk)
+    await asyncio.wait((swapped,))
+    await asyncio.sleep(LONG)
+
+
 async def unreadable(world: World) -> None:
     """Some few records cannot be read for a while; a process that remembers nothing starts meanwhile."""
     source, _ = await _one_way(world)
@@ -1497,6 +1511,7 @@ SCENARIOS: dict[str, Scenario] = {
         restored,
         restored_once_more,
         swapped,
+        swapped_and_purged,
         unreadable,
         spoiled,
         garbled,

@@ -41,6 +41,15 @@ def test_what_goes_carries_the_way_it_came() -> None:
     assert found.wanted["i2"].mark.path == ("id-origin", "id-source")
 
 
+def test_what_another_store_told_keeps_its_name_where_a_new_one_answers() -> None:
+    told = supply(instance("i1"), instance("n1"))._replace(identity="id-new", former={"i1": "id-source"})
+    wanted = goal(told).wanted
+    assert {key: one.mark.path for key, one in wanted.items()} == {"i1": ("id-source",), "n1": ("id-new",)}
+    again = desired(PAY, [told], "bridge", "id-target", Places(FULL), lambda _, one: one, wanted)
+    assert again.wanted == wanted
+    assert "i1" in goal(told, identity="id-new").wanted, "no echo: it did not come from the store that answers now"
+
+
 def test_nothing_returns_to_where_it_has_been() -> None:
     mark = Mark("other", "x", ("id-target", "id-between"), "", PAY, "o1")
     found = goal(supply(instance("i1"), marks={"i1": mark}))

@@ -201,3 +201,39 @@ def test_a_store_that_goes_back_once_more_was_not_accepted() -> None:
     view.begin(Listing("source-1", "", 45))
     assert view.doubt
     assert not view.is_accepted("source-1", at=101.0)
+
+
+def known_by_another(view: View) -> None:
+    """Two instances are known; then another store answers, and has listed one of its own beside the first so far."""
+    view.observe(Observed(Service(PAY, {key: instance(key) for key in ("i1", "i2")})))
+    view.begin(Listing("source-2"))
+    view.observe(Observed(Service(PAY, {key: instance(key) for key in ("i1", "n1")})))
+
+
+def test_what_another_store_has_not_told_is_the_word_of_the_one_before(view: View) -> None:
+    known_by_another(view)
+    assert {key: view.told_by(PAY, key) for key in view.services[PAY].instances} == {
+        "i1": "source-2",
+        "i2": "source-1",
+        "n1": "source-2",
+    }
+
+
+def test_a_store_that_returns_has_told_nothing_of_what_another_one_added(view: View) -> None:
+    known_by_another(view)
+    view.sync(Synced())
+    view.begin(Listing("source-1"))
+    assert view.told_by(PAY, "n1") == "source-2"
+    view.observe(Observed(Service(PAY, {"i1": ONE})))
+    view.sync(Synced())
+    assert not view.former
+
+
+def test_an_unreadable_record_of_another_store_keeps_the_name_of_who_told_it(view: View) -> None:
+    view.begin(Listing("source-2"))
+    view.observe(Observed(Service(PAY), frozenset({ONE.id})))
+    view.sync(Synced())
+    view.believe()
+    assert view.told_by(PAY, ONE.id) == "source-1"
+    view.observe(Observed(Service(PAY, {ONE.id: ONE})))
+    assert view.told_by(PAY, ONE.id) == "source-2"

@@ -217,6 +217,31 @@ async def test_a_store_that_is_not_believed_does_not_replace_who_was_known(tmp_p
     assert (found.identity, found.revision) == ("a-stranger", 99)
 
 
+async def test_each_instance_comes_back_as_told_by_the_store_that_told_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, small=0)
+    bench.see(service("pay", "a", "b"), service("web", "w"))
+    await bench.known.writing.flush()
+    bench.view.begin(Listing("a-stranger", "first", 99))
+    bench.see(service("pay", "b", "c", weight=2.0))
+
+    def told() -> dict[str, str]:
+        (found,) = Known(tmp_path, Clock()).load(["core"])
+        return {
+            f"{name}/{id}": found.former.get(name, {}).get(id, found.identity)
+            for name, one in found.services.items()
+            for id in one.instances
+        }
+
+    expected = {"pay/a": "id-of-core", "pay/b": "a-stranger", "pay/c": "a-stranger", "web/w": "id-of-core"}
+    for weight in range(3, 7):  # appended to what was written, and in a base of its own
+        await bench.known.writing.flush()
+        assert told() == expected
+        bench.see(service("pay", "b", "c", weight=weight))
+    bench.view.believe()
+    await bench.known.writing.flush()
+    assert told() == expected
+
+
 async def test_the_age_is_that_of_the_last_word_of_the_scope(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.see(service("pay", "a"))
