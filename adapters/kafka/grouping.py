@@ -171,7 +171,8 @@ class Grouping:
         self._tell(heard(statistics))
 
     def _wrong(self, error: KafkaError) -> None:
-        self._tell(Trouble(error.name(), said(error)))
+        if error.name() != "_ALL_BROKERS_DOWN":  # of each it says why
+            self._tell(Trouble(error.name(), said(error)))
         if error.fatal():
             self._tell(Ended())
             self._leaving.set()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.kafka.client import PATIENCE, Client
@@ -21,7 +21,9 @@ T = TypeVar("T")
 SESSION = 45.0  # seconds: what brokers wait for a member of the newer protocol, where nobody told them otherwise
 _SESSION = "consumer.session.timeout.ms"
 DENIED = {"GROUP_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED", "_AUTHENTICATION",
-          "SASL_AUTHENTICATION_FAILED", "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", "_SSL"}  # fmt: skip
+          "SASL_AUTHENTICATION_FAILED", "_SSL"}  # fmt: skip
+NOT_YET = {"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"}  # a broker that begins
+AGAIN = 0.1  # seconds until it is asked again
 
 
 def meant(error: KafkaError) -> IsthmusError:
@@ -30,8 +32,9 @@ def meant(error: KafkaError) -> IsthmusError:
 
 
 def said(error: KafkaError) -> str:
-    """Its words."""
-    return str(error.str() or error.name())
+    """Its words, and its name where they are none."""
+    words = str(error.str() or "")
+    return words if words and not words.endswith(": ") else f"{words}{error.name()}"
 
 
 async def members(client: Client, group: str) -> list[Member]:
@@ -60,10 +63,19 @@ async def _asked(client: Client, question: Callable[[AdminClient], T]) -> T:
     settings = client.librdkafka()
 
     def ask() -> T:
+        from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
-        with _translated():
-            return question(AdminClient(settings))
+        admin, until = AdminClient(settings), time.monotonic() + PATIENCE
+        while True:
+            try:
+                return question(admin)
+            except KafkaException as error:
+                if error.args[0].name() not in NOT_YET or time.monotonic() > until:
+                    raise meant(error.args[0]) from error
+                time.sleep(AGAIN)
+            except TimeoutError:
+                raise Unavailable("no answer in time") from None
 
     return await asyncio.to_thread(ask)
 
@@ -81,15 +93,3 @@ def _settings(admin: AdminClient, group: str) -> Mapping[str, str]:
 
 def _result(answer: Future[Any]) -> Any:
     return answer.result(2 * PATIENCE)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    from confluent_kafka import KafkaException
-
-    try:
-        yield
-    except KafkaException as error:
-        raise meant(error.args[0]) from error
-    except TimeoutError:
-        raise Unavailable("no answer in time") from None

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from adapters.kafka import groups
-from adapters.kafka.belief import LEFT, Belief
+from adapters.kafka.belief import JOINING, LEFT, Belief
 from adapters.kafka.client import Client
 from adapters.kafka.grouping import Ended, Grouping, News, Trouble
 from bridge.errors import Denied, IsthmusError
@@ -210,7 +210,7 @@ class KafkaMembership:
             self._fault = fault
             if not fault or fault == LEFT:
                 log.info("%s group=%s", "left" if fault else "member", self._group)
-            else:
+            elif fault != JOINING:
                 log.warning("no member group=%s reason=%r", self._group, fault)
         self._changed.set()
         self._changed = asyncio.Event()

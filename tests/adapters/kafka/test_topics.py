@@ -23,6 +23,7 @@ from tests.conftest import StartKafka
 from tests.kit.builders import instance
 from tests.kit.seated import Seated
 from tests.kit.stream import TOPIC, Stream
+from tests.kit.waiting import until
 from tests.servers.kafka import Kafka as Server
 
 PARTITIONS = 3
@@ -161,6 +162,20 @@ async def test_whole_is_said_in_every_partition_once_for_each_listing(kafka: Ser
             assert {one.scope for one in await stream.completes()} == {"core/dc1"}
 
 
+async def joins(server: Server, stream: Kafka) -> None:
+    """A user may be a member of a group once it may read it."""
+    membership = stream.membership("isthmus.b1.core", "one")
+    with pytest.raises(Denied, match=r"group isthmus\.b1\.core: not authorised to read it"):
+        await membership.notes()
+    running = asyncio.create_task(membership.run())
+    await until(lambda: "authorization failed" in membership.fault)
+    await server.allow("isthmus", "--operation", "Read", "--group", "isthmus.b1.core")
+    assert await membership.notes() == []
+    await until(lambda: len(membership.should) == PARTITIONS and not membership.fault)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_wrong_password_and_missing_rights_are_told_from_a_dead_broker(kafka_server: StartKafka) -> None:
     server = await kafka_server(users={"isthmus": "right"})
     async with seated(server) as sink:
@@ -184,6 +199,7 @@ async def test_a_wrong_password_and_missing_rights_are_told_from_a_dead_broker(k
     await held("right")
     async with seated(server, address=server.sasl_address, security=security("right")) as sink:
         assert await refusals(sink, creation(PAY, instance("i2"))) == [Denied]
+    await joins(server, made(server, address=server.sasl_address, security=security("right")))
     await server.kill()
     with pytest.raises(Unavailable):
         await held("right")
