@@ -90,7 +90,7 @@ class Client:
 
     async def body(self, app: str, id: str, url: str | None = None) -> bytes | None:
         """The same as raw JSON."""
-        answer = await self._http.call("GET", _path(app, id), accept=GONE, only=url)
+        answer = await self._http.call("GET", _path(app, id), accept=GONE, only=url, timeout=self._times.instance)
         return answer.body if answer.status == 200 else None
 
     async def register(self, app: str, body: bytes) -> None:

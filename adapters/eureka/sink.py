@@ -150,6 +150,7 @@ class EurekaSink:
             if stepping is not None:
                 stepping.cancel()
                 await asyncio.gather(stepping, return_exceptions=True)
+            await watching.end()
 
     def renew(self, *, ours: bool) -> None:
         """See `Renewer`."""

@@ -68,6 +68,7 @@ class EurekaSource:
                 for name in await watching.step():
                     yield copy.observed(name)
         finally:
+            await watching.end()
             await self._lives.close()
 
     async def read(self, name: ServiceName) -> Observed:

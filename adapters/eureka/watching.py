@@ -6,9 +6,11 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 from adapters.common.together import together
-from adapters.eureka.answers import Applications, Key
+from adapters.eureka.answers import Applications, Key, Known
 from adapters.eureka.client import Client
 from adapters.eureka.life import Lives
 from adapters.eureka.working_copy import WorkingCopy
@@ -22,9 +24,22 @@ AUDIT_EVERY = 30.0  # seconds; servers renew their caches as often
 ASKED_AT_ONCE = 8
 
 
-class Watching:
-    """One watch, of one peer at a time. `copy` outlives it and is updated by each watch.
+class Looked(NamedTuple):
+    """What was looked up beside the polls of one peer.
 
+    `untold`: changes that its polls did not tell, each with the instance as it is. `missing`: instances that were
+    missing for long, and whether any peer has them.
+    """
+
+    url: str
+    untold: list[tuple[Known, Known | None]]
+    missing: dict[Key, bool]
+
+
+class Watching:
+    """One watch, of one peer at a time; `end` ends it. `copy` outlives it and is updated by each watch.
+
+    What is looked up is asked beside the polls, so that a peer that does not answer holds up no change of another one.
     `poll`: seconds from one answer to the next request. `clock` gives monotonic seconds.
     """
 
@@ -48,6 +63,8 @@ class Watching:
         self._told = 0.0  # when the last delta was applied, and when the last whole list was
         self._listed = 0.0
         self._audited = 0.0
+        self._due = 0.0  # when to ask next, on the loop's clock
+        self._looking: asyncio.Task[Looked] | None = None
         self._deltas = True  # whether servers offer deltas, which can be disabled
 
     async def begin(self) -> None:
@@ -56,6 +73,7 @@ class Watching:
         Raises Unavailable or Denied where no peer answers.
         """
         self._audited = self._clock()
+        self._rest()
         failure: IsthmusError | None = None
         new: tuple[str, Applications, int, int | None] | None = None
         for url in self._in_turn():
@@ -75,13 +93,40 @@ class Watching:
         self._take(url, all, number, uptime, same_life=False)
 
     async def step(self) -> set[ServiceName]:
-        """Waits for the next poll; the services that changed. Raises Unavailable, Denied, Expired (a restart)."""
-        await asyncio.sleep(self._poll * (1 + JITTER * (2 * self._rng.random() - 1)))
+        """Waits for the next poll, or for what is looked up beside the polls; the services that changed.
+
+        Raises Unavailable, Denied, Expired (a restart).
+        """
+        if (looked := await self._looked_first()) is not None:
+            return self._take_over(looked)
         try:
             touched = await self._next()
         except Unavailable:
             touched = await self._fall_back()
-        return touched | await self._audit() | await self._miss()
+        self._rest()
+        self._look_again()
+        return touched | self._copy.settle(self._clock())
+
+    async def end(self) -> None:
+        """Looks nothing up any more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    def _rest(self) -> None:
+        pause = self._poll * (1 + JITTER * (2 * self._rng.random() - 1))
+        self._due = asyncio.get_running_loop().time() + pause
+
+    async def _looked_first(self) -> Looked | None:
+        """What was looked up, as soon as that is known; None: the next poll is due."""
+        rest = self._due - asyncio.get_running_loop().time()
+        if self._looking is None:
+            await asyncio.sleep(rest)
+            return None
+        if not (await asyncio.wait((self._looking,), timeout=max(0.0, rest)))[0]:
+            return None
+        looked, self._looking = self._looking.result(), None
+        return looked
 
     async def _next(self) -> set[ServiceName]:
         now = self._clock()
@@ -145,46 +190,61 @@ class Watching:
         self._told = self._listed = now
         return self._copy.listed(all, now, same_life=same_life, teller=url)
 
-    async def _audit(self) -> set[ServiceName]:
+    # -- what is looked up beside the polls --------------------------------------------------------------------------
+
+    def _look_again(self) -> None:
+        now = self._clock()
+        audits, missing = self._deltas and now - self._audited >= AUDIT_EVERY, self._copy.overdue(now)
+        if self._looking is None and (audits or missing):
+            self._looking = asyncio.create_task(self._look_up(self._in_turn(), missing, audits=audits))
+            self._audited = now if audits else self._audited
+
+    async def _look_up(self, urls: list[str], missing: list[Key], *, audits: bool) -> Looked:
+        return Looked(urls[0], await self._untold(urls[0]) if audits else [], await self._somewhere(missing, urls))
+
+    async def _untold(self, url: str) -> list[tuple[Known, Known | None]]:
         """Compares the peer's deltas with its compact deltas, which have a cache of their own.
 
         A cache may keep an answer that was made during a change: neither the answer nor its hash has that change.
         """
-        now = self._clock()
-        if not self._deltas or now - self._audited < AUDIT_EVERY:
-            return set()
-        self._audited, url = now, self.url
         try:
             untold = self._copy.untold(await self._client.delta(url, compact=True))
             found = await together(untold, lambda one: self._client.instance(*one.key, url), ASKED_AT_ONCE)
         except (Unavailable, Denied):  # the next poll raises it
-            return set()
-        touched = [self._copy.looked(one, there) for one, there in zip(untold, found, strict=True)]
-        return set().union(*touched)
+            return []
+        return list(zip(untold, found, strict=True))
 
-    async def _miss(self) -> set[ServiceName]:
-        """An instance that has been missing long enough is gone, unless a peer has it."""
+    async def _somewhere(self, missing: list[Key], urls: list[str]) -> dict[Key, bool]:
+        """Whether any peer has these, past the caches. Yes, where the watched peer, the first one, does not answer."""
+        has: dict[Key, bool] = dict.fromkeys(missing, False)
+        for url in urls:
+            asked = [key for key, there in has.items() if not there]
+            try:
+                found = await together(asked, partial(self._has, url), ASKED_AT_ONCE)
+            except (Unavailable, Denied):
+                if url == urls[0]:
+                    return dict.fromkeys(missing, True)
+                continue
+            has |= dict(zip(asked, found, strict=True))
+        return has
+
+    async def _has(self, url: str, key: Key) -> bool:
+        return await self._client.instance(*key, url) is not None
+
+    def _take_over(self, looked: Looked) -> set[ServiceName]:
+        """An instance that has been missing for long is gone, unless a peer has it; polls may have told otherwise."""
+        touched: set[ServiceName] = set()
+        if looked.url == self.url:
+            for told, found in looked.untold:
+                touched |= self._copy.looked(told, found)
         now = self._clock()
-        due = self._copy.overdue(now)
-        there = await together(due, self._somebody_has, ASKED_AT_ONCE)
-        touched = self._copy.settle(now)
-        for key, has in zip(due, there, strict=True):
+        overdue = set(self._copy.overdue(now))
+        for key, has in looked.missing.items():
             if has:
                 self._copy.kept(key, now)
-            else:
+            elif key in overdue:
                 touched |= self._copy.gone(key)
         return touched
-
-    async def _somebody_has(self, key: Key) -> bool:
-        """Whether any peer has it, past the caches. Yes, where the watched peer does not answer."""
-        for url in self._in_turn():
-            try:
-                if await self._client.instance(*key, url) is not None:
-                    return True
-            except (Unavailable, Denied):
-                if url == self.url:
-                    return True
-        return False
 
     def _in_turn(self) -> list[str]:
         return [self.url, *(url for url in self._client.urls if url != self.url)]

@@ -147,8 +147,13 @@ class WorkingCopy:
         return [one for one in delta.instances if self._is_untold(one)]
 
     def looked(self, told: Known, found: Known | None) -> set[ServiceName]:
-        """Takes over an instance that was read past the caches. Returns the services that changed."""
+        """Takes over an instance that was read past the caches. Returns the services that changed.
+
+        None where an answer has told it meanwhile.
+        """
         key, newest = told.key, found or told
+        if not self._is_untold(told):
+            return set()
         if found is None and not _is_deleted(told):  # removed or expired since, as a later answer says
             return set()
         touched = self._caught_up(key)

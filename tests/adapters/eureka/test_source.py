@@ -26,6 +26,11 @@ from tests.kit.waiting import until
 from tests.servers import eureka as servers
 
 PAY = ServiceName("pay")
+# A change is in no delta soon after it.
+FORGETFUL = {
+    "eureka.server.retentionTimeInMSInDeltaQueue": "1",
+    "eureka.server.deltaRetentionTimerIntervalInMs": "10",
+}
 
 
 def config(*servers: servers.Eureka, **more: Any) -> Config:
@@ -88,10 +93,18 @@ async def test_a_server_that_is_closed_at_first_is_out_of_reach_and_not_empty(eu
         assert await said() == ""
 
 
+@pytest.fixture
+def settings() -> dict[str, str]:
+    """Of both peers."""
+    return {}
+
+
 @pytest_asyncio.fixture
-async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[servers.Eureka]]:
+async def pair(
+    tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]
+) -> AsyncIterator[list[servers.Eureka]]:
     with provided():
-        async with servers.pair(tmp_path_factory.mktemp("pair")) as peers:
+        async with servers.pair(tmp_path_factory.mktemp("pair"), settings=settings) as peers:
             yield peers
 
 
@@ -146,6 +159,36 @@ async def test_a_peer_that_lacks_what_the_other_has_is_asked_with_it(pair: list[
         await Native(other).cancel("pay", "gone")
         await watch.until(lambda: watch.service(PAY).instances.keys() <= {"here"})
         assert watch.error is None
+
+
+@pytest.mark.parametrize("settings", [FORGETFUL])
+async def test_a_frozen_peer_holds_up_no_change_of_the_other_one(pair: list[servers.Eureka]) -> None:
+    """What one of them lacks is asked of the frozen one, which takes as long as a list may; polls go on meanwhile."""
+    (one, other), clock = pair, Ahead()
+    await Native(one).register("pay", "lost")
+    await until(lambda: _has(other, "lost"), "the peers agree")
+    patient = create("old", config(one, other), None, Times(instance=3600.0), clock)
+    async with patient as registry, watching(registry.source) as watch:
+        await watch.until(lambda: watch.service(PAY).instances.keys() == {"lost"})
+        with other.frozen():
+            await _alone(one, "/apps/PAY/lost")
+            clock.by += FULL_EVERY
+            await _seen(one, watch, "listed")
+            assert "lost" in watch.service(PAY).instances
+            clock.by += MISSED
+            for id in ("first", "second", "third"):
+                await _seen(one, watch, id)
+            assert "lost" in watch.service(PAY).instances
+            assert registry.source._copy.overdue(clock()), "it is still being asked for"
+        await until(lambda: not registry.source._copy.overdue(clock()), "it has answered")
+        await _seen(one, watch, "last")
+        assert "lost" in watch.service(PAY).instances
+        assert watch.error is None
+
+
+async def _seen(server: servers.Eureka, watch: Watching, id: str) -> None:
+    await Native(server).register("pay", id)
+    await watch.until(lambda: id in watch.service(PAY).instances)
 
 
 async def test_a_peer_that_says_otherwise_who_is_not_up_is_not_believed_at_once(pair: list[servers.Eureka]) -> None:
@@ -206,8 +249,7 @@ async def test_a_frozen_server_is_found_and_takes_nothing_away(eureka: servers.E
 
 async def test_fault_31_a_swap_that_the_delta_forgot_and_its_hash_hides_is_found(eureka_server: StartEureka) -> None:
     """One ends and another one begins, and there are as many with each status as before."""
-    forgetful = {"retentionTimeInMSInDeltaQueue": "1", "deltaRetentionTimerIntervalInMs": "10"}
-    server = await eureka_server(settings={f"eureka.server.{key}": text for key, text in forgetful.items()})
+    server = await eureka_server(settings=FORGETFUL)
     clock = Ahead()
     for id in ("stays", "goes"):
         await Native(server).register("pay", id)
@@ -221,6 +263,9 @@ async def test_fault_31_a_swap_that_the_delta_forgot_and_its_hash_hides_is_found
         def there() -> set[str]:
             return set(copy.observed(PAY).service.instances)
 
+        async def changed() -> bool:
+            return PAY in await watch.step()
+
         await watch.begin()
         await Native(server).cancel("pay", "goes")
         await Native(server).register("pay", "comes")
@@ -231,8 +276,9 @@ async def test_fault_31_a_swap_that_the_delta_forgot_and_its_hash_hides_is_found
         assert PAY in await watch.step()
         assert there() == {"stays", "goes", "comes"}
         clock.by += MISSED
-        assert PAY in await watch.step()
+        await until(changed, "nobody has it any more")
         assert there() == {"stays", "comes"}
+        await watch.end()
 
 
 async def test_fault_33_a_delta_that_may_lack_something_is_followed_by_a_whole_list(eureka: servers.Eureka) -> None:
