@@ -141,6 +141,9 @@ async def test_shards_follow_members_that_join_leave_die_freeze_and_are_cut_off(
         cut = asyncio.Barrier(len(PROTOCOLS))
         scenes["cut"] = lambda of: is_cut_off(of, proxy, cut)
         await _play(kafka, tmp_path, [(each, name, scenes[name]) for each in PROTOCOLS for name in scenes])
+    async with kafka.admin() as admin:
+        for each in PROTOCOLS:
+            assert await admin.list_consumer_group_offsets(f"isthmus.{each}.join") == {}, "no data goes that way"
 
 
 async def outlives_its_broker(of: Group, server: Kafka, meet: asyncio.Barrier) -> None:

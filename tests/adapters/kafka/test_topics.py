@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,21 +163,40 @@ async def test_whole_is_said_in_every_partition_once_for_each_listing(kafka: Ser
             assert {one.scope for one in await stream.completes()} == {"core/dc1"}
 
 
-async def joins(server: Server, stream: Kafka) -> None:
-    """A user may be a member of a group once it may read it."""
-    membership = stream.membership("isthmus.b1.core", "one")
+async def joins(server: Server, folder: Path) -> None:
+    """A user may be a member of a group once it may read it; a password is read again where the old one is refused."""
+    password = folder / "password"
+    password.write_text("right")
+    access = Security(
+        protocol="SASL_PLAINTEXT", mechanism="SCRAM-SHA-512", username="isthmus", password_file=str(password)
+    )
+    membership = made(server, address=server.sasl_address, security=access).membership("isthmus.b1.core", "one")
     with pytest.raises(Denied, match=r"group isthmus\.b1\.core: not authorised to read it"):
         await membership.notes()
     running = asyncio.create_task(membership.run())
-    await until(lambda: "authorization failed" in membership.fault)
-    await server.allow("isthmus", "--operation", "Read", "--group", "isthmus.b1.core")
-    assert await membership.notes() == []
-    await until(lambda: len(membership.should) == PARTITIONS and not membership.fault)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    try:
+        await until(lambda: "authorization failed" in membership.fault)
+        await server.allow("isthmus", "--operation", "Read", "--group", "isthmus.b1.core")
+        assert await membership.notes() == []
+        await until(lambda: len(membership.should) == PARTITIONS and not membership.fault)
+        await _ended(running)
+        password.write_text("wrong")
+        running = asyncio.create_task(membership.run())
+        await until(lambda: "Authentication failed" in membership.fault)
+        password.write_text("right")
+        await until(lambda: len(membership.should) == PARTITIONS and not membership.fault)
+    finally:
+        await _ended(running)
 
 
-async def test_a_wrong_password_and_missing_rights_are_told_from_a_dead_broker(kafka_server: StartKafka) -> None:
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_wrong_password_and_missing_rights_are_told_from_a_dead_broker(
+    kafka_server: StartKafka, tmp_path: Path
+) -> None:
     server = await kafka_server(users={"isthmus": "right"})
     async with seated(server) as sink:
         await write(sink, creation(PAY, instance("i1")))
@@ -199,7 +219,7 @@ async def test_a_wrong_password_and_missing_rights_are_told_from_a_dead_broker(k
     await held("right")
     async with seated(server, address=server.sasl_address, security=security("right")) as sink:
         assert await refusals(sink, creation(PAY, instance("i2"))) == [Denied]
-    await joins(server, made(server, address=server.sasl_address, security=security("right")))
+    await joins(server, tmp_path)
     await server.kill()
     with pytest.raises(Unavailable):
         await held("right")
