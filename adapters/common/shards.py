@@ -48,7 +48,7 @@ class Lot(NamedTuple):
 class Picture(msgspec.Struct, frozen=True):
     """All locks of a seat as they stood at one time. `count`: into how many shards it is divided, None: it is not.
 
-    `at`: no lock of a higher version is in it, and each of a lower one that still stood is.
+    `at`: every lock of a version up to it is in it, if it still stood.
     """
 
     count: int | None

@@ -13,14 +13,14 @@ from typing import Self
 from urllib.parse import unquote
 
 from adapters.common import assembly, places
-from adapters.common.seat import MovedSeat
+from adapters.common.shards import MovedDividedSeat
 from adapters.zookeeper import acl, identity
 from adapters.zookeeper import readers as reading
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.config import Config
 from adapters.zookeeper.lock import contenders
 from adapters.zookeeper.readers import AdminServers
-from adapters.zookeeper.seat import ZooKeeperNotes, ZooKeeperSeat
+from adapters.zookeeper.seat import Places, ZooKeeperNotes, ZooKeeperSeat
 from adapters.zookeeper.session_file import CarriedSession
 from adapters.zookeeper.sink import ZooKeeperSink
 from adapters.zookeeper.source import ZooKeeperSource
@@ -87,10 +87,10 @@ class ZooKeeper:
         """Nodes below `/isthmus`, in the session that `sink` writes with."""
         client, own = self._client_of(bridge), self._tree.own
         if destination != self.name:
-            return ZooKeeperSeat(client, own.lock(bridge, destination), own.note(bridge, destination), _now)
-        sink = self.sink(bridge)
-        seat = ZooKeeperSeat(client, own.lock(bridge), own.note(bridge), _now, sink.prepare, sink.inherit)
-        return MovedSeat(seat, ZooKeeperSeat(client, own.lock(bridge), own.old_note(bridge), _now))
+            return ZooKeeperSeat(client, Places.of(own, bridge, destination), _now)
+        sink, nodes = self.sink(bridge), Places.of(own, bridge)
+        seat = ZooKeeperSeat(client, nodes, _now, sink.prepare, sink.inherit)
+        return MovedDividedSeat(seat, ZooKeeperSeat(client, nodes._replace(note=own.old_note(bridge)), _now))
 
     def notes(self, bridge: str) -> Notes:
         """See `bridge.adapter.Keeper`."""

@@ -20,7 +20,7 @@ from adapters.common.term import SURE, holder
 from adapters.zookeeper import wire
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.replies import Disconnected, values_of
-from adapters.zookeeper.wire import Acl
+from adapters.zookeeper.wire import Acl, Check
 from bridge.errors import Expired, IsthmusError, Unavailable
 
 NODE = "writer-"
@@ -28,7 +28,9 @@ RELEASE_TIME = 1.5  # seconds; where it fails, the node ends with the session
 
 
 class ZooKeeperTerm:
-    """The time during which the lock is ours."""
+    """The time during which the lock is ours. `leases`: entries may die with its session."""
+
+    leases = True
 
     def __init__(self, client: Client, path: str) -> None:
         self.path = path
@@ -39,9 +41,9 @@ class ZooKeeperTerm:
         self._changed = asyncio.Event()
 
     @property
-    def fence(self) -> str:
-        """The node whose existence each transaction checks."""
-        return self.path
+    def fence(self) -> tuple[Check, ...]:
+        """What each transaction checks: that the writer's node exists."""
+        return (Check(self.path),)
 
     @property
     def until(self) -> float:

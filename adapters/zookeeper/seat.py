@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from kazoo.exceptions import NoAuthError, NoNodeError, NotEmptyError
 
 from adapters.common.places import Own
 from adapters.common.seat import within
+from adapters.common.shards import DividedSeat
 from adapters.common.term import writing
 from adapters.zookeeper import acl
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.lock import ZooKeeperTerm, locked
 from adapters.zookeeper.replies import lists_of, values_of
+from adapters.zookeeper.shards import ZooKeeperArea, ZooKeeperLife, ZooKeeperShardTerm, noted, noting
 from adapters.zookeeper.traces import remove_shared
 from adapters.zookeeper.txn import BYTES
-from adapters.zookeeper.wire import Acl, Check, Create, Delete, Op, SetData
+from adapters.zookeeper.wire import Acl, Create, Delete, Op, SetData
 from bridge.adapter import Note, Term
-from bridge.errors import Conflict, Denied, Rejected, Superseded
+from bridge.errors import Conflict, Denied, Rejected
 
 
 async def _nothing(term: ZooKeeperTerm) -> None:
@@ -82,23 +85,38 @@ class ZooKeeperNotes:
         return self._own.noted(self._bridge, key)
 
 
-class ZooKeeperSeat:
-    """The nodes of one seat. `prepare`: called before the lock is acquired, e.g. for the roots; `inherit`: after it."""
+class Places(NamedTuple):
+    """The nodes of one seat; `notes`: above those of the shards' notes."""
+
+    lock: str
+    note: str
+    notes: str
+
+    @classmethod
+    def of(cls, own: Own, bridge: str, lent: str = "") -> Places:
+        """Of the seat of a bridge for this destination, or for one that it is lent to."""
+        return cls(own.lock(bridge, lent), own.note(bridge, lent), own.shard_notes(bridge, lent))
+
+
+class ZooKeeperSeat(DividedSeat[ZooKeeperLife, ZooKeeperShardTerm]):
+    """The nodes of one seat. `prepare`: called before the lock is acquired, e.g. for the roots; `inherit`: after it.
+
+    Nothing is inherited with a shard: its entries are lasting.
+    """
 
     def __init__(
         self,
         client: Client,
-        lock: str,
-        note: str,
+        places: Places,
         now: Callable[[], datetime],
         prepare: Callable[[], Awaitable[list[Acl]]] | None = None,
         inherit: Callable[[ZooKeeperTerm], Awaitable[None]] = _nothing,
     ) -> None:
         self._client = client
-        self._lock = lock
-        self._note = note
+        self._lock, self._note, notes = places
         self._now = now
         self._prepare = prepare or self._rights
+        super().__init__(ZooKeeperArea(client, self._lock, notes, now, self._prepare))
         self._inherit = inherit
         self._leaves = False
 
@@ -128,32 +146,15 @@ class ZooKeeperSeat:
         if len(content) > BYTES:
             raise Rejected(f"{len(content):,} bytes: a packet of ZooKeeper's holds {BYTES:,}")
         await self._client.connected()
-        ops: list[Op] = [Check(writing(ZooKeeperTerm, self._lock, term).path)] if term is not None else []
-        if before is None:
-            folder = self._note.rpartition("/")[0]
-            await acl.ensure(self._client, folder)
-            ops.append(Create(self._note, content, await acl.inherited(self._client, folder)))
-        else:
-            ops.append(SetData(self._note, content, before.version))
-        failed = (await self._client.multi(self._client.pack(ops))).value
-        if not failed:
-            return Note(content, 0 if before is None else before.version + 1)
-        if isinstance(failed[0].error, NoAuthError):
-            raise Denied(f"{self._note}: {failed[0].error or 'not allowed'}")
-        if term is not None and failed[0].at == 0:
-            raise Superseded(f"the lock {self._lock} is not ours any more")
-        raise Conflict(f"the note {self._note} is not what it was")
+        fence = writing(ZooKeeperTerm, self._lock, term).fence if term is not None else ()
+        return await noted(self._client, self._note, content, before, fence)
 
     async def leave(self, term: Term) -> None:
         """See `Seat.leave`. The lock's nodes are removed after its release, unless another process waits for it."""
-        ops: list[Op] = [Check(writing(ZooKeeperTerm, self._lock, term).path)]
-        if (before := await self.recall()) is not None:
-            ops.append(Delete(self._note, before.version))
-        if failed := (await self._client.multi(self._client.pack(ops))).value:
-            if isinstance(failed[0].error, NoAuthError):
-                raise Denied(f"{self._note}: {failed[0].error or 'not allowed'}")
-            what = f"the lock {self._lock} is not ours any more" if failed[0].at == 0 else None
-            raise Superseded(what) if what else Conflict(f"the note {self._note} is not what it was")
+        fence = writing(ZooKeeperTerm, self._lock, term).fence
+        before = await self.recall()
+        ops: list[Op] = [*fence, *([Delete(self._note, before.version)] if before is not None else [])]
+        await noting(self._client, self._note, ops, fence)
         await remove_empty(self._client, parent(self._note))
         self._leaves = True
 

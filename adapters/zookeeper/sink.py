@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
-from kazoo.exceptions import NodeExistsError, NoNodeError
+from kazoo.exceptions import NodeExistsError
 
 from adapters.common import assembly
 from adapters.common.changes import Outcomes, turn
@@ -31,9 +31,10 @@ from adapters.zookeeper.txn import (
     over,
     stands,
     step,
+    superseded,
     version,
 )
-from adapters.zookeeper.wire import Acl, Check, Create, Node, SetData
+from adapters.zookeeper.wire import Acl, Create, Node, SetData
 from bridge.adapter import Change, Entry, Held, Outcome, Term
 from bridge.errors import Conflict, Expired, IsthmusError, Rejected, Superseded, Unavailable, Undecodable
 from bridge.model import Instance, ServiceName
@@ -43,6 +44,7 @@ from mappings.common import curator_record
 # The classes of others' payloads under a name, each with the keys whose values are texts.
 Classes = dict[ServiceName, dict[str | None, frozenset[str]]]
 
+SHARED = "an entry dies with one session, and a shard goes from one process to another: a group's entries are lasting"
 LEASED = b"leased"  # in the node above the locks: some entries die with the writer's session
 
 
@@ -110,6 +112,8 @@ class ZooKeeperSink:
         steps: list[Step] = []
         for change in sorted(changes, key=turn):
             try:
+                if change.ttl is not None and not term.leases:
+                    raise Rejected(SHARED)
                 steps.append(self._step(change))
             except IsthmusError as error:
                 outcomes.fail(change, error)
@@ -274,7 +278,7 @@ class ZooKeeperSink:
             made = [self._folder(path, flags) for path, flags in self._missing(group)] if folders else []
             events = [op.path for each in group for op in each.ops]
             self._drift.expect(events)
-            packed = self._client.pack([Check(term.path), *made, *(op for each in group for op in each.ops)])
+            packed = self._client.pack([*term.fence, *made, *(op for each in group for op in each.ops)])
             sent.append((group, events, self._client.multi(packed)))
         try:
             answers = await asyncio.gather(*(answer for _, _, answer in sent), return_exceptions=True)
@@ -288,7 +292,7 @@ class ZooKeeperSink:
             if not answer.value:
                 return answer.zxid
             (failure,) = answer.value
-            if failure.at > 0 or not isinstance(failure.error, NoNodeError):
+            if not superseded(term.fence, failure):
                 return cast(Exception, failure.error)
             term.lose()
             raise Superseded(f"the lock of {self._bridge} is not ours any more")
@@ -323,9 +327,7 @@ class ZooKeeperSink:
         Returns those that cannot be created, with the reason.
         """
         missing = self._missing(steps)
-        answers = [
-            self._client.multi(self._client.pack([Check(term.path), self._folder(*folder)])) for folder in missing
-        ]
+        answers = [self._client.multi(self._client.pack([*term.fence, self._folder(*folder)])) for folder in missing]
         refused: dict[str, Exception] = {}
         for (path, _), answer in zip(missing, await asyncio.gather(*answers, return_exceptions=True), strict=True):
             result = self._result(term, answer)

@@ -11,7 +11,7 @@ from kazoo import exceptions as kazoo
 from adapters.common.changes import judge, portions
 from adapters.zookeeper import wire
 from adapters.zookeeper.tree import Pair, Tree
-from adapters.zookeeper.wire import Acl, Check, Create, Delete, Op, SetData
+from adapters.zookeeper.wire import Acl, Check, Create, Delete, Failed, Op, SetData
 from bridge.adapter import Change, Outcome
 from bridge.errors import Conflict, Denied, IsthmusError, Rejected, Unavailable, reason
 from mappings import ledger
@@ -182,6 +182,11 @@ def _replaced(
         SetData(f"{tree.ledger}/{key}", proof, old.proof),
     )
     return ops, Version(old.key, 0, old.entry + 1, old.proof + 1, owner)
+
+
+def superseded(fence: Sequence[Check], failure: Failed) -> bool:
+    """Whether what the fence checks, which came first, is not so any more."""
+    return failure.at < len(fence) and isinstance(failure.error, kazoo.NoNodeError | kazoo.BadVersionError)
 
 
 _CONFLICTS = (kazoo.NoNodeError, kazoo.NodeExistsError, kazoo.BadVersionError)

@@ -19,7 +19,8 @@ import pytest
 from adapters.zookeeper import client as clients
 from adapters.zookeeper.times import Times
 from bridge.adapter import Synced
-from bridge.errors import Expired, Superseded, Unavailable
+from bridge.errors import Expired, Rejected, Superseded, Unavailable
+from bridge.shards import Shards
 from tests.adapters.zookeeper.conftest import Open
 from tests.adapters.zookeeper.lab import curator, registry_of
 from tests.conformance.lab import (
@@ -153,6 +154,17 @@ async def test_an_expired_session_ends_the_term_and_the_next_one_goes_on(native:
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_entries_of_a_shard_do_not_die_with_one_session(open_registry: Open) -> None:
+    registry = open_registry()
+    sink, seat = registry.sink(BRIDGE), registry.seat(BRIDGE, registry.name)
+    assert isinstance(seat, Shards)
+    await seat.divide(2)
+    async with seat.take(0, 2, "one", claim=True) as term:
+        made = await sink.apply([create(PAY, instance(1)), create(PAY, instance(2), ttl=10)], term)
+        assert [type(outcome.error) for outcome in made] == [type(None), Rejected]
+    assert owners(await sink.held()) == {"i1": BRIDGE}
 
 
 async def is_so(what: bool) -> bool:

@@ -8,10 +8,12 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from kazoo.exceptions import NoNodeError
 
+from adapters.zookeeper import ZooKeeper as ZooKeeperRegistry
 from bridge.adapter import Registry
 from bridge.model import Instance, ServiceName
 from mappings.pairs import LAYOUTS
@@ -36,12 +38,18 @@ class ZooKeeperLab:
         self._layout = layout
         self._mapping = LAYOUTS[layout]
         self._root = self._mapping.PREFIX
+        self._made: list[ZooKeeperRegistry] = []
 
     def lender(self) -> Registry | None:
         return None
 
     def registry(self) -> Registry:
-        return registry_of(hosts=[self._proxy.address], layout=self._layout, protocol=layouts.PROTOCOL)
+        made = registry_of(**self.block()[1])
+        self._made.append(made)
+        return made
+
+    def block(self) -> tuple[str, Mapping[str, Any]]:
+        return "zookeeper", {"hosts": [self._proxy.address], "layout": self._layout, "protocol": layouts.PROTOCOL}
 
     async def register(self, service: ServiceName, instance: Instance) -> None:
         key, value = layouts.record(self._layout, service, instance)
@@ -110,6 +118,32 @@ class ZooKeeperLab:
             holder = min(self._zk.get_children(f"{locks}/{folder}"))
             self._zk.delete(f"{locks}/{folder}/{holder}")
 
+    async def end(self, bridge: str, who: str) -> None:
+        owners = await asyncio.to_thread(self._owners, f"/isthmus/lock/{bridge}", f'"{who}"'.encode())
+        connections = [client._connection for made in self._made for client in made._writing.values()]
+        for each in [one for one in connections if one is not None and one.session in owners]:
+            await self._native.expire(each.session, each.password)
+
+    def _owners(self, path: str, words: bytes) -> set[int]:
+        """The sessions of the nodes below that have these words in them."""
+        found = set()
+        with contextlib.suppress(NoNodeError):
+            value, stat = self._zk.get(path)
+            found = {stat.ephemeralOwner} if words in value else set()
+            for child in self._zk.get_children(path):
+                found |= self._owners(f"{path}/{child}", words)
+        return found
+
+    async def say(self, bridge: str, count: int | None) -> None:
+        await asyncio.to_thread(self._say, f"/isthmus/lock/{bridge}", count)
+
+    def _say(self, locks: str, count: int | None) -> None:
+        (folder,) = self._zk.get_children(locks)
+        if count is None:
+            self._zk.delete(f"{locks}/{folder}/shards", recursive=True)
+        else:
+            self._zk.set(f"{locks}/{folder}/shards", str(count).encode())
+
     async def expire(self, bridge: str) -> None:
         """As if the session had ended: every ephemeral node of the bridge's is gone, both of each pair."""
         await asyncio.to_thread(self._expire, bridge, "")
@@ -144,7 +178,7 @@ def _kind(fixture: str, layout: str) -> Kind:
             yield ZooKeeperLab(native, proxy, layout)
 
     parts: frozenset[Part] = EVERY_PART if "write" in layouts.can(layout) else frozenset({"source"})
-    return Kind(fixture, open, parts)
+    return Kind(fixture, open, parts | {"shards"} if layout == "curator" else parts)
 
 
 KINDS = {f"zookeeper-3.9-{layout}": _kind("zookeeper", layout) for layout in sorted(IN_ZOOKEEPER)} | {
