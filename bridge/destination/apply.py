@@ -17,8 +17,10 @@ from bridge.destination.backlog import Backlog
 from bridge.destination.confirm import ASK_AGAIN
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events, Failed
-from bridge.errors import Conflict, Rejected, Superseded, Unavailable
+from bridge.destination.leading import Leading
+from bridge.errors import Conflict, Denied, Rejected, Superseded, Unavailable
 from bridge.guard.holds import Item
+from bridge.guard.losses import WHOLE
 from bridge.model import ServiceName
 from bridge.plan.values import Plan
 from bridge.retry import LONGEST_DELAY, react
@@ -39,11 +41,15 @@ class Planned(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Changes that are sent in one call, the plans that they are of, and the term that they were allowed in."""
+    """Changes that are sent in one call, the plans that they are of, and the term that they were allowed in.
+
+    `shard`: that all of them are in.
+    """
 
     changes: list[Change]
     plans: dict[ServiceName, Planned]
     term: Term | None
+    shard: int = WHOLE
 
 
 async def _nothing_kept(_: Sequence[Item]) -> bool:
@@ -75,8 +81,7 @@ class Records(NamedTuple):
 class Applier:
     """The writes of one destination. `failing`: why the last write of a name failed.
 
-    `superseded(batch)` is called where the term of that batch is over. `under_way`: writes that wait for an answer, by
-    their term.
+    `under_way`: writes that wait for an answer, by their term.
     """
 
     def __init__(
@@ -84,13 +89,13 @@ class Applier:
         destination: Destination,
         sink: Sink,
         backlog: Backlog,
+        lead: Leading,
         events: Events,
         clock: Callable[[], float],
         rng: random.Random,
         awake: Awake,
         *,
         records: Records,
-        superseded: Callable[[Batch], None],
     ) -> None:
         self.failing: dict[ServiceName, str] = {}
         self._destination = destination
@@ -101,7 +106,7 @@ class Applier:
         self._rng = rng
         self._records = records
         self._begun: set[str] = set()  # links
-        self._superseded = superseded
+        self._lead = lead
         self._awake = awake
         self._conflicts: dict[ServiceName, int] = {}  # in a row, for what could not be written
         self._slots = asyncio.Semaphore(IN_FLIGHT)
@@ -145,12 +150,13 @@ class Applier:
         try:
             if self._awake.has_slept:
                 log.info("planned again destination=%s reason='this process was stopped'", self._destination)
-            elif await self._use(batch.changes):
-                await self._apply(batch, rests, made)
+            elif isinstance(allowed := await self._allowed(batch), Batch):
+                await self._apply(allowed, rests, made)
             else:
-                rests = dict.fromkeys(batch.plans, ASK_AGAIN)
+                rests = dict.fromkeys(batch.plans, allowed)
         except Superseded as error:
-            self._superseded(batch)
+            self._lead.supersede(batch.term)
+            self._backlog.read_again(None if batch.shard == WHOLE else batch.plans)
             log.warning("superseded destination=%s reason=%r", self._destination.name, str(error))
         except Exception as error:
             # Nothing may be raised here, so this is a bug; what became of the batch is unknown, so it is read again.
@@ -163,7 +169,18 @@ class Applier:
             self.under_way[batch.term] -= 1
             await self._end(batch, rests, made)
 
+    async def _allowed(self, batch: Batch) -> Batch | float:
+        """The batch with what may be sent of it, and what may not is planned again; or in how many seconds to try."""
+        try:
+            changes = await self._lead.reserved(batch)
+        except (Unavailable, Denied) as error:
+            self._fails(batch.plans, error)
+            return HURRY
+        return batch._replace(changes=changes) if await self._use(changes) else ASK_AGAIN
+
     async def _apply(self, batch: Batch, rests: dict[ServiceName, float], made: dict[ServiceName, int]) -> None:
+        if not batch.changes:
+            return
         await self._begin(batch.changes)
         sent = self._clock()
         outcomes = await self._sink.apply([self._traced(one, batch) for one in batch.changes], batch.term)

@@ -16,10 +16,11 @@ from bridge.destination.routing import Routing
 from bridge.destination.trial import Trial
 from bridge.destination.went import Went
 from bridge.errors import Rejected
+from bridge.group.sharding import Sharding
 from bridge.guard.additions import Additions
 from bridge.guard.gate import Allowed, Gate, Refused, Settled
 from bridge.guard.holds import HeldRemoval, Holds, Item, item_of
-from bridge.guard.losses import Losses, Past
+from bridge.guard.losses import WHOLE, Losses, Past
 from bridge.link import Link
 from bridge.model import Mark, ServiceName
 from bridge.plan.causes import TREATMENTS
@@ -77,9 +78,22 @@ class Destination:
         self._events = events
         self._clock = clock
         self._fresh: list[HeldRemoval] = []  # held since `tell_holds`
+        self._shard_of: Callable[[ServiceName], int] = lambda name: WHOLE
         self._taken: deque[tuple[float, str, str]] = deque(maxlen=TAKEN_KEPT)  # when, by link, what others removed
         self.routing.route(links)
         self._place(networks)
+
+    def divide(
+        self, sharding: Sharding, shard_of: Callable[[ServiceName], int], mine: Callable[[], Collection[int]]
+    ) -> None:
+        """Several processes write there: what is counted here is of the shards `mine()`.
+
+        `shard_of`: of a service of the stream.
+        """
+        self.inventory.shard_of, self.inventory.mine = shard_of, mine
+        self.losses.mine = mine
+        self.planner.clash = sharding.clash
+        self._shard_of = sharding.of
 
     def _place(self, networks: Networks) -> None:
         if isinstance(self._sink, Placed):
@@ -248,7 +262,7 @@ class Destination:
             cause = self._cause(name, key)
             counted = won if self._counts(name, newest.mark, won, cause) else 0
             if counted:
-                self.losses.noticed(name, scope, won, self._clock())
+                self.losses.noticed(name, scope, won, self._clock(), self._shard_of(name))
             if tell:
                 kind = "add" if was is None else "remove" if now is None else "update"
                 change = Change(name, key, was, now.instance if now is not None else None, newest.mark)
@@ -264,7 +278,7 @@ class Destination:
         """Whether a gain or a loss counts for the guard: not what an order takes or gives back, nor a shadowed one."""
         if (cause is not None and not TREATMENTS[cause].counts) or (won > 0 and self.planner.returns(name, mark)):
             return False
-        return self.losses.counts(self.identity, scope_of(mark), won)
+        return self.losses.counts(self.identity, scope_of(mark), won, self._shard_of(name))
 
     def _lasts(self, mark: Mark) -> bool:
         """Whether an entry does not end by itself: it is of a link, and that is not leased."""
@@ -393,13 +407,14 @@ class Destination:
         won = self.inventory.take(outcome)
         counted, cause = 0, change.cause
         if cause is Cause.REUSED and won < 0 and change.mark is not None:
-            self.losses.withdrawn(scope_of(change.mark), now)
+            self.losses.withdrawn(scope_of(change.mark), now, self._shard_of(change.service))
         expected = won < 0 and self.gate.expected.made(change.service, change.id)
         # A native takes the place of what is shadowed; what was expected counts against the number stated.
         if won and change.mark is not None and not expected and self._counts(change.service, change.mark, won, cause):
             replaces = cause is Cause.REPLACED or self.inventory.replaces(change)
             counted = won
-            self.losses.made(change.service, scope_of(change.mark), won, now, replaces=replaces, late=late)
+            shard = self._shard_of(change.service)
+            self.losses.made(change.service, scope_of(change.mark), won, now, replaces=replaces, late=late, shard=shard)
             cause = Cause.REPLACED if replaces else cause
         kind = "add" if change.before is None else "remove" if change.after is None else "update"
         self.went.made(change, won, now)
@@ -422,16 +437,23 @@ class Destination:
                 if change.mark and (change.id in self.holds.of(name) or item_of(change) in granted)
             ]
             self.additions.settled(self.routing.is_synced, added)
+        adds = {(name, scope_of(change.mark)) for name, change in waiting if change.before is None and change.mark}
+        if self.losses.mine is not None:
+            self._note_shards({(self._shard_of(name), scope) for name, scope in adds}, {*self.losses.mine()})
+            return
         fresh = {(self.identity, view.identity, view.part) for view in self.routing.views() if view.synced}
         if fresh <= self.settled:
             return
-        adds = {
-            (self.identity, *scope_of(change.mark)) for _, change in waiting if change.before is None and change.mark
-        }
-        for first in sorted(fresh - self.settled - adds):
+        for first in sorted(fresh - self.settled - {(self.identity, *scope) for _, scope in adds}):
             self.settled.add(first)
             about = {"destination": first[0], "source": first[1], "scope": first[2]}
             self._events.tell(Happened("settled", about))
+
+    def _note_shards(self, adds: set[tuple[int, Scope]], mine: set[int]) -> None:
+        """Likewise of each shard that is written here: the notes of the shards say so to who writes them next."""
+        views = (view for view in self.routing.views() if view.synced and view.shard in mine)
+        fresh = {(view.shard, (view.identity, view.part)) for view in views if view.shard is not None}
+        self.losses.settled_in |= fresh - adds
 
     def sizes(self) -> Sizes:
         """How much is remembered beside what the destination holds."""

@@ -12,11 +12,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from bridge.adapter import Term
+from bridge.adapter import Change, Term
+from bridge.destination.apply import Batch
 from bridge.destination.events import Events, Happened
 from bridge.destination.leading import NO_TURNS, Parts, Share, Turns
+from bridge.destination.reserves import Reserves
 from bridge.destination.writer import Peers, Role, Writer
-from bridge.errors import ConfigError, Conflict, Denied, IsthmusError, Superseded, Unavailable
+from bridge.errors import IsthmusError, Superseded
 from bridge.group.sharding import Sharding
 from bridge.group.steps import Facts, Step, step
 from bridge.model import ServiceName
@@ -84,6 +86,7 @@ class Group:
         peers: Peers | None,
         events: Events,
         clock: Callable[[], float],
+        reserves: Reserves,
         *,
         still: Callable[[Term], Awaitable[None]],
         woken: Callable[[], None],
@@ -99,6 +102,7 @@ class Group:
         self._sharding = sharding
         self._events = events
         self._clock = clock
+        self._reserves = reserves
         self._still = still
         self._woken = woken
         self._turn = asyncio.Event()  # is set, and another one made, with each change of anything here
@@ -137,9 +141,9 @@ class Group:
         )
 
     @property
-    def held(self) -> frozenset[int]:
-        """The shards that whoever plans takes for ours."""
-        return frozenset(number for number, one in self.shards.items() if one.taken_up)
+    def terms(self) -> dict[int, ShardTerm]:
+        """The locks that are ours, by shard."""
+        return {number: one.term for number, one in self.shards.items() if one.term is not None}
 
     def shard_of(self, name: ServiceName) -> int:
         """See `Leading.shard_of`."""
@@ -202,7 +206,13 @@ class Group:
 
     def was_read(self, shards: frozenset[int], *, whole: bool) -> None:
         """See `Leading.was_read`."""
-        self._unread -= shards
+        for shard in self._unread & shards:
+            self._unread.discard(shard)
+            self._reserves.taken(shard)
+
+    async def reserved(self, batch: Batch) -> list[Change]:
+        """See `Leading.reserved`."""
+        return await self._reserves.allowed(batch)
 
     def supersede(self, term: Term | None) -> None:
         """See `Leading.supersede`."""
@@ -227,6 +237,7 @@ class Group:
                 self._tasks = tasks
                 tasks.create_task(self._be_member())
                 tasks.create_task(self._conduct())
+                tasks.create_task(self._reserves.run())
         finally:
             self.membership = None
             self.shards = {}
@@ -426,12 +437,13 @@ class Group:
         sharing = self._sharing
         try:
             async with self.seat.take(one.number, sharing.stream.shards, sharing.who, claim=claim) as term:
+                await self._reserves.enter(one.number)
                 self._begin(one, term)
                 try:
                     await _first(term.ended(), one.over.wait())
                 finally:
                     self._end(one)
-        except (Unavailable, Denied, Conflict, ConfigError) as error:
+        except IsthmusError as error:
             log.warning("shard=%d destination=%s reason=%r", one.number, self._destination, str(error))
             await asyncio.sleep(AGAIN)
         finally:
@@ -452,6 +464,7 @@ class Group:
     def _end(self, one: Shard) -> None:
         one.term, one.taken_up, one.claimed, one.handing = None, False, False, False
         self._begun.pop(one.number, None)
+        self._reserves.forget(one.number)
         self._unread.discard(one.number)
         self._ended.add(one.number)
         self.role = Role.WRITER if self.writes else Role.STANDBY
@@ -477,6 +490,7 @@ class Group:
         one.handing = True
         try:
             await self._still(term)
+            await self._reserves.leave(one.number)
             if await self.seat.hand_over(term):
                 one.over.set()
                 return

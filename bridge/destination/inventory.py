@@ -68,6 +68,10 @@ class Inventory:
         """How many of them serve in one shard."""
         return self._owned.get((scope, shard), 0)
 
+    def owned_by_scope(self, shard: int) -> dict[Scope, int]:
+        """How many of ours serve in one shard, by scope."""
+        return {scope: count for (scope, at), count in self._owned.items() if at == shard and count}
+
     def serving(self, name: ServiceName) -> int:
         """How many entries serve under a name, whoever owns them."""
         return self._serving.get(name, 0)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bridge.adapter import Seat, Term
+from bridge.adapter import Change, Seat, Term
 from bridge.model import ServiceName
 
 if TYPE_CHECKING:
+    from bridge.destination.apply import Batch
     from bridge.destination.writer import Peers, Role, Writer
-
-WHOLE = -1  # the only shard of a destination that one process writes
 
 
 class Parts(NamedTuple):
@@ -125,6 +124,13 @@ class Leading(Protocol):
 
     def was_read(self, shards: frozenset[int], *, whole: bool) -> None:
         """All that the destination holds in these shards was read, or (`whole`) all that it holds."""
+        ...
+
+    async def reserved(self, batch: Batch) -> list[Change]:
+        """What of a batch may be sent, where the limits of the guard hold over several processes.
+
+        Raises Unavailable, Denied or Superseded: nothing of it may.
+        """
         ...
 
     def supersede(self, term: Term | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence, Set
 from contextlib import aclosing
@@ -21,6 +22,7 @@ from bridge.destination.events import Events
 from bridge.destination.group import Group, Sharing
 from bridge.destination.leading import Leading
 from bridge.destination.renewals import EVERY, Renewals
+from bridge.destination.reserves import Reserves
 from bridge.destination.writer import Lead, Peers, Role
 from bridge.errors import Expired, Superseded, Unavailable
 from bridge.group.sharding import Sharding
@@ -87,34 +89,44 @@ class Reconciler:
         self._syncs = 0
         self._read_once = False
         self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
-        self.lead: Leading
-        if sharing is not None:
-            self.lead = self._group(sharing, peers, events)
-        else:
-            self.lead = Lead(
-                destination.name,
-                seat,
-                peers,
-                events,
-                clock,
-                begun=self._begin_term,
-                ended=lambda: self._applier.failing.clear(),
-            )
-        self._awake = awake = Awake(clock, self._ask_anew)
-        self._applier = Applier(
-            destination, sink, self.backlog, events, clock, rng, awake, records=records, superseded=self._superseded
+        self.lead: Leading = (
+            self._alone(seat, peers, events) if sharing is None else self._group(sharing, peers, events)
         )
+        self._awake = awake = Awake(clock, self._ask_anew)
+        self._applier = Applier(destination, sink, self.backlog, self.lead, events, clock, rng, awake, records=records)
         self._confirmer = Confirmer(
             destination, self.backlog, store, events, clock, self.lead, ask=second_opinion, relist=relist
         )
         self._completeness = Completeness(sink, destination, store, self.lead, self.backlog)
         self.renewals = Renewals(sink, renewed)
 
+    def _alone(self, seat: Seat | None, peers: Peers | None, events: Events) -> Lead:
+        """This process writes all there, or stands by for who does."""
+        return Lead(
+            self.destination.name,
+            seat,
+            peers,
+            events,
+            self._clock,
+            begun=self._begin_term,
+            ended=lambda: self._applier.failing.clear(),
+        )
+
     def _group(self, sharing: Sharing, peers: Peers | None, events: Events) -> Group:
         """This process is one of several that write there."""
         there = self.destination
-        inventory, stream = there.inventory, sharing.stream
-        sharding = Sharding(stream.shard_of, inventory.entries, there.routing.services, there.owner)
+        stream = sharing.stream
+        sharding = Sharding(stream.shard_of, there.inventory.entries, there.routing.services, there.owner)
+        reserves = Reserves(
+            there,
+            sharing.seat,
+            sharing.who,
+            self._clock,
+            time.time,
+            shard_of=sharding.of,
+            terms=lambda: group.terms,
+            again=self.poke,
+        )
         group = Group(
             there.name,
             sharing,
@@ -122,17 +134,12 @@ class Reconciler:
             peers,
             events,
             self._clock,
+            reserves,
             still=self._is_answered,
             woken=self._store.wake,
         )
-        inventory.shard_of, inventory.mine = stream.shard_of, lambda: group.held
-        there.planner.clash = sharding.clash
+        there.divide(sharding, stream.shard_of, lambda: reserves.counted)
         return group
-
-    def _superseded(self, batch: Batch) -> None:
-        """Another process writes what this batch is of: what stands there now is its doing."""
-        self.lead.supersede(batch.term)
-        self.backlog.read_again(batch.plans if isinstance(self.lead, Group) else None)
 
     async def _is_answered(self, term: Term) -> None:
         """Returns when no write under a term is under way."""
@@ -314,6 +321,7 @@ class Reconciler:
         names = [name for name in self.destination.names() if self.lead.shard_of(name) in turns.begun]
         self.backlog.read_again(names)
         self.poke(names)
+        self.lead.was_read(turns.begun - {self.lead.shard_of(name) for name in names}, whole=False)
 
     def _ask_anew(self) -> None:
         """What was reported before this process was stopped decides nothing until its source has been listed again."""
@@ -437,7 +445,7 @@ class Reconciler:
 
     def _next_batch(self, shard: int, waiting: deque[ServiceName], plans: dict[ServiceName, Planned]) -> Batch:
         """Takes names from `waiting` until a batch is full; what is planned already is in `plans`."""
-        batch = Batch([], {}, self.lead.term_in(shard))
+        batch = Batch([], {}, self.lead.term_in(shard), shard)
         for _ in range(min(PLAN_SLICE, len(waiting))):
             name = waiting[0]
             planned = plans.pop(name, None)

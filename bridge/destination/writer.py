@@ -6,14 +6,18 @@ import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from bridge.adapter import Seat, Term
+from bridge.adapter import Change, Seat, Term
 from bridge.destination.events import Events, Happened
-from bridge.destination.leading import NO_TURNS, WHOLE, Parts, Turns
+from bridge.destination.leading import NO_TURNS, Parts, Turns
+from bridge.guard.losses import WHOLE
 from bridge.model import ServiceName
+
+if TYPE_CHECKING:
+    from bridge.destination.apply import Batch
 
 
 class Role(enum.StrEnum):
@@ -186,6 +190,10 @@ class Lead:
         """See `Leading.was_read`: it has all that the writer before us wrote."""
         if whole and self.writes:
             self.is_following = False
+
+    async def reserved(self, batch: Batch) -> list[Change]:
+        """See `Leading.reserved`: the guard of this process has judged all of it."""
+        return batch.changes
 
     async def leave(self, patience: float) -> None:
         """See `Leading.leave`: a standby takes over as soon as the lock is free."""
