@@ -190,6 +190,12 @@ BOUNDS = (
         "approvals, sets shown, stated losses, accepted lives, each",
         "the oldest is forgotten",
     ),
+    Bound(
+        "bridge.state.decisions",
+        "ENDED",
+        "freezes, overrides and drains known to have ended",
+        "the oldest is forgotten: a host that has not heard of its end may bring it back",
+    ),
     Bound("bridge.state.folder", "REMEMBERED", "owners known to be silent", "the oldest is forgotten"),
     Bound(
         "bridge.destination.note",

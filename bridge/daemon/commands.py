@@ -22,7 +22,7 @@ from bridge.daemon.reload import Reload
 from bridge.daemon.undoing import Undoing
 from bridge.destination.note import refusal
 from bridge.engine.engine import Engine
-from bridge.engine.stopping import SAVED, concerned, passed_on
+from bridge.engine.stopping import SAVED, concerned, observing, passed_on
 from bridge.errors import ConfigError
 from bridge.report import plans, status
 from bridge.report.attention import KINDS
@@ -161,10 +161,10 @@ class Commands:
                 await self._kept.flush()
         fault = self._kept.decisions.fault
         waits = "the disk does not answer" if self._kept.decisions.table.waits else ""
-        rows = await asyncio.gather(
-            *(passed_on(self._engine.reconcilers[to], to) for to in concerned(self._engine.configuration.links, key))
-        )
-        return {"unsaved": fault.reason if fault else waits, "destinations": [one.row for one in rows]}
+        links = self._engine.configuration.links
+        told = await asyncio.gather(*(passed_on(self._engine.reconcilers[to], to) for to in concerned(links, key)))
+        rows = [one.row for one in (*told, *observing(links, key))]
+        return {"unsaved": fault.reason if fault else waits, "destinations": rows}
 
     async def _ack(self, arguments: dict[str, Any], peer: Peer) -> Any:
         code, subject, reason = (str(arguments[key]) for key in ("code", "subject", "reason"))

@@ -35,7 +35,7 @@ FETCH = 30.0  # seconds for one seed
 LARGEST = 1 << 30  # bytes of a seed, unpacked
 
 # What a host knows of the world and not of itself: never the journal, the accepted file or a lock.
-_FILES = re.compile(r"known/[^/]+\.log|exports/[^/]+\.sqlite|(copies|shared|decisions|told)\.json")
+_FILES = re.compile(r"known/[^/]+\.log|exports/[^/]+\.sqlite|(copies|shared|decisions|over|told)\.json")
 
 
 def is_empty(folder: Path) -> bool:

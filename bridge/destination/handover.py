@@ -12,7 +12,7 @@ from bridge.destination.destination import Destination
 from bridge.destination.events import Events, Happened
 from bridge.destination.note import Common, Shared
 from bridge.guard.losses import Lost
-from bridge.state.decisions import EVERY_LINK, Decision, Kind, merged
+from bridge.state.decisions import EVERY_LINK, RULES, Decision, Kind, merged
 from bridge.state.decisions import about as concerning
 from bridge.state.folder import State
 from bridge.state.formats import Told
@@ -91,8 +91,8 @@ class Handover:
         base, theirs = self._of(told.decisions, kinds), self._of(self.news(shared), kinds)
         ours = self._of(kept.all, kinds)
         if shared is not None and shared.turn == told.turn and shared.decisions != told.decisions:
-            # The destination lost the note with this number, and who had not read it wrote another: that thaws nothing.
-            base = {name: one for name, one in base.items() if one.kind is not Kind.FREEZE}
+            # The destination lost the note with this number, and who had not read it wrote another: that ends nothing.
+            base = {name: one for name, one in base.items() if RULES[one.kind].gives_way}
         found = {}
         for name in sorted(
             base.keys() | theirs.keys() | concerning(ours.values(), links, self._destination.name).keys()
@@ -118,13 +118,27 @@ class Handover:
                 )
 
     def news(self, shared: Common | None) -> Mapping[str, Decision]:
-        """What the note says; one that is gone, or older than what was known, is no news."""
+        """What the note says; one that is gone, or older than what was known, is no news, but for its freezes.
+
+        It may be an old one restored, or one that was begun after the destination had lost its own.
+        """
         told = self.told
-        return shared.decisions if shared is not None and shared.turn >= told.turn else told.decisions
+        if shared is None:
+            return told.decisions
+        if shared.turn >= told.turn:
+            return shared.decisions
+        freezes = {name: one for name, one in shared.decisions.items() if one.kind is Kind.FREEZE}
+        stricter = {
+            name: RULES[Kind.FREEZE].merge(told.decisions.get(name), one) or one for name, one in freezes.items()
+        }
+        return {**told.decisions, **stricter}
 
     def _of(self, decisions: Mapping[str, Decision], kinds: Collection[Kind]) -> dict[str, Decision]:
-        now = self._wall()
-        return {name: one for name, one in decisions.items() if one.kind in kinds and one.stands(now)}
+        """Those of these kinds that are in force, as far as is known here."""
+        now, is_over = self._wall(), self._kept.decisions.is_over
+        return {
+            name: one for name, one in decisions.items() if one.kind in kinds and one.stands(now) and not is_over(one)
+        }
 
     # -- the guard's window ------------------------------------------------------------------------------------------
 

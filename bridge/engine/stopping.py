@@ -31,12 +31,14 @@ class Followed(NamedTuple):
     """Whether a decision is followed at one destination. `writer`: who writes there, None: nobody, or nobody knows.
 
     `why`: why it is not followed, "" where it is. `here_only`: there is no note that the daemons of other hosts read.
+    `observes`: for what leads there observes by the file that runs, and where nothing is written no note is kept.
     """
 
     destination: str
     writer: Writer | None
     why: str
     here_only: bool = False
+    observes: bool = False
 
     @property
     def row(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class Followed(NamedTuple):
             "destination": self.destination,
             "followed": not self.why,
             "here_only": self.here_only,
+            "observes": self.observes,
             "writer": writer,
             "why": self.why,
         }
@@ -57,12 +60,23 @@ def concerned(links: Collection[Link], key: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def observing(links: Collection[Link], key: str) -> list[Followed]:
+    """Where a freeze stops nothing yet: other hosts hear nothing of it, and will write when their file lets them.
+
+    A freeze of all links reaches every host by any destination that is written.
+    """
+    if concerned(links, key):
+        return []
+    found = (link.to for link in links if key in (EVERY_LINK, link.name))
+    return [Followed(to, None, "", here_only=True, observes=True) for to in dict.fromkeys(found)]
+
+
 async def tell(configuration: Configuration, key: str, name: str, decision: Decision | None) -> list[Followed]:
     """Passes a freeze on at each destination that it concerns (None: it is taken back), and waits for the writers."""
     found = await asyncio.gather(
         *(_tell(configuration, to, name, decision) for to in concerned(configuration.links, key))
     )
-    return list(found)
+    return [*found, *observing(configuration.links, key)]
 
 
 async def _tell(configuration: Configuration, to: str, name: str, decision: Decision | None) -> Followed:

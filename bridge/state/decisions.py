@@ -19,6 +19,7 @@ from bridge.state.table import Table
 EVERY_LINK = "*"
 APPROVED = 900.0  # seconds that an approval lasts where nothing else was said
 REMEMBERED = 100  # approvals, and sets shown: the newest ones
+ENDED = 1000  # decisions that were taken back: the newest ones
 
 Item = tuple[str, str, str]  # link, service, entry id: as in `bridge.guard.holds`
 
@@ -151,10 +152,15 @@ def merged(base: Decision | None, ours: Decision | None, theirs: Decision | None
 
 
 class Decisions:
-    """All decisions of one state folder. They count at once; `bridge.state.folder.State.flush` brings them to disk."""
+    """All decisions of one state folder. They count at once; `bridge.state.folder.State.flush` brings them to disk.
+
+    `over`: which freezes, overrides and drains were taken back, and when (seconds since the epoch). Several notes may
+    have one of these: without that, one which no longer has it and one which still does would undo each other for ever.
+    """
 
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
         self.table = Table(path, Decision, clock)
+        self.over = Table(path.with_name("over.json") if path else None, float, clock, ENDED)
         self._clock = clock
 
     @property
@@ -170,11 +176,25 @@ class Decisions:
 
     def put(self, decision: Decision) -> None:
         """Takes a decision over as it is, e.g. from another host."""
+        before = self.table.entries.get(decision.name)
+        if before is not None and before.at != decision.at:
+            self._end(before)
+        self.over.drop(_this_one(decision))
         self.table.put(decision.name, decision)
 
     def drop(self, name: str) -> None:
         """A decision is taken back, or used up."""
-        self.table.drop(name)
+        if (before := self.table.entries.get(name)) is not None:
+            self._end(before)
+            self.table.drop(name)
+
+    def _end(self, decision: Decision) -> None:
+        if not RULES[decision.kind].gives_way:
+            self.over.put(_this_one(decision), self._clock())
+
+    def is_over(self, decision: Decision) -> bool:
+        """Whether exactly that decision was taken back: who has it still has not heard of that."""
+        return _this_one(decision) in self.over.entries
 
     def decide(
         self,
@@ -202,7 +222,7 @@ class Decisions:
         now = self._clock()
         for name, one in list(self.table.entries.items()):
             if not one.stands(now):
-                self.drop(name)
+                self.table.drop(name)
         for kind, rule in RULES.items():
             if rule.keep is not None:
                 for key in list(self.of(kind))[: -rule.keep]:
@@ -268,6 +288,11 @@ class Decisions:
                 self.drop(approval.name)
             elif len(left) < len(approval.items):
                 self.put(replace(approval, items=left, turn=approval.turn + 1))
+
+
+def _this_one(decision: Decision) -> str:
+    """What tells a decision from an earlier or later one of the same name."""
+    return f"{decision.name} {decision.turn} {decision.at!r}"
 
 
 def about(decisions: Iterable[Decision], links: Collection[str], destination: str) -> dict[str, Decision]:

@@ -109,7 +109,7 @@ class State:
 
     @property
     def _tables(self) -> tuple[Table[Any], ...]:
-        return (self.decisions.table, self.copies, self.silent, self.told, self._shared)
+        return (self.decisions.table, self.decisions.over, self.copies, self.silent, self.told, self._shared)
 
     @property
     def fault(self) -> Fault | None:

@@ -22,6 +22,16 @@ class Command(Client):
 
     def __init__(self, world: World, owner: str) -> None:
         super().__init__(world, owner, f"{owner}!")
+        self._read = super().links  # once: the file may change while the command runs
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """What its file said."""
+        return self._read
+
+    def as_read(self, link: Link) -> Link | None:
+        """A link as the file has it by now, None where it has none of that name."""
+        return next((one for one in self.links if one.name == link.name), None)
 
     def traits(self, registry: str) -> Traits:
         """What a destination can say."""
@@ -55,13 +65,16 @@ async def purge(world: World, owner: str, registry: str, **which: object) -> Non
 async def adopt(world: World, link: Link, owner: str, other: str) -> None:
     """Takes over what another bridge copied from the sources of a link."""
     command = Command(world, owner)
+    read = command.as_read(link)
+    if read is None:
+        return
 
     async def work() -> None:
-        sources = [(name, server.identity) for (name, _), server in world.behind.items() if name in link.from_]
-        held = await command.held(link.to)
-        found = plan_adoption(held.services, lambda _: {}, owner, link, other, sources, traits=command.traits(link.to))
-        world.note(f"operator adopts {len(found.changes)} of {other} for {link.name} of {owner}")
-        await command.make(link.to, found.changes, other)
+        sources = [(name, server.identity) for (name, _), server in world.behind.items() if name in read.from_]
+        held = await command.held(read.to)
+        found = plan_adoption(held.services, lambda _: {}, owner, read, other, sources, traits=command.traits(read.to))
+        world.note(f"operator adopts {len(found.changes)} of {other} for {read.name} of {owner}")
+        await command.make(read.to, found.changes, other)
 
     await _said(command, work)
 
@@ -71,12 +84,15 @@ async def adopt_natives(
 ) -> None:
     """Takes over natives that are what a link would write; `wanted`: what should stand under a name."""
     command = Command(world, owner)
+    read = command.as_read(link)
+    if read is None:
+        return
 
     async def work() -> None:
-        held = await command.held(link.to)
-        found = plan_adoption(held.services, wanted, owner, link, None, [], traits=command.traits(link.to))
-        world.note(f"operator adopts {len(found.changes)} natives for {link.name}, {len(found.left)} are left")
-        await command.make(link.to, found.changes)
+        held = await command.held(read.to)
+        found = plan_adoption(held.services, wanted, owner, read, None, [], traits=command.traits(read.to))
+        world.note(f"operator adopts {len(found.changes)} natives for {read.name}, {len(found.left)} are left")
+        await command.make(read.to, found.changes)
 
     await _said(command, work)
 

@@ -391,7 +391,7 @@ class Oracle:
             self.breaks("add before remove", f"{what}: removed while its replacement waits")
         was = stood is not None and stood.instance is not None and stood.instance.serving
         delta = int(change.after is not None and change.after.serving) - int(was)
-        serves = change.after is not None and change.after.serving
+        serves = change.after is not None and change.after.serving and not change.adopt  # which leaves it as it stood
         if serves and change.mark is not None and self._world.said.must_stop(process.owner, target, change.mark):
             self.breaks("override", f"{what}: written as serving, and an operator says otherwise")
         if change.cause is Cause.SHARE and delta < 0:

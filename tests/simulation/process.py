@@ -94,6 +94,7 @@ class Disk(Recorder):
         ours, theirs = self.kept, copy.kept
         tables: list[tuple[Table[Any], Table[Any]]] = [
             (ours.decisions.table, theirs.decisions.table),
+            (ours.decisions.over, theirs.decisions.over),
             (ours.copies, theirs.copies),
             (ours.told, theirs.told),
         ]
@@ -404,7 +405,7 @@ class Process(Client):
 
     async def _halted(self, link: str) -> bool:
         found = [await stopping.passed_on(self.reconcilers[to], to) for to in stopping.concerned(self.links, link)]
-        return not any(one.why for one in found)
+        return not any(one.why or one.here_only for one in (*found, *stopping.observing(self.links, link)))
 
     def thaw(self, link: str | None = None) -> None:
         """The command `unfreeze`, for one link or for all that are frozen."""

@@ -221,6 +221,31 @@ async def test_a_freeze_that_only_this_host_hears_of_says_so(folder: Path, runs:
             assert "this host only: cluster" in ran.err
 
 
+@pytest.mark.parametrize("runs", [True, False])
+async def test_a_freeze_of_a_link_that_observes_says_that_no_other_host_hears_of_it(folder: Path, runs: bool) -> None:
+    (folder / "inventory").mkdir()
+    registries = {"inventory": {"kind": "file", "path": str(folder / "inventory")}} | {
+        name: {"kind": "memory"} for name in ("cluster", "core")
+    }
+    every = {"from": "inventory", "policy": "observe", "services": {"include": ["*"]}}
+    bridge = Bridge(folder, registries, [every | {"to": "cluster"}, every | {"to": "core"}])
+    async with bridge:
+        if not runs:
+            await bridge.stop()
+        for who, where in (("inventory-to-cluster", "cluster"), ("--all", "cluster, core")):
+            for command, reason in (("freeze", ("--reason", "stop")), ("unfreeze", ())):
+                ran = await bridge.isthmus(command, who, *reason)
+                assert ran.code == 3 and f"{command.replace('freeze', 'frozen')}: {who}\n" in ran.out, ran.err
+                assert f"this host only: what leads to {where} observes" in ran.err
+        await bridge.stop()
+        bridge.links[1]["policy"] = "sync"
+        bridge.write()
+        if runs:
+            await bridge.start()
+        ran = await bridge.isthmus("freeze", "--all", "--reason", "stop")
+        assert ran.code == 0, "what is written has a note, and by that every host hears of it"
+
+
 async def test_what_only_this_host_hears_of_is_said_by_every_decision(folder: Path) -> None:
     inventory = Folder(folder / "inventory")
     inventory.set("pay-api", i1="192.0.2.1", i2="192.0.2.2")

@@ -47,18 +47,27 @@ class Clock:
 class Host:
     """One daemon of the bridge, as far as its destination's note goes."""
 
-    def __init__(self, name: str, folder: Path, server: Server, clock: Clock, file: str = "file") -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        server: Server,
+        clock: Clock,
+        file: str = "file",
+        to: str = "target",
+        state: State | None = None,
+    ) -> None:
         folder.mkdir(exist_ok=True)
         self.name = name
         self.record = Record()
-        self.state = State(folder, clock)
-        self.sink = Memory("target", server).sink("bridge")
+        self.state = state if state is not None else State(folder, clock)
+        self.sink = Memory(to, server).sink("bridge")
         self.seat = MemorySeat(server, "bridge")
         self.destination = Destination(
-            name="target",
+            name=to,
             owner="bridge",
             sink=self.sink,
-            links=[link()],
+            links=[link(to)],
             store=Store(clock),
             events=self.record,
             clock=clock,
@@ -115,6 +124,10 @@ class Pair:
         found = decode(self.server.recall("bridge"))
         assert found is not None
         return found
+
+    def elsewhere(self, host: Host, server: Server) -> Host:
+        """What the daemon of a host knows by the note at another destination."""
+        return Host(host.name, self._folder / host.name, server, self.clock, to="elsewhere", state=host.state)
 
     async def talk(self) -> None:
         """Everybody hears everybody."""
@@ -247,6 +260,63 @@ async def test_a_freeze_outlives_a_note_that_only_its_own_host_has_read(pair: Pa
         await pair.talk()
         assert pair.one.frozen
         assert pair.two.frozen
+
+
+async def test_a_freeze_in_a_note_that_was_begun_anew_counts(pair: Pair) -> None:
+    """The destination lost its note, and a host that had read little of it freezes before the others look again."""
+    async with pair.one.lead():
+        for _ in range(5):
+            pair.one.state.decisions.freeze(LINK, "why", "operator")
+            await pair.talk()
+            pair.one.state.decisions.unfreeze(LINK)
+            await pair.talk()
+    pair.server.empty()
+    pair.two = pair.host("new")
+    pair.clock.now += 1.0
+    pair.two.state.decisions.freeze(LINK, "again", "operator")
+    began = await pair.two.standby.pass_on()
+    assert began.turn < pair.one.state.told.entries["target"].turn
+    async with pair.two.lead():
+        await pair.talk()
+        assert pair.two.frozen
+        assert pair.one.frozen
+
+
+async def test_a_freeze_that_has_ended_does_not_return_with_a_backup(pair: Pair) -> None:
+    async with pair.one.lead():
+        pair.one.state.decisions.freeze(LINK, "why", "operator")
+        await pair.talk()
+        backup = pair.server.save()
+        pair.one.state.decisions.unfreeze(LINK)
+        await pair.talk()
+    pair.server.restore(backup)
+    pair.one = pair.host("one")  # it ended before this process began
+    async with pair.one.lead():
+        await pair.talk()
+        assert not (pair.one.frozen or pair.two.frozen)
+        assert FROZEN not in pair.shared().decisions
+
+
+async def test_what_is_taken_back_ends_in_every_note_though_one_still_has_it(pair: Pair) -> None:
+    """Who had not heard of it yet carries it from one note into the other: each of the two would undo the other."""
+    server = Server("memory:elsewhere")
+    there = pair.elsewhere(pair.one, server)
+    async with pair.one.lead(), there.lead():
+        pair.one.state.decisions.freeze("*", "why", "operator")
+        await pair.one.look()
+        await there.look()
+        pair.one.state.decisions.unfreeze("*")
+        await pair.one.look()
+        other = pair.elsewhere(pair.two, server)
+        await other.look()
+        assert pair.two.frozen, "as the one note says still"
+        await pair.two.look()
+        for _ in range(4):
+            for each in (pair.one, there, pair.two, other):
+                await each.look()
+            assert not (pair.one.frozen or pair.two.frozen)
+    assert pair.one.record.count("freeze") == 0
+    assert pair.two.record.count("unfreeze") + other.record.count("unfreeze") == 1
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"format": 2, "turn": 9, "writer": null}', b'{"format": -5}'])
