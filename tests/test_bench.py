@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import struct
 from statistics import median
@@ -9,9 +10,14 @@ from statistics import median
 import pytest
 
 from tests.bench import cold, records
+from tests.bench.counting import Calls, Piped, Session
 from tests.bench.figures import P50, P99, Ratio, exponent, line, quantile, ratio
 from tests.bench.sides import KINDS, jute, kind
 from tests.bench.table import Row, lines
+from tests.kit import natives
+from tests.kit.waiting import until
+from tests.servers.etcd import Etcd
+from tests.servers.zookeeper import ZooKeeper
 
 
 def blocks(factor: float, count: int = 40, seed: int = 1) -> list[tuple[list[float], list[float]]]:
@@ -46,6 +52,20 @@ def test_slope_intercept_and_growth_are_those_of_the_line() -> None:
     assert line([(0, 5), (10, 25), (20, 45)]) == pytest.approx((2, 5))
     assert exponent([(1e3, 7), (1e4, 7), (1e5, 7)]) == pytest.approx(0)
     assert exponent([(1e3, 1), (1e4, 10), (1e5, 100)]) == pytest.approx(1)
+
+
+async def test_what_a_store_is_asked_is_counted_by_kind(etcd: Etcd, zookeeper: ZooKeeper) -> None:
+    async with Calls(etcd.address) as calls, natives.Etcd(calls.address) as client, client.history() as seen:
+        await client.put("/microservices/pay/i1", "x")
+        await until(lambda: len(seen) == 1)
+        await client.below()
+        assert dict(calls.requests) == {"Range": 2, "Watch": 1, "Put": 1}
+    async with Piped(zookeeper.address, Session) as proxy:
+        session = await jute.Session.begun(proxy.address, 10)
+        await session.ask(jute.create("/pay", b"x" * 100_000, jute.PERSISTENT))
+        await asyncio.gather(*(session.ask(jute.exists("/pay")) for _ in range(3)))
+        session.close()
+        assert dict(proxy.requests) == {"connect": 1, "create": 1, "exists": 3}
 
 
 def test_a_goal_is_held_against_the_worse_bound() -> None:

@@ -108,6 +108,8 @@ OF_STORES = tuple(name for name in ROWS if name not in (*OF_REGISTRIES, *OF_EXPO
 MEASURED: dict[Pair, tuple[str, ...]] = {
     **{Pair(source, target): OF_STORES for source in STORES for target in STORES},
     Pair("etcd", "etcd"): (*OF_STORES, "moving"),
+    Pair("etcd", "zookeeper"): (*OF_STORES, "requests"),
+    Pair("zookeeper", "etcd"): (*OF_STORES, "requests"),
     Pair("consul", "consul"): ("latency", "writes", "requests"),
     Pair("consul", "kubernetes"): ("latency", "writes", "requests"),
     Pair("consul", "etcd"): ("watched", "watched10k", "mixed", "peers"),

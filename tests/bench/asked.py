@@ -3,124 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-import ssl
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, cast
 
 from tests.bench import machine, records
+from tests.bench.counting import Counting, Piped, counted
 from tests.bench.figures import P50, P99
 from tests.bench.sides import Side, kind
 from tests.bench.sides.consul import WAIT, Consul
 from tests.bench.stage import Bridge, Pair, Stage, Watcher, populate, settled
 from tests.bench.table import Row
 
-_REQUEST = re.compile(rb"(GET|PUT|POST|PATCH|DELETE) (\S+) HTTP/1\.1\r\n")
 RATE = 100.0  # changes a second
 REST = 3.0  # seconds
 INTERVAL = 10.0  # seconds that an agent of Consul takes together in its telemetry
 NO_GOAL = 1e9  # a figure, which nothing is held against
-
-
-class Counting:
-    """Stands before an HTTP server, and counts what it is asked. `answered(path, at)` is called as answers begin."""
-
-    def __init__(self, address: str, tls: ssl.SSLContext | None = None) -> None:
-        """`tls`: how the server is spoken to; the proxy itself is without."""
-        self._tls = tls
-        self.requests: Counter[str] = Counter()  # by method, and of GET by the first words of the path
-        self.listens: list[tuple[str, float]] = []
-        self._host, _, port = address.partition(":")
-        self._port = int(port)
-        self._pipes: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Counting:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        for each in self._pipes:
-            each.cancel()
-
-    async def stop(self) -> None:
-        """As a server of a stage has it; nothing stops here."""
-
-    async def start(self) -> None:
-        """Likewise."""
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, here = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
-        except OSError:
-            writer.close()
-            return
-        asked = [""]
-        for each in (self._pipe(reader, here, asked, True), self._pipe(there, writer, asked, False)):
-            task = asyncio.create_task(each)
-            self._pipes.add(task)
-            task.add_done_callback(self._pipes.discard)
-
-    async def _pipe(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: list[str], is_request: bool
-    ) -> None:
-        try:
-            while chunk := await reader.read(1 << 16):
-                if is_request:
-                    for method, path in _REQUEST.findall(chunk):
-                        asked[0] = path.decode().partition("?")[0]
-                        self.requests[method.decode()] += 1
-                elif asked[0].endswith("/apps/delta"):
-                    self.listens.append((asked[0], time.perf_counter()))
-                writer.write(chunk)
-                await writer.drain()
-        except OSError:
-            pass
-        finally:
-            writer.close()
-
-
-class CountingCluster(Counting):
-    """The same before an apiserver. `address`: a kubeconfig that leads here."""
-
-    def __init__(self, kubeconfig: str) -> None:
-        self._said = json.loads(Path(kubeconfig).read_text())
-        self._file = Path(f"{kubeconfig}.counted")
-        cluster = self._said["clusters"][0]["cluster"]
-        tls = ssl.create_default_context(cafile=cluster["certificate-authority"])
-        super().__init__(cluster["server"].removeprefix("https://"), tls)
-
-    async def __aenter__(self) -> CountingCluster:
-        await super().__aenter__()
-        self._said["clusters"][0]["cluster"] = {"server": f"http://{self.address}"}
-        self._file.write_text(json.dumps(self._said))
-        self.address = str(self._file)
-        return self
-
-
-COUNTING: dict[str, type[Counting]] = {"consul": Counting, "eureka": Counting, "kubernetes": CountingCluster}
-
-
-@asynccontextmanager
-async def counted(
-    stage: Stage, of: Collection[str] = ("source", "target")
-) -> AsyncIterator[tuple[Stage, dict[str, Counting]]]:
-    """The same stage, its servers behind proxies where they speak HTTP."""
-    ends: dict[str, Any] = {"source": stage.source, "target": stage.target}
-    async with AsyncExitStack() as stack:
-        proxies = {
-            end: await stack.enter_async_context(COUNTING[name](ends[end].address.split(",")[0]))
-            for end, name in stage.pair._asdict().items()
-            if name in COUNTING and end in of
-        }
-        ends |= proxies
-        yield Stage(stage.pair, stage.folder, ends["source"], ends["target"]), proxies
 
 
 async def requests(stage: Stage, services: int, seconds: float) -> list[Row]:
@@ -145,7 +43,7 @@ async def requests(stage: Stage, services: int, seconds: float) -> list[Row]:
             name=f"requests a second of {end}, {services} services, {when}",
             unit="/s",
             ours=sum(found[end].values()),
-            raw=stock.get(end),
+            raw=stock[end],
             limit=NO_GOAL,
             about={"by_method": dict(found[end]), "cores": found["cores"]["daemon"]},
         )
@@ -155,13 +53,20 @@ async def requests(stage: Stage, services: int, seconds: float) -> list[Row]:
 
 
 def _stock(pair: Pair, services: int) -> dict[str, float]:
-    """What one stock client asks at rest that calls all of these services, by its defaults.
+    """What one stock client asks at rest that calls all of these services, and is registered itself, by its defaults.
 
     Consul: a held query a service, of 5 min and a sixteenth (api.QueryOptions), as consul-api's; Eureka: a delta and a
-    heartbeat each 30 s; Kubernetes: two watches, each of 5 to 10 min (client-go's reflector).
+    heartbeat each 30 s; Kubernetes: two watches, each of 5 to 10 min (client-go's reflector); etcd: its lease is kept
+    alive each third of 15 s (kratos); ZooKeeper: a ping each 10 s (the Java client, whatever its session's time).
     """
-    a_second = {"consul": services / 300.0, "eureka": 2 / 30.0, "kubernetes": 2 / 450.0}
-    return {end: a_second[name] for end, name in pair._asdict().items() if name in a_second}
+    a_second = {
+        "consul": services / 300.0,
+        "eureka": 2 / 30.0,
+        "kubernetes": 2 / 450.0,
+        "etcd": 1 / 5,
+        "zookeeper": 1 / 10,
+    }
+    return {end: a_second[name] for end, name in pair._asdict().items()}
 
 
 async def _over(
@@ -279,7 +184,9 @@ async def ticks(stage: Stage, changes: int) -> list[Row]:
                     await source.register([(path, source.value(number, turn))])
                     changed = time.perf_counter()
                     await watcher.until(lambda path=path, turn=turn: (path, turn) in arrived)  # type: ignore[misc]
-                    answers = [at for _, at in proxies["source"].listens if changed < at < arrived[path, turn]]
+                    answers = [
+                        at for _, at in cast(Piped, proxies["source"]).listens if changed < at < arrived[path, turn]
+                    ]
                     late.append((arrived[path, turn] - answers[-1]) * 1000 if answers else 0.0)
                     whole.append((arrived[path, turn] - changed) * 1000)
                 after = await ours.propagated()

@@ -6,7 +6,8 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 
-from tests.bench import asked, machine, records
+from tests.bench import machine, records
+from tests.bench.counting import counted
 from tests.bench.figures import exponent, ratio
 from tests.bench.sides import Side
 from tests.bench.stage import Bridge, Stage, Watcher, populate, settled
@@ -77,7 +78,7 @@ async def writes(stage: Stage, changes: int, seconds: float) -> list[Row]:
     """Writes that the target counts, for changes one at a time; for reading everything again; for standing still."""
     prefix = "/bench/writes/"
     async with (
-        asked.counted(stage, ["target"]) as (seen, proxies),
+        counted(stage, ["target"] if stage.pair.target == "eureka" else []) as (seen, proxies),
         stage.reading(prefix) as source,
         stage.writing(prefix) as target,
         Watcher(target) as watcher,
