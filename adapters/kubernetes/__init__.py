@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 
@@ -56,22 +56,26 @@ class Config(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, frozen=Tr
     destination_rules: bool = False
 
 
+class Means(NamedTuple):
+    """What a cluster is reached with. `kept`: where to keep what has just left attached Services, None: nowhere.
+
+    `wall` gives seconds since the epoch, `clock` monotonic ones.
+    """
+
+    client: Client
+    kept: Path | None
+    wall: Callable[[], float]
+    clock: Callable[[], float]
+
+
 class Kubernetes:
     """One configured cluster; see `bridge.adapter.Registry`."""
 
-    def __init__(
-        self,
-        name: str,
-        config: Config,
-        client: Client,
-        rng: random.Random,
-        kept: Path | None = None,
-        wall: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, name: str, config: Config, means: Means) -> None:
+        client, rng = means.client, random.Random()
         self.name = name
-        self._clocks = (wall, clock)
-        self._kept = kept
+        self._clocks = (means.wall, means.clock)
+        self._kept = means.kept
         self.traits = msgspec.structs.replace(layout.TRAITS, is_cluster=config.address == "pod")
         self._client = client
         self._view = View(config.namespace, config.selector is not None, config.address, config.pod_metadata)
@@ -136,17 +140,8 @@ class Kubernetes:
 class Istio(Kubernetes):
     """One mesh, by the cluster that istiod reads: a destination alone."""
 
-    def __init__(
-        self,
-        name: str,
-        config: Config,
-        client: Client,
-        rng: random.Random,
-        kept: Path | None = None,
-        wall: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(name, config, client, rng, kept, wall, clock)
+    def __init__(self, name: str, config: Config, means: Means) -> None:
+        super().__init__(name, config, means)
         self._names = Naming(config.host)
         self._config = config
         self._written: dict[str, IstioSink] = {}
@@ -202,7 +197,7 @@ def create(
     made = Istio if config.layout == mesh.NAME else Kubernetes
     kept = state / f"kubernetes.{name}.json" if state is not None and config.attach else None
     client = Client(Keeper(config.kubeconfig, config.context), times)
-    return made(name, config, client, random.Random(), kept, wall, clock)
+    return made(name, config, Means(client, kept, wall, clock))
 
 
 _NAMESPACE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?").fullmatch

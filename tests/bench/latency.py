@@ -66,7 +66,7 @@ class Driven:
     def rows(self, name: str, p50: float, p99: float) -> list[Row]:
         """The latency of ours by that of both raw arms, at the median and at the 99th percentile, with these goals."""
         blocks = self.blocks()
-        found = [[sample for block in blocks for sample in block[arm]] for arm in range(len(ARMS))]
+        found = [[sample for block in blocks for sample in block[arm]] for arm in range(len(self._arms))]
         return [
             Row(
                 name=f"{name} {which}",

@@ -7,7 +7,6 @@ import sys
 from contextlib import AsyncExitStack
 
 from tests.bench import cold, latency
-from tests.bench.figures import P50, P99, ratio
 from tests.bench.sides import Side, kind
 from tests.bench.stage import Stage, Watcher, populate, settled, to_its_end
 from tests.bench.table import Row
@@ -63,18 +62,4 @@ async def beside(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
             await watcher.until(lambda watcher=watcher: len(watcher.marks) == latency.INSTANCES)  # type: ignore[misc]
             await settled(watcher, ours.process)
         await driven.drive(sides, seconds, rng)
-    blocks = driven.blocks()
-    found = [[sample for block in blocks for sample in block[arm]] for arm in range(len(ARMS))]
-    return [
-        Row(
-            name=f"cost of the stream, latency {name}",
-            unit="ms",
-            ours=statistic(found[0]),
-            raw=statistic(found[1] + found[2]),
-            ratio=ratio([(block[0], block[1] + block[2]) for block in blocks], statistic),
-            aa=ratio([(block[1], block[2]) for block in blocks], statistic),
-            limit=COST,
-            about=driven.about(found),
-        )
-        for name, statistic in (("p50", P50), ("p99", P99))
-    ]
+    return driven.rows("cost of the stream, latency", COST, COST)
