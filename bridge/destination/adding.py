@@ -1,4 +1,4 @@
-"""What a changed file adds and still waits for the operator: kept as decisions, over a restart and a take-over."""
+"""Additions of a changed file that wait for the operator: kept as decisions over restarts and take-overs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bridge.state.decisions import Decisions, Item, Kind, link_of
 
 
 def remember(additions: Additions, links: Collection[str], decisions: Decisions) -> None:
-    """Brings the decisions about these links to what waits now. For the writer: others take over what it decides."""
+    """Updates the decisions about these links to what waits now. Only the writer calls it; other daemons copy them."""
     for kind, feeds in ((Kind.FRESH, additions.fresh), (Kind.ADDED, additions.pending)):
         wanted = {_key(feed): _items(feed, names) for feed, names in feeds.items()}
         standing = decisions.of(kind)
@@ -25,7 +25,7 @@ def remember(additions: Additions, links: Collection[str], decisions: Decisions)
 
 
 def restore(additions: Additions, links: Collection[Link], decisions: Decisions) -> None:
-    """What waited in an earlier process, or at the writer before us, waits here."""
+    """Restores what waited in an earlier process, or at the previous writer."""
     feeds = {_key((link.name, item)): (link.name, item) for link in links for item in link.items}
     for kind, take in ((Kind.FRESH, additions.restore_fresh), (Kind.ADDED, additions.restore_pending)):
         for key, one in decisions.of(kind).items():

@@ -1,4 +1,4 @@
-"""Batches of changes, sent to one destination: bounded in flight, and what became of each change."""
+"""Sends batches of changes to one destination, a bounded number at once, and handles the outcome of each change."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from bridge.sources.store import Seen
 
 log = logging.getLogger("isthmus.reconcile")
 
-IN_FLIGHT = 16  # calls of apply under way at once: bounded, so that a slow target coalesces instead of queueing
-HURRY = 1.0  # seconds between two batches that fail as a whole, for each of those in flight
-LATE = 10.0  # seconds: an answer that comes later says what was made, and not when (a stopped process wakes to it)
+IN_FLIGHT = 16  # concurrent calls of apply: with a bound, changes for a slow target coalesce instead of queueing
+HURRY = 1.0  # seconds, at most, that a slot rests after a batch in which every name failed
+LATE = 10.0  # seconds: a later answer does not tell when the change was made (this process may have been stopped)
 
 
 class Planned(NamedTuple):
-    """The plan of one name, and when the change that it answers was seen."""
+    """The plan of one name, and when the change that caused it was seen."""
 
     plan: Plan
     seen: Seen
 
 
 class Batch(NamedTuple):
-    """Changes that are sent in one call, the plans that they are of, and the term that they were allowed in.
+    """Changes that are sent in one call, their plans by name, and the term in which they were allowed.
 
-    `shard`: that all of them are in.
+    `shard`: the one that all of them are in.
     """
 
     changes: list[Change]
@@ -53,12 +53,12 @@ class Batch(NamedTuple):
 
 
 async def _nothing_kept(_: Sequence[Item]) -> bool:
-    """Approvals that are kept in this process alone need no record of their use."""
+    """Approvals that exist in this process alone need no record of their use."""
     return True
 
 
 async def _unkept(_: str) -> None:
-    """What stood there before is kept nowhere."""
+    """The previous entries are not recorded."""
 
 
 def _untraced(change: Change, destination: str, seen: Seen) -> str:
@@ -69,8 +69,9 @@ def _untraced(change: Change, destination: str, seen: Seen) -> str:
 class Records(NamedTuple):
     """What is recorded before writes.
 
-    `spend(items)`: for good that approvals of these are used, False: it cannot be recorded. `begins(link)`: what stands
-    there before the first write of a link in this process. `traced`: the trace that a change is of (`Change.trace`).
+    `spend(items)`: durably, that approvals of these are used; False: it could not be recorded. `begins(link)`: the
+    entries as they are before the first write of a link in this process. `traced`: the trace of a change
+    (`Change.trace`).
     """
 
     spend: Callable[[Sequence[Item]], Awaitable[bool]] = _nothing_kept
@@ -79,9 +80,9 @@ class Records(NamedTuple):
 
 
 class Applier:
-    """The writes of one destination. `failing`: why the last write of a name failed.
+    """The writes of one destination. `failing`: by name, why its last write failed.
 
-    `under_way`: writes that wait for an answer, by their term.
+    `under_way`: how many writes wait for an answer, by term.
     """
 
     def __init__(
@@ -108,40 +109,40 @@ class Applier:
         self._begun: set[str] = set()  # links
         self._lead = lead
         self._awake = awake
-        self._conflicts: dict[ServiceName, int] = {}  # in a row, for what could not be written
+        self._conflicts: dict[ServiceName, int] = {}  # consecutive conflicts, by name
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.under_way: Counter[Term | None] = Counter()
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Nothing is under way; from now on writes are tasks of this group."""
+        """Begins with nothing in flight; writes become tasks of this group."""
         self._tasks = tasks
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.under_way.clear()
 
     @property
     def is_full(self) -> bool:
-        """Whether as much is under way as may be."""
+        """Whether the maximum number of batches is in flight."""
         return self._slots.locked()
 
     async def room(self) -> None:
-        """Takes the room of one batch, as soon as there is some; `send` or `no_batch` gives it back."""
+        """Waits for a free slot and takes it; `send` or `no_batch` gives it back."""
         await self._slots.acquire()
 
     def no_batch(self) -> None:
-        """There is nothing to send in the room that was taken."""
+        """Gives a slot back that was taken and is not used."""
         self._slots.release()
 
     def send(self, batch: Batch) -> None:
-        """Sends a batch, in a task of its own: trouble in reading must not leave it unknown what became of a write."""
+        """Sends a batch in a task of its own, so that an error while reading does not cancel it half way."""
         self.under_way[batch.term] += 1
         self._tasks.create_task(self._send(batch))
 
     def forget_conflicts(self, name: ServiceName) -> None:
-        """There is nothing to do under this name: whoever fought over it has stopped."""
+        """Resets the count of conflicts: nothing is left to do under this name."""
         self._conflicts.pop(name, None)
 
     def forget_failure(self, name: ServiceName) -> None:
-        """Nothing of this name is to be written now, so nothing of it fails."""
+        """Clears the failure of a name of which nothing is to be written now."""
         self.failing.pop(name, None)
 
     async def _send(self, batch: Batch) -> None:
@@ -159,7 +160,7 @@ class Applier:
             self._backlog.read_again(None if batch.shard == WHOLE else batch.plans)
             log.warning("superseded destination=%s reason=%r", self._destination.name, str(error))
         except Exception as error:
-            # Nothing may be raised here, so this is a bug; what became of the batch is unknown, so it is read again.
+            # No other exception is expected, so this is a bug. The outcome is unknown: read these names again.
             log.exception("bug destination=%s what=apply", self._destination.name)
             self._fails(batch.plans, error)
             self._backlog.read_again(batch.plans)
@@ -170,7 +171,7 @@ class Applier:
             await self._end(batch, rests, made)
 
     async def _allowed(self, batch: Batch) -> Batch | float:
-        """The batch with what may be sent of it, and what may not is planned again; or in how many seconds to try."""
+        """The batch with the changes that may be sent (the others are planned again), or the seconds until a retry."""
         try:
             changes = await self._lead.reserved(batch)
         except (Unavailable, Denied) as error:
@@ -195,7 +196,7 @@ class Applier:
         return replace(change, trace=trace) if trace else change
 
     async def _end(self, batch: Batch, rests: dict[ServiceName, float], made: dict[ServiceName, int]) -> None:
-        """Gives names and room free again, each in its time."""
+        """Releases the names and the slot, each when its delay is over."""
         plans, backlog = batch.plans, self._backlog
         backlog.wrote(plans)
         tired = {name: rest for name, rest in rests.items() if rest}
@@ -207,7 +208,7 @@ class Applier:
             self.failing = {name: why for name, why in self.failing.items() if name in tired or name not in plans}
         for name, rest in tired.items():
             self._tasks.create_task(self._rest(name, rest))
-        if len(tired) == len(plans):  # nothing went well: the target is in trouble, and is not hurried
+        if len(tired) == len(plans):  # every name failed: the target is in trouble, so this slot rests
             await asyncio.sleep(min(HURRY, *tired.values()))
         self._slots.release()
         backlog.plan_again(())
@@ -215,11 +216,11 @@ class Applier:
     async def _begin(self, changes: list[Change]) -> None:
         marks = (change.mark or (change.before.mark if change.before is not None else None) for change in changes)
         for link in sorted({mark.link for mark in marks if mark is not None} - self._begun):
-            self._begun.add(link)  # what stands is taken down at once: no other batch can be ahead of it
+            self._begun.add(link)  # recorded before anything is awaited: no other batch can write first
             await self._records.begins(link)
 
     async def _use(self, changes: list[Change]) -> bool:
-        """Records that approvals in this batch are used, before it is sent: after a crash they must not serve twice."""
+        """Records before sending that approvals in this batch are used: after a crash they must not count again."""
         items = self._destination.approved(changes)
         if not items or await self._records.spend(items):
             return True
@@ -230,25 +231,25 @@ class Applier:
         return False
 
     async def _rest(self, name: ServiceName, seconds: float) -> None:
-        """One name waits, its siblings do not (safety rule 9)."""
+        """Delays one name; the others go on (safety rule 9)."""
         await asyncio.sleep(seconds)
         self._backlog.end_and_plan({name})
 
     def _conclude(self, outcome: Outcome, planned: Planned, sent: float, *, late: bool) -> float:
-        """Takes one outcome over; returns the seconds to wait before this name is tried again."""
+        """Handles one outcome; returns the seconds to wait before this name is tried again."""
         change, error = outcome.change, outcome.error
         if error is None:
             self._destination.done(outcome, planned.plan, planned.seen, late=late, sent=sent)
             self._conflicts.pop(change.service, None)
             return 0.0
         if isinstance(error, Rejected) and change.after is not None:
-            if self._destination.park(change, error, self._clock()):  # one that is tried again and again is told once
+            if self._destination.park(change, error, self._clock()):  # a value that is retried is reported once
                 self._events.tell(Failed(change, error, self._destination.name))
             return 0.0
         self._events.tell(Failed(change, error, self._destination.name))
         self._backlog.read_again((change.service,))
         if isinstance(error, Conflict):
-            # Once is a race, and the reading settles it; again and again, somebody fights or reads are stale.
+            # One conflict is a race, which reading resolves; several in a row mean another writer or stale reads.
             times = self._conflicts[change.service] = self._conflicts.get(change.service, 0) + 1
             return min(0.05 * 2.0**times, LONGEST_DELAY) if times > 1 else 0.0
         self._destination.inventory.unsure.add(change.service)

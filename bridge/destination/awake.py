@@ -1,4 +1,4 @@
-"""Whether this process ran all the time: one that was stopped, or whose machine was, decided by old reports."""
+"""Detects that this process, or its machine, was stopped: what it had decided then rests on old reports."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 log = logging.getLogger("isthmus.reconcile")
 
-EVERY = 1.0  # seconds between two looks at the clock
-STOPPED = 3.0  # seconds later than it asked for: a process that is woken so late was stopped
+EVERY = 1.0  # seconds between two readings of the clock
+STOPPED = 3.0  # seconds: a timer that fires later than this shows that the process was stopped
 
 
 class Awake:
-    """Looks at the clock once a second. `woke()` is called when it was stopped, before `has_slept` is False again.
+    """Reads the clock once a second. After a stop `woke()` is called, and then `has_slept` becomes False again.
 
-    The lock does not show it: the process may have it still. What it planned rests on old reports, and its timers are
-    over before it has read what came meanwhile.
+    The lock does not show a stop: the process may still hold it. But its plans rest on old reports, and its timers fire
+    before it has read what came meanwhile.
     """
 
     def __init__(self, clock: Callable[[], float], woke: Callable[[], None]) -> None:
@@ -26,7 +26,7 @@ class Awake:
 
     @property
     def has_slept(self) -> bool:
-        """Whether it was stopped, and what follows from that is not done yet."""
+        """Whether the process was stopped and `woke()` has not been called yet."""
         return self._clock() - self._looked > EVERY + STOPPED
 
     async def run(self) -> None:

@@ -1,7 +1,7 @@
-"""What is still to be done at one destination, name by name: to be read again, to be planned, being written.
+"""The work that is left at one destination, by name: to be read again, to be planned, being written.
 
-A name may be in several of these states at once: it can change at its source while a write of it is under way. It is
-planned when that write has ended, so that no two writes of one name overtake each other.
+A name may be in several of these states at once: it can change at its source while a write of it is in flight. It is
+planned when that write has ended, so that two writes of one name never overlap.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from bridge.sources.store import Seen
 
 
 class Reading(NamedTuple):
-    """A reading of the destination that is under way. `names`: what is read; None: everything.
+    """A read of the destination in progress. `names`: what is read; None: everything.
 
-    `written`: names of which a write was under way meanwhile, so that the answer may be older than it; it grows.
+    `written`: names of which a write was in flight meanwhile, so the answer may be older than the write; it grows.
     """
 
     names: frozenset[ServiceName] | None
@@ -28,39 +28,39 @@ class Reading(NamedTuple):
 class Backlog:
     """The states of all names at one destination.
 
-    `now()` gives the time and the version that a name is marked with, `notify()` wakes whoever waits for work.
+    `now()` gives the time and version with which a name is added, `notify()` wakes the task that waits for work.
     """
 
     def __init__(self, now: Callable[[], Seen], notify: Callable[[], None]) -> None:
         self._now = now
         self._notify = notify
-        self._dirty: dict[ServiceName, Seen] = {}  # to be planned, and since when
-        self._busy: set[ServiceName] = set()  # a write is under way, or rests before the next try
-        self._unread: set[ServiceName] | None = None  # to be read again at the destination; None: everything
-        self._written: set[ServiceName] = set()  # written since the reading under way began
+        self._dirty: dict[ServiceName, Seen] = {}  # names to be planned, and since when
+        self._busy: set[ServiceName] = set()  # names with a write in flight, or a delay before its retry
+        self._unread: set[ServiceName] | None = None  # names to be read again at the destination; None: all
+        self._written: set[ServiceName] = set()  # names written since the current read began
         self._timers: dict[ServiceName, asyncio.TimerHandle] = {}
-        self._owed: dict[ServiceName, bool] | None = None  # by name, whether it was planned since; None: nobody asked
+        self._owed: dict[ServiceName, bool] | None = None  # see `owe`: by name, whether it was planned since
 
     def restart(self) -> None:
-        """Whatever was under way is not any more: everything is to be read."""
+        """Nothing is in flight any more, and everything is to be read."""
         self._unread = self._owed = None
         self._busy.clear()
 
-    # -- to be planned -------------------------------------------------------------------------------------------
+    # -- to be planned -----------------------------------------------------------------------------------------------
 
     def add(self, name: ServiceName, seen: Seen) -> None:
-        """A name changed at a source; what is in the backlog already keeps the older time."""
+        """Adds a name that changed at a source; one that waits already keeps its older time."""
         self._dirty.setdefault(name, seen)
 
     def plan_again(self, names: Iterable[ServiceName]) -> None:
-        """Plan these names again, for a reason that is not a source's: an approval, a timer, an answer."""
+        """Adds names to be planned for another reason than a source's change: an approval, a timer, an answer."""
         now = self._now()
         for name in names:
             self._dirty.setdefault(name, now)
         self._notify()
 
     def plan_after(self, name: ServiceName, seconds: float) -> None:
-        """Plan a name again in so many seconds, unless that happens earlier."""
+        """Plans a name again after so many seconds, or earlier where a timer is set already."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(name)
         if timer is not None:
@@ -78,52 +78,52 @@ class Backlog:
         return [name for name in self._dirty if name not in self._busy]
 
     def has(self, name: ServiceName) -> bool:
-        """Whether anything is to be done under a name, now or later, or is under way."""
+        """Whether a name has work now, in flight, or after a timer."""
         return self.is_to_do(name) or name in self._timers
 
     def rests(self, name: ServiceName) -> bool:
-        """Whether nothing is to be done under a name before a timer of its own."""
+        """Whether a name has no work except after a timer."""
         return not self.is_to_do(name) and name in self._timers
 
     def is_to_do(self, name: ServiceName) -> bool:
-        """Whether anything is to be done under a name now, or is under way."""
+        """Whether a name has work now or in flight."""
         is_unread = self._unread is None or name in self._unread
         return is_unread or name in self._dirty or name in self._busy
 
     def since(self, name: ServiceName) -> Seen | None:
-        """Since when a name waits to be planned; None: it does not."""
+        """Since when a name waits to be planned; None: it does not wait."""
         return self._dirty.get(name)
 
     def take(self, name: ServiceName) -> Seen:
-        """A name is planned now. Raises KeyError where it does not wait for that."""
+        """Removes a name that is about to be planned. Raises KeyError where it does not wait for that."""
         if self._owed and name in self._owed:
             self._owed[name] = True
         return self._dirty.pop(name)
 
     def nothing_to_write(self, name: ServiceName) -> None:
-        """A name was planned, and nothing of it may be written now, or has to be."""
+        """Notes that a name was planned, and that nothing of it can or must be written now."""
         if self._owed:
             self._owed.pop(name, None)
 
     def drop(self, names: Iterable[ServiceName]) -> None:
-        """These are another process's to plan."""
+        """Forgets names that another process plans."""
         for name in names:
             self._dirty.pop(name, None)
             if (timer := self._timers.pop(name, None)) is not None:
                 timer.cancel()
 
-    # -- being written -------------------------------------------------------------------------------------------
+    # -- being written -----------------------------------------------------------------------------------------------
 
     def begin(self, name: ServiceName) -> None:
-        """A write of this name begins."""
+        """Notes that a write of this name begins."""
         self._busy.add(name)
 
     def wrote(self, names: Collection[ServiceName]) -> None:
-        """Writes of these names have an answer, or none that can be known."""
+        """Notes that writes of these names were answered, or that their outcome will not be known."""
         self._written.update(names)
 
     def end(self, names: Set[ServiceName]) -> None:
-        """Writes of these names have ended, and nothing is left to be done."""
+        """Ends the writes of these names, with nothing left to do."""
         self._busy -= names
         owed = self._owed or {}
         for name in names if owed else ():
@@ -131,19 +131,19 @@ class Backlog:
                 del owed[name]
 
     def end_and_plan(self, names: Set[ServiceName]) -> None:
-        """Writes of these names have ended: plan what is left."""
+        """Ends the writes of these names, and plans what is left."""
         self._busy -= names
         self.plan_again(names)
 
     @property
     def is_writing(self) -> bool:
-        """Whether any write is under way."""
+        """Whether any write is in flight."""
         return bool(self._busy)
 
-    # -- to be read ----------------------------------------------------------------------------------------------
+    # -- to be read --------------------------------------------------------------------------------------------------
 
     def read_again(self, names: Collection[ServiceName] | None = None) -> None:
-        """What the destination holds of these names, or of all, may not be what is known."""
+        """Marks these names (None: all) to be read: what is known of them may be wrong."""
         if names is None:
             self._unread = None
         elif self._unread is not None:
@@ -156,12 +156,12 @@ class Backlog:
 
     @property
     def is_readable(self) -> bool:
-        """Whether anything is to be read that no write is under way of."""
+        """Whether anything is to be read that has no write in flight."""
         return self._unread is None or bool(self._unread - self._busy)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reading]:
-        """What is to be read is read inside. If that fails it is still to be read; so is what is written meanwhile."""
+        """The context of one read. If it raises, the same is still to be read; so is whatever was written meanwhile."""
         names, self._unread = self._unread, set()
         self._written = set(self._busy)
         try:
@@ -171,13 +171,13 @@ class Backlog:
             raise
         self.read_again(self._written if names is None else self._written & names)
 
-    # -- what was there at one time ------------------------------------------------------------------------------
+    # -- the work of one moment --------------------------------------------------------------------------------------
 
     def owe(self) -> bool:
-        """From now on `owes`, until all that is in here now was planned and written, held or parked.
+        """Makes `owes` true until everything that is in the backlog now was planned and written, held or parked.
 
-        What comes later does not count: where something changes all the time, there is always something to do. Returns
-        False where that cannot be said yet, since all is to be read.
+        Later work does not count, because where something always changes the backlog never empties. Returns False
+        while everything is to be read, because then the work is not known.
         """
         if self._unread is None:
             return False
@@ -186,19 +186,19 @@ class Backlog:
 
     @property
     def owes(self) -> bool:
-        """Whether anything is left of what there was when `owe` was called last."""
+        """Whether any of the work that existed at the last call of `owe` is left."""
         return self._owed is None or bool(self._owed)
 
-    # -- how much ------------------------------------------------------------------------------------------------
+    # -- how much ----------------------------------------------------------------------------------------------------
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is left, nor under way, nor waits for a timer."""
+        """Whether no name has work, now, in flight or after a timer."""
         return not (self._dirty or self._busy or self._timers or self.is_unread)
 
     @property
     def oldest(self) -> Seen | None:
-        """Since when the oldest name waits to be planned; None: none does."""
+        """Since when the oldest name waits to be planned; None: none waits."""
         return min(self._dirty.values(), default=None)
 
     def sizes(self) -> Mapping[str, int]:

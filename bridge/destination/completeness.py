@@ -1,4 +1,4 @@
-"""How complete a destination is: which scopes it holds whole, and of which sources nothing is known."""
+"""How complete a destination is: which scopes it holds completely, and which sources are unknown so far."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bridge.sources.view import View
 
 
 class Gap(NamedTuple):
-    """A registry of which something may yet come over a link, and what is said of it."""
+    """A registry from which more may come over a link, and its name for people."""
 
     link: Link
     registry: str
@@ -25,7 +25,7 @@ class Gap(NamedTuple):
 
 
 class Completeness:
-    """Tells a sink that asks for it (`WholeSink`, `Answering`), and does nothing for any other."""
+    """Informs a sink that asks for it (`WholeSink`, `Answering`), and does nothing for any other."""
 
     def __init__(self, sink: Sink, destination: Destination, store: Store, lead: Leading, backlog: Backlog) -> None:
         self._sink = sink if isinstance(sink, WholeSink) else None
@@ -34,17 +34,17 @@ class Completeness:
         self._store = store
         self._lead = lead
         self._backlog = backlog
-        self._awaited: object = None  # what all is to be written for that was there when it came true
+        self._awaited: object = None  # the state that is passed on once all work that existed at its begin is done
         self._told: frozenset[Whole] | None = None
-        self._term: Term | None = None  # in which the sink was last called
+        self._term: Term | None = None  # the term in which the sink was called last
         self._again = False
         self._answering = sink if isinstance(sink, Answering) else None
-        self._gaps: list[Gap] | None = None  # as the sink was told
+        self._gaps: list[Gap] | None = None  # as passed to the sink last
 
     async def tell(self, *, idle: bool) -> None:
-        """Passes on what is whole, where that changed: a loss at once, a gain when all is written that was known then.
+        """Passes on changes of what is whole: a loss at once, a gain after everything known at that time is written.
 
-        `idle`: there is nothing left to do. Raises what the sink raises; the next call passes it on again.
+        `idle`: no work is left. Raises what the sink raises; the next call passes it on again.
         """
         if self._sink is None and self._answering is None:
             return
@@ -69,23 +69,23 @@ class Completeness:
             self._again = self._again and not again
 
     def _is_done(self, what: object) -> bool:
-        """Whether all that was there when this came true is written, held or parked; None: nothing came true.
+        """Whether all work that existed when this state began is done; None: there is no new state.
 
-        Where something changes all the time there is always more to do, and a stream would never say that it is whole.
+        Waiting for an empty backlog instead would never end where something always changes.
         """
         if what != self._awaited:
             self._awaited = what if what is not None and self._backlog.owe() else None
         return self._awaited is not None and not self._backlog.owes
 
     def read_anew(self) -> None:
-        """All that the destination holds was read: it may be another one by now, made again under the same name.
+        """The whole destination was read: it may have been made anew under the same name, without what was said there.
 
-        What is whole is told again when what differs is written; to a sink that has said so there, that is no news.
+        What is whole is passed on once more when all differences are written; a sink ignores what it has said already.
         """
         self._again, self._awaited = True, None
 
     def rerouted(self) -> None:
-        """The file changed: what it adds may feed a name from now on, and what it takes away is not applied yet."""
+        """The file changed: unknown sources that it adds count at once, those that it removes until all is applied."""
         self._awaited = None
         if self._gaps is not None:
             self._tell_gaps([*self._gaps, *(gap for gap in self._unknown() if gap not in self._gaps)])
@@ -109,10 +109,10 @@ class Completeness:
         return Whole(view.registry, view.scope, view.identity, view.incarnation, view.lists, picture)
 
     def _unknown(self) -> Iterator[Gap]:
-        """The items of `from` of which nothing is known, neither from this process nor from before it; what is frozen.
+        """The items of `from` that neither this process nor an earlier one has listed, and the links that are frozen.
 
-        A link that is frozen has not brought what it will, so that what is missing may be missing from it alone. One
-        that observes brings nothing.
+        A frozen link is a gap because a name may be missing only since that link has not written it yet. A link that
+        observes writes nothing, and is none.
         """
         for link in self._destination.links:
             if link.policy is Policy.OBSERVE:
@@ -127,7 +127,7 @@ class Completeness:
 
 
 def feeds(gaps: Sequence[Gap], traits: Traits) -> Callable[[ServiceName], bool]:
-    """Whether anything that is not known may be led to a name at a destination with these traits."""
+    """A function that tells whether any gap could feed a name at a destination with these traits."""
     return lambda name: any(may_lead(gap.link, gap.registry, name, traits) for gap in gaps)
 
 

@@ -1,4 +1,4 @@
-"""Second opinions: what the guard holds is asked for at its source afresh, and goes if that agrees."""
+"""Second opinions: held removals are checked by a fresh read of their source, and released if it agrees."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from bridge.sources.view import EVERY_ID, View
 
 log = logging.getLogger("isthmus.reconcile")
 
-EVERY = 1.0  # seconds between two looks at what is due
-OPINIONS = 8  # second opinions asked for at once
-ASK_AGAIN = 5.0  # seconds until a second opinion that could not be had, or disagreed, is asked for again
+EVERY = 1.0  # seconds between two checks for holds that are due
+OPINIONS = 8  # concurrent reads for second opinions
+ASK_AGAIN = 5.0  # seconds until the next read, after one that failed or disagreed
 
 
 class Confirmer:
     """The second opinions of one destination.
 
-    `ask(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over; `lead` says what this process
-    writes.
+    `ask(view, name)` reads a service at its source, `relist(view, reason)` starts its watch over; `lead` knows what
+    this process writes.
     """
 
     def __init__(
@@ -61,9 +61,9 @@ class Confirmer:
             await asyncio.gather(*(self._confirm(mark, ones, limit) for mark, ones in self._due()))
 
     def _due(self) -> Collection[tuple[Mark, list[HeldRemoval]]]:
-        """What is to be asked for now, by link, by identity and scope of its source, and by its service there.
+        """The holds that are due, in groups of one link, source (identity and scope) and service there.
 
-        Each with the mark of one of them.
+        Each group comes with the mark of one of its removals.
         """
         found: dict[tuple[str, str, str, ServiceName], tuple[Mark, list[HeldRemoval]]] = {}
         for one in self._destination.holds.due(self._clock()):
@@ -77,9 +77,9 @@ class Confirmer:
         return found.values()
 
     async def _confirm(self, mark: Mark, ones: list[HeldRemoval], limit: asyncio.Semaphore) -> None:
-        """Asks a source afresh, and lets go what it agrees to; where it disagrees, its watch is wrong.
+        """Reads a source, and releases what it agrees with. Where it disagrees its watch is wrong, and starts over.
 
-        While the watch is down, another incarnation may be answering, so its answer releases nothing (safety rule 3).
+        While the watch is down another incarnation may answer, so the answer releases nothing (safety rule 3).
         """
         view = self._view(mark)
         observed: Observed | None = None
@@ -95,7 +95,7 @@ class Confirmer:
         for one in ones:
             if view is not None and observed is not None and agrees(one, view, observed):
                 change = one.removal.change
-                if change.id in self._destination.holds.of(change.service):  # else it is no longer asked for
+                if change.id in self._destination.holds.of(change.service):  # else it is no longer planned
                     self._destination.holds.agree(one)
                     self._backlog.plan_again([change.service])
             else:
@@ -106,7 +106,7 @@ class Confirmer:
             self._relist(view, "a fresh read disagrees with the watch")
 
     def _view(self, mark: Mark) -> View | None:
-        """The view of a source's scope, of several the one that the link reads."""
+        """The view of the scope that a mark names, among those that its link reads."""
         links = [link for link in self._destination.links if link.name == mark.link]
         found = (
             view
@@ -118,12 +118,12 @@ class Confirmer:
 
 
 def is_itself(view: View) -> bool:
-    """Whether the store that answers is the one that was known, as far as its watch shows."""
+    """Whether the view is synced, its watch runs, and the store that answers is not doubted."""
     return view.synced and view.up and not view.doubt
 
 
 def agrees(one: HeldRemoval, view: View, observed: Observed) -> bool:
-    """Whether a fresh read says what the watch said: what is there but cannot be read agrees with nothing."""
+    """Whether a fresh read confirms a removal. A record that exists and cannot be read confirms nothing."""
     mark = one.removal.change.mark
     if mark is None or mark.instance in observed.unreadable or EVERY_ID in observed.unreadable:
         return False

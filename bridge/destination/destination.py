@@ -1,4 +1,4 @@
-"""One destination: what should be there, what is, and what may be done about it; no I/O, and no waiting."""
+"""One destination: what it should hold, what it holds, and which changes may be made. No I/O, and no waiting."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from bridge.plan.values import Plan, Reason, Scope, scope_of
 from bridge.sources.networks import ONE, Networks, Places
 from bridge.sources.store import Seen, Store
 
-TAKEN_TIME = 600.0  # seconds for which status shows that others removed entries
+TAKEN_TIME = 600.0  # seconds for which `status` shows that others removed entries
 TAKEN_KEPT = 10_000
 
 
 class Destination:
-    """All links into one place, and everything that is held under the names that they lead to: a facade of its parts.
+    """All links into one destination, and all entries under the names that they feed: a facade of its parts.
 
-    `frozen(link)`: an operator has stopped its writes. `plans`: what would be done, where it may not be done now.
-    `since`: when it was first read (monotonic). `holds_additions`: what a changed file adds waits for the operator.
+    `frozen(link)`: whether an operator has stopped its writes. `plans`: those of which a part may not be made now.
+    `since`: when it was first read (monotonic). `holds_additions`: additions of a changed file wait for the operator.
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class Destination:
         self._store = store
         self._events = events
         self._clock = clock
-        self._fresh: list[HeldRemoval] = []  # held since `tell_holds`
+        self._fresh: list[HeldRemoval] = []  # removals newly held since the last `tell_holds`
         self._shard_of: Callable[[ServiceName], int] = lambda name: WHOLE
-        self._taken: deque[tuple[float, str, str]] = deque(maxlen=TAKEN_KEPT)  # when, by link, what others removed
+        self._taken: deque[tuple[float, str, str]] = deque(maxlen=TAKEN_KEPT)  # when, link, entry
         self.routing.route(links)
         self._place(networks)
 
     def divide(
         self, sharding: Sharding, shard_of: Callable[[ServiceName], int], mine: Callable[[], Collection[int]]
     ) -> None:
-        """Several processes write there: what is counted here is of the shards `mine()`.
+        """Several processes share the writing: this one counts in the shards `mine()` only.
 
-        `shard_of`: of a service of the stream.
+        `shard_of`: the shard of a service of the stream.
         """
         self.inventory.shard_of, self.inventory.mine = shard_of, mine
         self.losses.mine = mine
@@ -99,16 +99,16 @@ class Destination:
         if isinstance(self._sink, Placed):
             self._sink.place(networks.own(self.name), partial(networks.of, self.name))
 
-    # -- what it holds, and what is sent there ---------------------------------------------------------------------
+    # -- contents and routes -----------------------------------------------------------------------------------------
 
     @property
     def identity(self) -> str:
-        """Who the destination is, "" until it is read."""
+        """The identity of the destination, "" until it is read."""
         return self.inventory.identity
 
     @property
     def entries(self) -> Mapping[ServiceName, dict[str, Entry]]:
-        """All that the destination holds."""
+        """Everything that the destination holds, by name and id."""
         return self.inventory.entries
 
     @property
@@ -128,37 +128,37 @@ class Destination:
 
     @property
     def settled(self) -> set[tuple[str, str, str]]:
-        """The first copies that are done; see `Losses`."""
+        """The first copies that are complete; see `Losses`."""
         return self.losses.settled
 
     def is_parked(self, name: ServiceName) -> bool:
-        """Whether all that is left to be done of the last plan of a name is parked."""
+        """Whether all that is left of the last plan of a name is parked."""
         plan = self.plans.get(name)
         return plan is not None and not plan.removals and all((name, one.id) in self.parked for one in plan.upserts)
 
     @property
     def parked(self) -> Mapping[tuple[ServiceName, str], Reason]:
-        """What is not written because of what it is, by name and id, with the reason."""
+        """Instances that cannot be written as they are, by name and id, with the reason."""
         return self.planner.parked
 
     @property
     def shadowed(self) -> Mapping[ServiceName, Mapping[str, str]]:
-        """What is not written because a native holds its id or its address."""
+        """Entries that are not written because a native has their id or address."""
         return self.planner.shadowed
 
     @property
     def withdrawn(self) -> Mapping[ServiceName, Mapping[str, str]]:
-        """What is not written because it may not be called, where the target cannot say so or the link withdraws."""
+        """Unhealthy instances that are not written, because the target cannot say so or the link withdraws them."""
         return self.planner.withdrawn
 
     @property
     def kept(self) -> Mapping[ServiceName, Mapping[str, Reason]]:
-        """What is no longer wanted, and stays, with the reason."""
+        """Entries that are no longer wanted and stay, with the reason."""
         return self.planner.kept
 
     @property
     def refused(self) -> Mapping[tuple[ServiceName, str], Refused]:
-        """What is parked because the target did not take it."""
+        """Values that are parked because the target refused them."""
         return self.gate.refused
 
     def is_frozen(self, link: str) -> bool:
@@ -166,11 +166,11 @@ class Destination:
         return self.gate.is_frozen(link)
 
     def names(self) -> Iterable[ServiceName]:
-        """Every name under which something is held or desired."""
+        """Every name under which an entry is held or desired."""
         return {*self.entries, *self.loose, *self.routing.names()}
 
     def route(self, links: Sequence[Link], networks: Networks) -> None:
-        """New links: what stays is not touched; what they take away is of cause `config`, and held."""
+        """Takes other links. Entries that they no longer want are removed with cause `config`, and held."""
         if self.holds_additions:
             self.additions.changed(self.links, links, self.routing.fed)
         self.routing.route(links)
@@ -179,26 +179,26 @@ class Destination:
         self.planner.start_over()
 
     def distrust(self, registries: Collection[str] | None = None) -> None:
-        """The file changed who is meant by these registries, or (None) by this destination: what they add is held."""
+        """By a new file these registries, or (None) this destination, are another store: their additions are held."""
         if self.holds_additions:
             self.additions.distrust(self.links, registries)
 
     def affected(self, version: int) -> Iterator[tuple[ServiceName, Seen]]:
-        """The target names that the services which changed after that version feed."""
+        """The names here that are fed by services which changed after that version."""
         return self.routing.affected(version, self.names)
 
     def supplies(self, name: ServiceName) -> list[Supply]:
-        """All that feeds a target name."""
+        """Everything that feeds a name here."""
         return self.routing.supplies(name)
 
     def keep_written(self, destination: str, lasts: float) -> Copied:
-        """What is ours here, from now on to be asked by address."""
+        """Our entries by address, kept up to date from now on; see `plan.echo`."""
         return self.inventory.keep_written(destination, lasts)
 
-    # -- reading ---------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def taken(self, link: str) -> list[str]:
-        """What others removed lately of a link, each entry once."""
+        """The entries of a link that others removed lately, each once."""
         since = self._clock() - TAKEN_TIME
         return list(dict.fromkeys(what for at, of, what in self._taken if at >= since and of == link))
 
@@ -212,10 +212,10 @@ class Destination:
         writing: bool = False,
         notices: Callable[[ServiceName], bool] = lambda name: True,
     ) -> list[ServiceName]:
-        """What was read at the target, for some names or for all, less some; returns the names that differ.
+        """Takes over what was read, for some names (None: all) without `less`; returns the names that differ.
 
-        `following`: another process of this bridge is the writer, and what changed of ours is its doing. `writing`:
-        this one is, and what others removed is told. `notices(name)`: whether what became of ours is counted here.
+        `following`: another process of this bridge writes, so changes of our entries are its own. `writing`: this one
+        does, and reports what others removed. `notices(name)`: whether changes of our entries are counted here.
         """
         here = self.inventory
         here.identity = held.identity
@@ -246,9 +246,10 @@ class Destination:
         tell: bool,
         missed: bool,
     ) -> None:
-        """Counts for the guard what became of ours under a name, and may tell; the later of two changes is seen alone.
+        """Counts changes of our entries that this process did not make, for the guard, and reports them if asked to.
 
-        Who wakes takes itself for the writer at first; what others take off, or put back, is ours all the same.
+        Of two changes between two reads only the sum is seen. A process that was stopped believes at first that it
+        still writes, so removals and returns by others count for it as well.
         """
         for key in sorted(before.keys() | after.keys()):
             was, now = before.get(key), after.get(key)
@@ -275,29 +276,29 @@ class Destination:
             serving += won
 
     def _counts(self, name: ServiceName, mark: Mark, won: int, cause: Cause | None) -> bool:
-        """Whether a gain or a loss counts for the guard: not what an order takes or gives back, nor a shadowed one."""
+        """Whether the guard counts a gain or a loss: not what an order takes or gives back, nor what is shadowed."""
         if (cause is not None and not TREATMENTS[cause].counts) or (won > 0 and self.planner.returns(name, mark)):
             return False
         return self.losses.counts(self.identity, scope_of(mark), won, self._shard_of(name))
 
     def _lasts(self, mark: Mark) -> bool:
-        """Whether an entry does not end by itself: it is of a link, and that is not leased."""
+        """Whether an entry never expires: it is of a link that is not leased."""
         link = self.routing.links.get(mark.link)
         return link is not None and link.ttl is None
 
     def _cause(self, name: ServiceName, key: str) -> Cause | None:
-        """Why an entry was to be removed, by the last plan of its name that was not carried out here."""
+        """The cause of an entry's removal in the last plan of its name, as far as that was not made by this process."""
         plan = self.plans.get(name)
         return next((one.cause for one in plan.removals if one.change.id == key), None) if plan is not None else None
 
-    # -- planning and judging --------------------------------------------------------------------------------------
+    # -- planning and judging ----------------------------------------------------------------------------------------
 
     def plan(self, name: ServiceName) -> tuple[Desired, Plan]:
-        """What is desired under a name, and what would be done about it."""
+        """What is desired under a name, and the changes that lead there."""
         return self.planner.plan(name)
 
     def planned(self, name: ServiceName) -> Plan | None:
-        """Plans a name and counts what it would take away; None where there is nothing to do."""
+        """Plans a name, and reports what is newly not written; None where there is nothing to do."""
         plan = self.planner.planned(name)
         for news in self.planner.news:
             self._events.tell(Unwritten(name, news.id, news.kind, news.link, news.reason, self.name))
@@ -310,27 +311,27 @@ class Destination:
         return plan
 
     def _try(self, plan: Plan) -> None:
-        """Tells what links that observe would do about a plan, and did not say before."""
+        """Reports what links that observe would do by a plan, each change once."""
         if self.routing.observes:
             there = {key: entry.instance for key, entry in self.entries.get(plan.name, {}).items()}
             for one in self.trial.step(plan, self.routing.links, there):
                 self._events.tell(Would(*one, self.name))
 
     def round_ended(self) -> None:
-        """All that is known is planned: from here on, what links that observe would do is reported."""
+        """Everything known is planned once: from now on `_try` reports, if all watches run."""
         if not self.trial.begun and all(view.up for view in self.routing.views()):
             self.trial.begun = True
 
     def allowed(self, plan: Plan, writing: bool, waits: str = "") -> Allowed:
-        """What may be done of a plan now: by policy, freeze, parking, pace, and the guard. `writing`: we may write.
+        """The changes of a plan that may be made now, by policy, freeze, parking, pace and guard.
 
-        `waits`: why nothing may be removed now, "" if it may.
+        `writing`: whether this process may write. `waits`: why nothing may be removed now, "" if it may.
         """
         allowed, judged, settled = self.gate.allowed(plan, writing and not waits, self._clock())
         self._tell(settled)
         if waits:
             allowed = allowed._replace(changes=[change for change in allowed.changes if change.cause is None])
-        # The plan is kept for who looks, as long as a part of it is not made.
+        # A plan is kept for `status` and `plan` while a part of it is not made.
         if not writing or judged.held or len(allowed.changes) < len(plan.upserts) + len(judged.free):
             self.plans[plan.name] = plan
         else:
@@ -343,7 +344,7 @@ class Destination:
             self._events.tell(Released(one, goes, self.name))
 
     def tell_holds(self) -> None:
-        """Reports what is held since the last call: one event for each link, scope, cause and limit."""
+        """Reports the removals held since the last call: one event for each link, scope, cause and limit."""
         sets: dict[tuple[object, ...], list[HeldRemoval]] = {}
         for one in self._fresh:
             key = (one.item[0], one.removal.scope, one.removal.cause, one.verdict.limit)
@@ -353,7 +354,7 @@ class Destination:
             self._events.tell(HeldBack(tuple(ones), self.name))
 
     def let_go(self, is_ours: Callable[[ServiceName], bool]) -> None:
-        """Some names are another process's to plan from now on: nothing is said or held of them here."""
+        """Forgets the plans and holds of names that another process plans from now on."""
         planned = self.planner.names() | self.plans.keys() | {*self.holds.names()}
         gone = {name for name in planned if not is_ours(name)}
         for name in gone:
@@ -363,37 +364,37 @@ class Destination:
         self.planner.let_go(gone)
 
     def moved(self) -> set[ServiceName]:
-        """The names whose holds may be judged otherwise than before: to be asked once a second."""
+        """The names whose holds may get another verdict than before; to be called once a second."""
         return self.gate.moved(self._clock()) | {name for name in self.holds.names() if self._is_reused(name)}
 
     def _is_reused(self, name: ServiceName) -> bool:
-        """Whether the address of anything that is held under a name serves elsewhere by now, and did not before."""
+        """Whether the address of a held entry serves another service by now, and did not before."""
         held = [one.removal for one in self.holds.of(name).values() if not one.removal.reused]
         entries = [one.change.before for one in held if TREATMENTS[one.cause].asks and one.change.before is not None]
         return any(self.routing.elsewhere(self.name, entry, name) for entry in entries)
 
     def reused(self, scope: Scope, window: float) -> int:
-        """How many of a scope were withdrawn in the last so many seconds because their addresses serve elsewhere."""
+        """How many entries of a scope were withdrawn within so many seconds because their addresses serve elsewhere."""
         return self.losses.reused(scope, self._clock() - window)
 
     def approved(self, changes: Iterable[Change]) -> list[Item]:
-        """Which of these go by an operator's approval alone."""
+        """The changes that only an operator's approval allows."""
         return self.gate.approved(changes)
 
     def remember(self, past: Iterable[Past]) -> None:
-        """What was lost and won before this process began counts as well."""
+        """Counts losses and gains from before this process began."""
         self.losses.remember(past)
 
-    # -- what came of it -------------------------------------------------------------------------------------------
+    # -- outcomes ----------------------------------------------------------------------------------------------------
 
     def park(self, change: Change, error: Rejected, at: float) -> bool:
-        """The target refused this value `at` (monotonic), see `Planner.refuse`. Returns whether that is news."""
+        """Notes that the target refused a value `at` (monotonic), see `Planner.refuse`. Returns whether that is new."""
         before = self.parked.get((change.service, change.id))
         self.planner.refuse(change, error, at)
         return str(before or "") != str(error)
 
     def done(self, outcome: Outcome, plan: Plan, seen: Seen, *, late: bool = False, sent: float = 0.0) -> None:
-        """One change was made; `late`: perhaps long ago. `sent`: when it was sent (monotonic)."""
+        """Takes over a change that was made; `late`: at an unknown time. `sent`: when it was sent (monotonic)."""
         change = outcome.change
         if change.forget:
             self.inventory.forget_loose(change.service, change.id)
@@ -409,7 +410,7 @@ class Destination:
         if cause is Cause.REUSED and won < 0 and change.mark is not None:
             self.losses.withdrawn(scope_of(change.mark), now, self._shard_of(change.service))
         expected = won < 0 and self.gate.expected.made(change.service, change.id)
-        # A native takes the place of what is shadowed; what was expected counts against the number stated.
+        # A shadowed entry is replaced by a native, and an expected loss counts against the stated number: neither here.
         if won and change.mark is not None and not expected and self._counts(change.service, change.mark, won, cause):
             replaces = cause is Cause.REPLACED or self.inventory.replaces(change)
             counted = won
@@ -422,7 +423,7 @@ class Destination:
         self._events.tell(Written(outcome, kind, cause, seen, became, self.name, ground, sent))
 
     def note_first_copies(self) -> None:
-        """Everything that was seen is planned: what has no instance left to be added has had its first copy."""
+        """Everything seen is planned: a scope of which nothing is left to be added has had its first copy."""
         waiting = [
             (plan.name, change)
             for plan in self.plans.values()
@@ -450,11 +451,11 @@ class Destination:
             self._events.tell(Happened("settled", about))
 
     def _note_shards(self, adds: set[tuple[int, Scope]], mine: set[int]) -> None:
-        """Likewise of each shard that is written here: the notes of the shards say so to who writes them next."""
+        """The same for each shard that this process writes; the note of a shard passes it on to its next writer."""
         views = (view for view in self.routing.views() if view.synced and view.shard in mine)
         fresh = {(view.shard, (view.identity, view.part)) for view in views if view.shard is not None}
         self.losses.settled_in |= fresh - adds
 
     def sizes(self) -> Sizes:
-        """How much is remembered beside what the destination holds."""
+        """How much is remembered beside the entries themselves."""
         return self.planner.sizes()

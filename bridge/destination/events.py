@@ -1,4 +1,4 @@
-"""What happens at a destination, as values, for whoever keeps a record: the journal, the metrics, the log."""
+"""Events at a destination, as values: for the journal, the metrics and the log."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bridge.sources.store import Seen
 
 
 class Written(NamedTuple):
-    """One change was made. `kind`: add, update, remove or forget; `seen`: when its source reported it (monotonic).
+    """A change was made. `kind`: add, update, remove or forget; `seen`: when its source reported it (monotonic).
 
     `serving`: entries of the service before and after; equal where the guard counts no loss or gain.
-    `destination`, here and below: the name of the registry that is written. `ground`: of a removal, why it may go.
-    `sent`: when it was sent there (monotonic), 0 where that was not by a plan.
+    `destination`, here and below: the name of the registry that is written. `ground`: why a removal was allowed.
+    `sent`: when it was sent (monotonic), 0 where it was not made by a plan.
     """
 
     outcome: Outcome
@@ -31,9 +31,9 @@ class Written(NamedTuple):
 
 
 class Noticed(NamedTuple):
-    """While this process stood by, the writer made a change; `serving` as for `Written`.
+    """The writer made a change while this process was a standby; `serving` as for `Written`.
 
-    `cause`: why this process would have removed it, None where that is not known.
+    `cause`: why this process would have made the removal, None where that is not known.
     """
 
     change: Change
@@ -44,7 +44,7 @@ class Noticed(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """An entry of ours is gone, and no process of this bridge removed it; it is written again. `serving` likewise."""
+    """An entry of ours was removed by somebody else than this bridge; it will be written again. `serving`: as above."""
 
     change: Change
     serving: tuple[int, int]
@@ -52,14 +52,14 @@ class Taken(NamedTuple):
 
 
 class HeldBack(NamedTuple):
-    """The guard holds these, all of one link, scope, cause and limit."""
+    """The guard holds these removals, all of one link, scope, cause and limit."""
 
     ones: tuple[HeldRemoval, ...]
     destination: str
 
 
 class Released(NamedTuple):
-    """A removal is no longer held; `goes`: it is made now, else it is no longer asked for."""
+    """A removal is no longer held; `goes`: it may be made now, else it is no longer planned."""
 
     one: HeldRemoval
     goes: bool
@@ -67,7 +67,7 @@ class Released(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """One change failed."""
+    """A change failed."""
 
     change: Change
     error: Exception
@@ -75,7 +75,7 @@ class Failed(NamedTuple):
 
 
 class Would(NamedTuple):
-    """A link that observes would have made a change; `serving` as for `Written`, with all that it would have made."""
+    """A link that observes would have made a change; `serving` as for `Written`, as if it had made all of them."""
 
     change: Change
     kind: str
@@ -85,9 +85,9 @@ class Would(NamedTuple):
 
 
 class Unwritten(NamedTuple):
-    """Something is not written from now on: `kind` is "shadow" (a native has its place) or "park" (for what it is).
+    """An instance is newly not written. `kind`: "shadow" (a native has its place) or "park" (it cannot be written).
 
-    `id`: of the entry, else of the instance at its source, "*" for all under the name. `link` "": several may feed it.
+    `id`: of the entry, else of the instance at its source, "*" for all of the name. `link` "": several may feed it.
     """
 
     service: ServiceName
@@ -99,7 +99,7 @@ class Unwritten(NamedTuple):
 
 
 class Happened(NamedTuple):
-    """Anything else worth a line."""
+    """Any other event for the journal."""
 
     kind: str
     about: Mapping[str, Any]
@@ -109,7 +109,7 @@ Event = Written | Noticed | Taken | HeldBack | Released | Failed | Would | Unwri
 
 
 class Events(Protocol):
-    """Who keeps a record."""
+    """A receiver of events."""
 
     def tell(self, event: Event) -> None:
-        """Never waits, and never fails."""
+        """Takes one event. Never waits, and never fails."""

@@ -1,4 +1,4 @@
-"""What the writer of a destination leaves to the next, by way of the note: what operators decided, and what was lost.
+"""What one writer of a destination passes to the next by the note: operators' decisions, and recent losses.
 
 Decisions are merged one by one with those of this host (docs/adr/0007-hot-standby.md).
 """
@@ -18,11 +18,11 @@ from bridge.state.folder import State
 from bridge.state.formats import Told
 
 MINUTE = 60
-SERVICES = 1000  # whose losses the note has: those that lost most
+SERVICES = 1000  # services whose losses are in the note: those that lost most
 
 
 class Handover:
-    """One destination of one daemon. `clock()` gives monotonic seconds, `wall()` seconds since the epoch."""
+    """The handover at one destination. `clock()` gives monotonic seconds, `wall()` seconds since the epoch."""
 
     def __init__(
         self,
@@ -39,12 +39,12 @@ class Handover:
         self._wall = wall
 
     def freeze_all(self, reason: str) -> None:
-        """Stops every write: what the writer before us decided is not known."""
+        """Stops every write, because the decisions of the previous writer are unknown."""
         self._kept.decisions.freeze(EVERY_LINK, reason, "isthmus")
         self._events.tell(Happened("freeze", {"link": EVERY_LINK, "by": "isthmus", "reason": reason}))
 
     def inherit(self, shared: Shared | None) -> None:
-        """Takes over what the writer before us left; None: nothing that can be read."""
+        """Takes over from the previous writer; None: it left nothing that can be read."""
         there = self._destination
         for decision in self.merge(shared).values():
             if decision.kind is Kind.SHOWN:
@@ -64,11 +64,11 @@ class Handover:
 
     @property
     def told(self) -> Told:
-        """What every daemon of this bridge is known to know."""
+        """The decisions that every daemon of this bridge knows."""
         return self._kept.told.entries.get(self._destination.name, Told())
 
     def hear(self, shared: Common, host: str) -> None:
-        """Tells what operators did elsewhere and was not told here before; `host`: of who wrote the note."""
+        """Reports acts of operators on other hosts, each once; `host`: of the writer of the note."""
         heard = self.told.heard
         for act in shared.acts:
             if act.at not in heard:
@@ -76,22 +76,22 @@ class Handover:
                 self._events.tell(Happened(act.kind, about))
 
     def tell(self, shared: Common) -> None:
-        """Remembers what every daemon knows now."""
+        """Remembers the note that every daemon knows now."""
         told = Told(shared.turn, shared.decisions, tuple(act.at for act in shared.acts))
         if told != self.told:
             self._kept.told.put(self._destination.name, told)
 
     def merge(self, shared: Common | None, kinds: Collection[Kind] = tuple(Kind)) -> dict[str, Decision]:
-        """The decisions in force for this destination, by name: here, and once the note has them, everywhere.
+        """The decisions in force for this destination, by name: here, and everywhere once the note has them.
 
-        `kinds`: of which kinds, where not of all.
+        `kinds`: only these kinds.
         """
         told, kept = self.told, self._kept.decisions
         links = {link.name for link in self._destination.links}
         base, theirs = self._of(told.decisions, kinds), self._of(self.news(shared), kinds)
         ours = self._of(kept.all, kinds)
         if shared is not None and shared.turn == told.turn and shared.decisions != told.decisions:
-            # The destination lost the note with this number, and who had not read it wrote another: that ends nothing.
+            # The note was lost, and a daemon that had not read it wrote another of this number: nothing was taken back.
             base = {name: one for name, one in base.items() if RULES[one.kind].gives_way}
         found = {}
         for name in sorted(
@@ -105,7 +105,7 @@ class Handover:
         return found
 
     def _take_over(self, ours: Decision | None, theirs: Decision | None) -> None:
-        """Another host decided something else than what is known here; None: nothing, any more."""
+        """Replaces a decision by that of another host; None: it was taken back there."""
         if theirs is not None:
             self._kept.decisions.put(theirs)
             if theirs.kind is Kind.FREEZE:
@@ -118,9 +118,9 @@ class Handover:
                 )
 
     def news(self, shared: Common | None) -> Mapping[str, Decision]:
-        """What the note says; one that is gone, or older than what was known, is no news, but for its freezes.
+        """The decisions of the note. One that is missing, or older than what is known, changes nothing but by freezes.
 
-        It may be an old one restored, or one that was begun after the destination had lost its own.
+        An older one is either from a backup, or begun anew after the destination had lost its own.
         """
         told = self.told
         if shared is None:
@@ -134,7 +134,7 @@ class Handover:
         return {**told.decisions, **stricter}
 
     def _of(self, decisions: Mapping[str, Decision], kinds: Collection[Kind]) -> dict[str, Decision]:
-        """Those of these kinds that are in force, as far as is known here."""
+        """The decisions of these kinds that are in force, as far as this host knows."""
         now, is_over = self._wall(), self._kept.decisions.is_over
         return {
             name: one for name, one in decisions.items() if one.kind in kinds and one.stands(now) and not is_over(one)
@@ -147,9 +147,9 @@ class Handover:
         return self._destination.gate.longest_window
 
     def losses(self) -> tuple[Lost, ...]:
-        """What was lost within the guard's window, for the note."""
+        """The losses within the guard's window, for the note."""
         ahead = self._wall() - self._clock()
-        since = (self._wall() - self._window) // MINUTE * MINUTE  # a whole minute: what slides out of it is no news
+        since = (self._wall() - self._window) // MINUTE * MINUTE  # whole minutes: no new note each second
         found: list[Lost] = []
         for key, deltas in self._destination.losses.windows.lost(since - ahead).items():
             won: dict[int, int] = {}
@@ -162,10 +162,10 @@ class Handover:
         return (*scopes, *services[:SERVICES])
 
     def lose(self, losses: Iterable[Lost]) -> None:
-        """What writers took away before we first looked counts, as far as it is not known here.
+        """Counts losses from before this process first read the destination, as far as it does not know them.
 
-        Compared from the newest minute backwards, so that a loss counts in every window that holds it, whatever was
-        won before. What is known here was noticed up to a minute after the writer counted it.
+        The comparison runs from the newest minute backwards, so that a loss counts in every window that includes it,
+        whatever was gained before. This process may have noticed a loss up to a minute later than the writer.
         """
         now, windows = self._wall(), self._destination.losses.windows
         ahead = now - self._clock()

@@ -1,4 +1,4 @@
-"""What a destination holds under every name, and how many of it serve; no I/O."""
+"""The entries that a destination holds, by name, and how many of them serve. No I/O."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from bridge.plan.echo import Written
 from bridge.plan.values import Scope, Source, scope_of, source_of
 from bridge.sources.networks import Places
 
-INDEXED = 16  # names of which it is known where our entries stand: those that are written now
+INDEXED = 16  # names with an index of our entries by place: those that are being written
 
 
 class Copies:
-    """Our entries under one name, by the places that they take and by what they are copies of: how many each."""
+    """How many of our entries under one name have each place, and each source."""
 
     def __init__(self, places: Places) -> None:
         self._at = places
@@ -24,13 +24,13 @@ class Copies:
         self._sources: Counter[Source] = Counter()
 
     def count(self, entry: Entry, mark: Mark, by: int) -> None:
-        """One is there from now on, or gone."""
+        """Counts an entry that was added (`by` 1) or removed (-1)."""
         self._sources[source_of(mark)] += by
         for place in self._at.of(entry.instance, mark):
             self._places[place] += by
 
     def has_others(self, entry: Entry, mark: Mark) -> bool:
-        """Whether another than this one is for the same running copy."""
+        """Whether another entry is for the same running process as this one."""
         places = self._at.of(entry.instance, mark)
         return self._sources[source_of(mark)] > 1 or any(self._places[place] > 1 for place in places)
 
@@ -38,8 +38,8 @@ class Copies:
 class Inventory:
     """Entries by name and id. `loose`: ledger entries of ours whose data is gone. `identity`: of the destination.
 
-    `unsure`: names of which it is not known what became of a write; it is seen when they are read again.
-    `shard_of`: of a service, where several processes write a shard each; `mine()`: the shards that this one writes.
+    `unsure`: names with a write of unknown outcome, until they are read again. `shard_of`: the shard of a service,
+    where several processes share the writing; `mine()`: the shards that this one writes.
     """
 
     def __init__(self, owner: str, places: Places, clock: Callable[[], float]) -> None:
@@ -49,23 +49,23 @@ class Inventory:
         self.entries: dict[ServiceName, dict[str, Entry]] = {}
         self.loose: dict[ServiceName, dict[str, Any]] = {}
         self.unsure: set[ServiceName] = set()
-        self.written: Written | None = None  # kept where it may come back as an echo
-        self.touched: set[ServiceName] | None = None  # names that changed, where somebody takes them out
+        self.written: Written | None = None  # our entries by address, where they may come back as echoes
+        self.touched: set[ServiceName] | None = None  # names that changed, for whoever empties it; None: nobody does
         self.shard_of: Callable[[ServiceName], int] | None = None
         self.mine: Callable[[], Collection[int]] = tuple
         self._clock = clock
-        self._owned: dict[tuple[Scope, int], int] = {}  # serving entries of ours, by the shard that they are in
+        self._owned: dict[tuple[Scope, int], int] = {}  # serving entries of ours, by scope and shard
         self._serving: dict[ServiceName, int] = {}  # serving entries, whoever owns them
-        self._copies: OrderedDict[ServiceName, Copies] = OrderedDict()  # the name asked for last is the last one
+        self._copies: OrderedDict[ServiceName, Copies] = OrderedDict()  # the most recently used name is the last
 
     def owned(self, scope: Scope) -> int:
-        """How many entries of ours that came from a scope serve here, in the shards that this process writes."""
+        """How many of our entries from a scope serve here, in the shards that this process writes."""
         if self.shard_of is None:
             return self._owned.get((scope, -1), 0)
         return sum(self.owned_in(scope, shard) for shard in self.mine())
 
     def owned_in(self, scope: Scope, shard: int) -> int:
-        """How many of them serve in one shard."""
+        """How many of our entries from a scope serve in one shard."""
         return self._owned.get((scope, shard), 0)
 
     def owned_by_scope(self, shard: int) -> dict[Scope, int]:
@@ -81,7 +81,7 @@ class Inventory:
         return entry is not None and entry.mark is not None and entry.mark.owner == self.owner
 
     def keep_written(self, destination: str, lasts: float) -> Written:
-        """What is ours here, from now on to be asked by address, and for so many seconds after it is gone."""
+        """Our entries by address, kept up to date from now on; each also for `lasts` seconds after its removal."""
         if self.written is None:
             self.written = Written(destination, self._clock, lasts)
             for name, entries in self.entries.items():
@@ -91,7 +91,7 @@ class Inventory:
         return self.written
 
     def regard(self, places: Places) -> None:
-        """The file changed how entries are told apart: what was counted is counted anew."""
+        """Takes another rule by which entries are the same; counts anew what depends on it."""
         if places != self.places:
             self.places, self.written = places, None
             self._copies.clear()
@@ -104,7 +104,7 @@ class Inventory:
     def differing(
         self, held: Held, names: Iterable[ServiceName] | None, less: Collection[ServiceName]
     ) -> list[ServiceName]:
-        """The names that were read (None: all) under which something else is held than is known here."""
+        """The names among those that were read (None: all) whose entries differ from what is known here."""
         known = self.entries.keys() | self.loose.keys() | held.services.keys() | held.loose.keys()
         return [
             name
@@ -114,7 +114,7 @@ class Inventory:
         ]
 
     def replace(self, name: ServiceName, entries: dict[str, Entry], loose: dict[str, Any]) -> None:
-        """All that is held under a name, as it was read."""
+        """Replaces everything under a name by what was read."""
         self._touch(name)
         for entry in self.entries.get(name, {}).values():
             self._count(name, entry, -1)
@@ -151,7 +151,7 @@ class Inventory:
             self.touched.add(name)
 
     def _count(self, name: ServiceName, entry: Entry, by: int) -> None:
-        """One entry is held from now on, or gone."""
+        """Updates the counts for an entry that is added (`by` 1) or removed (-1)."""
         ours = entry.mark is not None and entry.mark.owner == self.owner
         if self.written is not None and ours:
             self._write(self.written, name, entry, gone=by < 0)
@@ -168,9 +168,9 @@ class Inventory:
             self._owned[key] = self._owned.get(key, 0) + by
 
     def replaces(self, change: Change) -> bool:
-        """Whether a new entry is, for a moment, beside another of ours for the same running copy, which goes next.
+        """Whether a new entry is for the same running process as another of ours, which will be removed next.
 
-        A service may have ten thousand entries, and all of them may be new: none is looked for among all others.
+        By an index, because a service may have ten thousand entries, all of them new.
         """
         if change.before is not None or change.after is None or change.mark is None:
             return False

@@ -1,4 +1,4 @@
-"""Whether two daemons serve the same: a digest for each of 256 parts of a picture, and how long two differ; pure."""
+"""Compares what two daemons serve, by digests of 256 parts, and tells how long each part has differed. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bridge.model import ServiceName
 
 PARTS = 256
 WIDTH = 4  # bytes of a part's digest
-DIFFERENT = 10.0  # seconds that two pictures may differ: one is told of a change before the other
+DIFFERENT = 10.0  # seconds that two pictures may differ: changes reach one daemon before the other
 
 _EMPTY = bytes(PARTS * WIDTH)
 
 
 class Likeness:
-    """The digests of one picture, at the cost of the services that change."""
+    """The digests of one picture, updated for the services that change."""
 
     def __init__(self) -> None:
         self._of: dict[ServiceName, int] = {}
@@ -27,7 +27,7 @@ class Likeness:
         self._sums = [0] * PARTS
 
     def take(self, names: Iterable[ServiceName], entries: Mapping[ServiceName, Mapping[str, Entry]]) -> None:
-        """What is served under these names now."""
+        """Updates the digests of these names to what is served now."""
         for name in names:
             part = part_of(name)
             self._sums[part] ^= self._of.pop(name, 0)
@@ -39,7 +39,7 @@ class Likeness:
 
     @property
     def text(self) -> str:
-        """All digests; equal for equal pictures."""
+        """All digests as text; equal for equal pictures."""
         return base64.b64encode(b"".join(one.to_bytes(WIDTH, "big") for one in self._sums)).decode()
 
     def services(self, part: int) -> dict[str, str]:
@@ -48,7 +48,7 @@ class Likeness:
 
 
 class Period(msgspec.Struct):
-    """One part that has differed since then. `ours`, `theirs`: as they were; `moved`: which of them changed since."""
+    """A part that differs since then. `ours`, `theirs`: its digests then; `moved`: which of them changed since."""
 
     since: float
     ours: bytes
@@ -57,13 +57,13 @@ class Period(msgspec.Struct):
 
 
 class Comparison:
-    """How long each part has differed from another daemon's."""
+    """For how long each part has differed from that of another daemon."""
 
     def __init__(self) -> None:
         self._periods: dict[int, Period] = {}
 
     def look(self, ours: str, theirs: str, now: float) -> list[int]:
-        """The parts that differ, that for which it has been longest first; to be called about once a second."""
+        """The parts that differ, the longest first; to be called about once a second."""
         one, other = _parts(ours), _parts(theirs)
         found: dict[int, Period] = {}
         for part in range(PARTS):
@@ -72,28 +72,28 @@ class Comparison:
             period = self._periods.get(part) or Period(now, one[part], other[part], set())
             period.moved |= {"ours"} if period.ours != one[part] else set()
             period.moved |= {"theirs"} if period.theirs != other[part] else set()
-            # Where both go on changing, each may be told of the same changes, one of them a moment later.
+            # If both digests changed, both daemons may follow the same changes, one of them later: begin anew.
             found[part] = period if len(period.moved) < 2 else Period(now, one[part], other[part], set())
         self._periods = found
         return sorted(found, key=lambda part: found[part].since)
 
     def lasting(self, now: float) -> list[int]:
-        """Those that have differed for too long."""
+        """The parts that have differed for longer than `DIFFERENT`."""
         return [part for part, period in self._periods.items() if now - period.since > DIFFERENT]
 
 
 def part_of(name: ServiceName) -> int:
-    """The part of a picture that a service is in."""
+    """The part of a picture to which a service belongs."""
     return hashlib.blake2b(str(name).encode(), digest_size=1).digest()[0]
 
 
 def summary(text: str) -> str:
-    """All digests as one, of 8 hex digits, for people."""
+    """A digest of all digests, 8 hex digits, for people."""
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def unlike(ours: Mapping[str, str], theirs: Mapping[str, str], most: int) -> list[str]:
-    """The services that two parts have otherwise; the other one tells `most` at most, the first by name."""
+    """The services that differ between two parts; `theirs` has at most the first `most` by name."""
     last = max(theirs) if len(theirs) >= most else None
     names = [name for name in ours.keys() | theirs.keys() if last is None or name <= last]
     return sorted(name for name in names if ours.get(name) != theirs.get(name))

@@ -1,4 +1,4 @@
-"""The note that the daemons of one bridge share at a destination, beside its lock: formats, and what fits into it."""
+"""The note that the daemons of one bridge share at a destination, beside its lock: its formats and its size."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from bridge.state.formats import Freeze1, Set1, decisions_of_1
 log = logging.getLogger("isthmus.standby")
 
 FORMAT = 2
-KEPT = 20  # of each kind that may give way, the newest ones
-MEMBERS = 32  # hosts that stand by
-LOOK = 0.3  # seconds between two looks at whether the writer follows
-OVERRIDES = 48 * 1024  # bytes of it that overrides may take
-LIMIT = 128 * 1024  # bytes: an eighth of what the smallest of the stores takes
+KEPT = 20  # decisions of each kind that may give way: the newest ones
+MEMBERS = 32  # standbys in a note
+LOOK = 0.3  # seconds between two checks whether the writer follows
+OVERRIDES = 48 * 1024  # bytes of a note for overrides and drains
+LIMIT = 128 * 1024  # bytes: an eighth of the smallest limit of any store
 
 
-NOBODY = Writer(host="", pid=0, since=0.0, configuration="")  # of a note that was left where no writer's was
+NOBODY = Writer(host="", pid=0, since=0.0, configuration="")  # the writer of a note that was left where there was none
 
 
 class Act(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an operator did at the writer, for the logs of the standbys. `at` in seconds since the epoch.
+    """An act of an operator at the writer, for the logs of the standbys. `at` in seconds since the epoch.
 
-    `host`: where, "" for the writer's.
+    `host`: where it was given, "" for the writer's host.
     """
 
     at: float
@@ -47,10 +47,10 @@ class Act(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True):
-    """What every note has that daemons share at a destination.
+    """The part that all notes of a destination have in common.
 
-    `turn` grows by one with each change of the decisions: a note with a lower one is an old one restored. `acts`: what
-    operators did lately, the oldest first.
+    `turn` grows by one with each change of the decisions: one with a lower turn is from a backup, or was begun anew.
+    `acts`: recent acts of operators, the oldest first.
     """
 
     turn: int
@@ -62,9 +62,8 @@ class Shared(Common, frozen=True, kw_only=True):
     """The note beside a lock.
 
     `seen`: the turn up to which the writer follows the decisions; 0 where a standby left the note for the next writer,
-    because there was none. `settled`: the first copies that are done, as in
-    `bridge.destination.destination`. `version` wrote it. `keys`: a hash of each key of the writer's file.
-    `standbys`: who stands by, by `Writer.place`.
+    because there was none. `settled`: the first copies that are complete, as in `bridge.guard.losses`. `version`: of
+    the isthmus that wrote it. `keys`: a hash of each key of the writer's file. `standbys`: by `Writer.place`.
     """
 
     format: int = FORMAT
@@ -78,7 +77,7 @@ class Shared(Common, frozen=True, kw_only=True):
 
     @property
     def author(self) -> Writer | None:
-        """The writer that the note is of; None: none has written since it was left."""
+        """The writer of the note; None: it was left by a standby, and no writer has written since."""
         return self.writer if self.writer != NOBODY else None
 
 
@@ -95,7 +94,7 @@ class _Shared1(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode(note: Note | None) -> Shared | None:
-    """None: nothing was left. Raises ValueError where it makes no sense, ConfigError where its format is newer."""
+    """Decodes a note; None: there is none. Raises ValueError if it is invalid, ConfigError if its format is newer."""
     if note is None:
         return None
     of = format_of("the note beside the lock", note.content, FORMAT)
@@ -116,7 +115,7 @@ def decode(note: Note | None) -> Shared | None:
 
 
 def fitting(decisions: Mapping[str, Decision]) -> dict[str, Decision]:
-    """What of these goes into a note: of what may give way the newest few, and less where there is no room for it."""
+    """The decisions that go into a note: of kinds that may give way the newest few, or fewer if there is no room."""
     giving = sorted((one for one in decisions.values() if RULES[one.kind].gives_way), key=lambda one: (one.at, one.key))
     kept = {name: one for name, one in decisions.items() if not RULES[one.kind].gives_way}
     room = LIMIT - _size(kept.values())
@@ -124,13 +123,13 @@ def fitting(decisions: Mapping[str, Decision]) -> dict[str, Decision]:
     for one in reversed(giving):
         count[one.kind] = count.get(one.kind, 0) + 1
         room -= _size([one])
-        if count[one.kind] <= KEPT and room > LIMIT // 4:  # the losses need some of it
+        if count[one.kind] <= KEPT and room > LIMIT // 4:  # the rest is for losses
             kept[one.name] = one
     return dict(sorted(kept.items()))
 
 
 def encode(shared: Shared) -> bytes:
-    """Without losses where there is no room for them; what an operator decided always finds room."""
+    """Encodes a note, without losses where it would be too long; decisions are never left out here."""
     content = msgspec.json.encode(shared)
     if len(content) <= LIMIT:
         return content
@@ -139,7 +138,7 @@ def encode(shared: Shared) -> bytes:
 
 
 def refusal(decisions: Iterable[Decision], key: str, reason: str) -> str:
-    """Why a freeze is not to be decided, "" if it may: what cannot give way must fit into a note."""
+    """Why a freeze is refused, "" if it may be decided: all that cannot give way must fit into a note."""
     fresh = Decision(kind=Kind.FREEZE, key=key, at=0.0, by="?" * 80, reason=reason, until=0.0)
     must = {one.name: one for one in (*decisions, fresh) if not RULES[one.kind].gives_way}
     size = _size(must.values())
@@ -152,7 +151,7 @@ def refusal(decisions: Iterable[Decision], key: str, reason: str) -> str:
 
 
 def crowded(decisions: Iterable[Decision]) -> str:
-    """Why these overrides and drains cannot all be in force at one destination, "" if they can: they share a note."""
+    """Why these overrides and drains do not fit into the note of one destination, "" if they do."""
     size = _size(decisions)
     if size <= OVERRIDES:
         return ""
@@ -164,7 +163,7 @@ def _size(decisions: Iterable[Decision]) -> int:
 
 
 def refuse_old(shared: Shared) -> None:
-    """Raises Unavailable where the writer is of an older version, which does not read what is added to its note."""
+    """Raises Unavailable where the writer is of an older version, which ignores what others add to its note."""
     if shared.format < FORMAT:
         writer = shared.writer
         raise Unavailable(
@@ -173,10 +172,10 @@ def refuse_old(shared: Shared) -> None:
 
 
 async def pass_on(seat: Seat, name: str, decision: Decision | None) -> Shared | None:
-    """Puts one decision (None: it is taken back) into the note, without the lock. The note then; None: there is none.
+    """Puts one decision (None: it is taken back) into the note, without the lock. Returns the note, None: none exists.
 
-    Where there is no note nobody has written there yet, or it went with the store: the decision is left for whoever
-    writes next, if that place takes it. Raises what the seat does, ValueError and ConfigError.
+    Where none exists nobody has written there yet, or the store lost it: a decision is then left in a new note for the
+    next writer, if the store accepts that. Raises what the seat does, ValueError and ConfigError.
     """
     while True:
         note = await seat.recall()
@@ -191,7 +190,7 @@ async def pass_on(seat: Seat, name: str, decision: Decision | None) -> Shared | 
         fresh = replace(shared, decisions=decisions, turn=shared.turn + 1)
         try:
             await seat.note(encode(fresh), note, term=None)
-        except Conflict:  # another daemon was first: read what it said, and add to that
+        except Conflict:  # another daemon was first: read its note, and add to that
             continue
         return fresh
 
@@ -201,14 +200,14 @@ async def _left(seat: Seat, shared: Shared) -> Shared | None:
         await seat.note(encode(shared), None, term=None)
     except Conflict:
         return await pass_on(seat, *next(iter(shared.decisions.items())))
-    except IsthmusError as error:  # a folder that nobody has written to, or where we may not
+    except IsthmusError as error:  # a folder that does not exist yet, or is not writable
         log.info("no note is left reason=%r", str(error))
         return None
     return shared
 
 
 async def followed(seat: Seat, turn: int) -> Shared | None:
-    """Waits until the writer follows the decisions up to that turn, for ever; the note that says so."""
+    """Waits without limit until the writer follows the decisions up to that turn; returns the note that says so."""
     while True:
         shared = decode(await seat.recall())
         if shared is None or shared.seen >= turn:

@@ -1,4 +1,4 @@
-"""One call into `bridge.plan` for one name, with what the plans before it found; no I/O."""
+"""Plans one name by `bridge.plan`, with the results of the plans before. No I/O."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from bridge.plan.values import FOR_EVER, Held, Kind, Plan, Reason, Scope, World
 
 
 class Sizes(NamedTuple):
-    """How much is remembered, for whoever looks whether it grows without bound."""
+    """How much is remembered, so that tests find what grows without bound."""
 
     known: int
     causes: int
 
 
 class News(NamedTuple):
-    """Something is not written from now on, and was not said before; see `bridge.destination.events.Unwritten`."""
+    """An instance that is newly not written; see `bridge.destination.events.Unwritten`."""
 
     id: str
     kind: str
@@ -37,12 +37,10 @@ class News(NamedTuple):
 
 
 class Planner:
-    """`parked`, `shadowed`, `withdrawn`, `kept`: what is not written, or left standing, with the reason.
+    """`parked`, `shadowed`, `withdrawn`, `kept`: what is not written or not removed, with the reason.
 
-    `withdrawn`: what may not be called, or is ordered away, and is not written for that, by its id at the source.
-
-    `refused`: what is parked because the target did not take it. `ended`: scopes of which an operator accepted that
-    they have ended.
+    `withdrawn`: instances that are not written because they are unhealthy or ordered away, by id at the source.
+    `refused`: values that the target refused. `ended`: scopes that an operator accepted as gone for good.
     """
 
     def __init__(
@@ -58,9 +56,9 @@ class Planner:
         self.withdrawn: dict[ServiceName, dict[str, str]] = {}
         self.kept: dict[ServiceName, dict[str, Reason]] = {}
         self.ended: frozenset[Scope] = frozenset()
-        self.waits: set[ServiceName] = set()  # names of which something goes once others stand there
-        self.news: list[News] = []  # of the name that was planned last
-        self.clash: Callable[[ServiceName], str] | None = None  # why a name is parked, where shards meet under it
+        self.waits: set[ServiceName] = set()  # names with removals that wait until others are written
+        self.news: list[News] = []  # of the last planned name
+        self.clash: Callable[[ServiceName], str] | None = None  # why shards may not meet under a name
         self._refused = refused
         self._sink = sink
         self._inventory = inventory
@@ -70,20 +68,20 @@ class Planner:
         self._causes: dict[ServiceName, dict[str, Cause]] = {}
         self._stopped: dict[
             ServiceName, frozenset[tuple[ServiceName, str]]
-        ] = {}  # by orders, until it is written again
+        ] = {}  # instances that orders stopped, until they are written again
 
     def start_over(self) -> None:
-        """The file changed: what was wanted under the one before says nothing any more."""
+        """Forgets earlier results: the file changed."""
         self._known.clear()
         self._causes.clear()
 
     def names(self) -> set[ServiceName]:
-        """Every name of which anything is remembered."""
+        """Every name with something remembered."""
         said = (self.shadowed, self.withdrawn, self.kept, self._known, self._causes, self._stopped)
         return {name for about in said for name in about} | {name for name, _ in self.parked} | self.waits
 
     def let_go(self, names: Set[ServiceName]) -> None:
-        """Forgets these names: another process plans them."""
+        """Forgets names that another process plans."""
         said = (self.shadowed, self.withdrawn, self.kept, self._known, self._causes, self._stopped)
         for name in names:
             for about in said:
@@ -98,7 +96,7 @@ class Planner:
         return Sizes(len(self._known), len(self._causes))
 
     def plan(self, name: ServiceName) -> tuple[Desired, Plan]:
-        """What is desired under a name, and what would be done about it."""
+        """What is desired under a name, and the changes that lead there."""
         here, known, causes = self._inventory, self._known.get(name, {}), self._causes.get(name, {})
         supplies = self._supplies(name)
         if self.clash is not None and (clash := self.clash(name)):
@@ -116,7 +114,7 @@ class Planner:
         return goal, plan
 
     def _supplies(self, name: ServiceName) -> list[Supply]:
-        """All that feeds a name, with what is said of it in the place of its sources."""
+        """Everything that feeds a name, with the orders that override its sources."""
         here, supplies = self._inventory, self._routing.supplies(name)
         orders = self._ordering.orders(here.places.registry, name, supplies, here.entries.get(name, {}))
         if any(order.waits for order in orders.values()):
@@ -126,7 +124,7 @@ class Planner:
         return with_orders(supplies, orders)
 
     def planned(self, name: ServiceName) -> Plan:
-        """Plans a name, and remembers what there is to say of it."""
+        """Plans a name, and remembers what `status` and `explain` show of it."""
         goal, plan = self.plan(name)
         if goal.wanted:
             self._known[name] = goal.wanted
@@ -150,7 +148,7 @@ class Planner:
         return plan
 
     def _note_stopped(self, name: ServiceName, goal: Desired, plan: Plan) -> None:
-        """Remembers what does not serve there because of an order: that it comes back is no gain."""
+        """Remembers instances that orders stopped: their return is not counted as a gain."""
         stopped = goal.stopped
         if before := self._stopped.pop(name, None):
             stopped |= before & {(one.mark.service, one.mark.instance) for one in plan.upserts if one.mark is not None}
@@ -158,11 +156,11 @@ class Planner:
             self._stopped[name] = stopped
 
     def returns(self, name: ServiceName, mark: Mark) -> bool:
-        """Whether an instance of that origin does not serve under a name, or did not until now, because of an order."""
+        """Whether an order stops the instance that a mark names, or did until it is written again."""
         return (mark.service, mark.instance) in self._stopped.get(name, ())
 
     def _left(self, plan: Plan) -> list[str]:
-        """What has ended and is still there: nothing may remove it, or its link only observes."""
+        """Entries whose instance has ended and that stay: nothing may remove them, or their link only observes."""
         ended = [key for key, reason in plan.kept.items() if reason.kind in FOR_EVER]
         for removal in plan.removals:
             mark, links = removal.change.mark, self._routing.links
@@ -171,7 +169,7 @@ class Planner:
         return ended
 
     def _share(self, entries: dict[str, Entry], goal: Desired, plan: Plan) -> None:
-        """Equal, but read from the target: one object from now on, in memory and in comparing."""
+        """Replaces entries by equal objects of the plan: saves memory, and makes later comparisons fast."""
         for key, wanted in goal.wanted.items():
             entry = entries.get(key)
             if entry is None or entry.mark is None or entry.mark is wanted.mark:
@@ -180,7 +178,7 @@ class Planner:
                 entries[key] = Entry(wanted.instance, wanted.mark, entry.version)
 
     def _news(self, name: ServiceName, goal: Desired, plan: Plan) -> list[News]:
-        """What is shadowed or parked by this plan, and was not by the one before it. Echoes are only shown."""
+        """What this plan shadows or parks and the one before did not. Echoes are shown, and not reported."""
         found: list[News] = []
         if plan.shadowed:
             before = self.shadowed.get(name, {})
@@ -216,14 +214,14 @@ class Planner:
         return refused is not None
 
     def refuse(self, change: Change, error: Rejected, at: float) -> None:
-        """The target refused this value `at` (monotonic): not again until it changes, or it is time; siblings flow."""
+        """Parks a value that the target refused `at` (monotonic), until it changes or its retry is due."""
         if change.after is not None:
             again = inf if error.again is None else at + error.again
             self._refused[change.service, change.id] = Refused(change.after, at, again)
             self.parked[change.service, change.id] = Reason(Kind.REFUSED, str(error))
 
     def taken(self, change: Change) -> None:
-        """The target took it."""
+        """Forgets a refusal: the target accepted the change."""
         if self._refused.pop((change.service, change.id), None) is not None:
             self.parked.pop((change.service, change.id), None)
 

@@ -1,10 +1,10 @@
-"""The daemons of one bridge that run, and which number of each shared note every one of them follows.
+"""The running daemons of one bridge, and the number of each shared note that they follow.
 
-Every daemon has one note under `daemon/` in the store of `bridge.seat`, which no other writes. Nobody's clock is
-compared with another's: a daemon runs as long as its note changes.
+Each daemon has one note under `daemon/` in the store of `bridge.seat`, which only it writes. Clocks of different hosts
+are not compared: a daemon is running as long as its note changes.
 
-Whoever has a shared note that all daemons follow (an export's, the intent of a migration) gives it a number that grows
-with each change, calls `follow` with what this process acts by, and asks `behind` who does not act by it yet.
+A shared note that all daemons follow (of an export, the intent of a migration) has a number that grows with each
+change. Its owner calls `follow` with the number that this process follows, and `behind` for the daemons that lag.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ log = logging.getLogger("isthmus.roll")
 
 FORMAT = 1
 KEY = "daemon/"
-EVERY = 1.0  # seconds between two looks
-BEAT = 2.0  # seconds between two notes of a daemon of which nothing is new
-SILENT = 7.0  # seconds without a new note, after which a daemon does not run
-FORGOTTEN = 86400.0  # seconds since the last note of a daemon, after which anybody removes it
-BYE = 1.0  # seconds that a daemon that stops has to remove its own
+EVERY = 1.0  # seconds between two looks at the notes
+BEAT = 2.0  # seconds between two notes of a daemon without other changes
+SILENT = 7.0  # seconds without a new note, after which a daemon counts as not running
+FORGOTTEN = 86400.0  # seconds since the last note of a daemon, after which any other removes it
+BYE = 1.0  # seconds that a stopping daemon has to remove its note
 
 
 class Daemon(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one daemon says of itself. `at`: seconds since the epoch, by its clock; `beat` grows with each note.
+    """The note of one daemon. `at`: seconds since the epoch, by its own clock; `beat` grows with each note.
 
-    `follows`: by key of a shared note, the number up to which it acts by it. `seeds`: where another daemon may fetch
-    its state, "" nowhere.
+    `follows`: by key of a shared note, the number that it follows. `seeds`: the URL from which another daemon may fetch
+    its state, "" none.
     """
 
     process: Writer
@@ -52,13 +52,13 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class _Heard(msgspec.Struct, frozen=True):
     note: Note
     said: Daemon
-    since: float  # when it was first seen as it is (monotonic)
+    since: float  # when this note was first seen (monotonic)
 
 
 class Roll:
-    """`notes()`: where the daemons keep them, None: there is no `bridge.seat`. `me()`: who this process is.
+    """`notes()`: the store of the notes, None: there is no `bridge.seat`. `me()`: this process.
 
-    `seeds()`: where its state may be fetched. `clock()` gives monotonic seconds, `wall()` seconds since the epoch.
+    `seeds()`: see `Daemon`. `clock()` gives monotonic seconds, `wall()` seconds since the epoch.
     """
 
     def __init__(
@@ -83,19 +83,19 @@ class Roll:
         self._said = float("-inf")
         self._asked = asyncio.Event()
         self._turn = asyncio.Lock()  # one look at a time
-        self._told: Mapping[str, int] = {}  # what others can read that it follows
+        self._told: Mapping[str, int] = {}  # the numbers in the note of this process
         self._trouble = ""
 
     def follow(self, key: str, number: int) -> None:
-        """This process acts by the shared note under that key as of that number; the others are told at once."""
+        """Notes that this process follows the shared note under that key up to that number; written at once."""
         if self._follows.get(key) != number:
             self._follows[key] = number
             self._asked.set()
 
     async def enter(self, key: str) -> None:
-        """To be called before that note is first read: from then on others can read that this process is waited for.
+        """Announces that this process will follow a shared note; to be called before the note is first read.
 
-        Whoever changes the note and then looks at the roll either finds this process there, which follows nothing yet,
+        A daemon that changes the note and then looks at the roll either finds this process, which follows nothing yet,
         or has changed the note before this process reads it. Raises Unavailable or Denied.
         """
         self._follows.setdefault(key, 0)
@@ -103,24 +103,24 @@ class Roll:
             await self.look()
 
     def leave(self, key: str) -> None:
-        """It acts by that note no more: nobody waits for it."""
+        """This process no longer follows that note: others do not wait for it."""
         if self._follows.pop(key, None) is not None:
             self._told = {one: number for one, number in self._told.items() if one != key}
             self._asked.set()
 
     @property
     def others(self) -> list[Daemon]:
-        """The daemons on other hosts or in other folders that run now, as far as is known; by place."""
+        """The other daemons that are running, as far as is known, sorted by place."""
         since, mine = self._clock() - SILENT, self._me().place
         heard = sorted(self._heard.values(), key=lambda one: one.said.process.place)
         return [one.said for one in heard if one.since >= since and one.said.process.place != mine]
 
     def behind(self, key: str, number: int) -> list[Daemon]:
-        """The others that run, act by the note under that key, and not yet by that number of it."""
+        """The other running daemons that follow the note under that key, and have not reached that number."""
         return [one for one in self.others if one.follows.get(key, number) < number]
 
     async def run(self) -> None:
-        """Never returns: looks once a second, and says that this process runs; takes its note away at its end."""
+        """Looks once a second and writes the note of this process, which it removes when cancelled. Never returns."""
 
         async def looks() -> None:
             while True:
@@ -139,7 +139,7 @@ class Roll:
                     await self._take_away()
 
     async def look(self) -> None:
-        """One look at the others, and a note of this process where there is something new to say, or it is time.
+        """Reads all notes, and writes that of this process where it changed or a beat is due.
 
         Raises Unavailable or Denied.
         """
@@ -156,7 +156,7 @@ class Roll:
             await self._say(notes, found.get(self._key))
 
     async def listen(self) -> Mapping[str, Note]:
-        """One look at the others, by who need not be a daemon; all notes, by key. Raises Unavailable or Denied."""
+        """Reads all notes; returns them by key. For commands as well. Raises Unavailable or Denied."""
         notes = self._notes()
         found, now = await notes.below(KEY) if notes is not None else {}, self._clock()
         self._heard = {key: heard for key, note in found.items() if (heard := self._hear(key, note, now)) is not None}
@@ -168,7 +168,7 @@ class Roll:
             return known
         try:
             return _Heard(note, msgspec.json.decode(note.content, type=Daemon), now)
-        except msgspec.DecodeError:  # of a format that this version does not know: it is told by nobody else
+        except msgspec.DecodeError:  # of a format that this version does not know
             return None
 
     async def _say(self, notes: Notes, before: Note | None) -> None:
@@ -181,7 +181,7 @@ class Roll:
             self._told = fresh.follows
             return
         self._beat += 1
-        with contextlib.suppress(Conflict):  # somebody took it for forgotten: the next look says it again
+        with contextlib.suppress(Conflict):  # another daemon removed it as forgotten: the next look writes it again
             await notes.write(self._key, msgspec.json.encode(fresh), before)
             self._said, self._told = now, fresh.follows
 
@@ -197,14 +197,14 @@ class Roll:
 
     def _failed(self, error: Exception, reaction: Reaction) -> None:
         if reaction is BUG and not isinstance(error, ConfigError):
-            raise error  # the core's own: it ends the process
+            raise error  # a bug of the core ends the process
         if str(error) != self._trouble:
             log.warning("the notes of other daemons are out of reach reason=%r", reason(error))
         self._trouble = reason(error)
 
 
 def short(place: str) -> str:
-    """What a daemon's place is called in keys: 12 hex digits."""
+    """A daemon's place as a part of keys: 12 hex digits."""
     return hashlib.blake2b(place.encode(), digest_size=6).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Which services of which registries feed which name at a destination; no I/O."""
+"""Which services of which registries feed a name at a destination. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 class Routing:
     """All links into one destination.
 
-    `beyond`: what may come back as an echo, by the registry that it comes from.
+    `beyond`: entries that may come back as echoes, by the registry that they would come from.
     """
 
     def __init__(self, store: Store, traits: Traits, clock: Callable[[], float]) -> None:
@@ -30,10 +30,10 @@ class Routing:
         self._clock = clock
         self._feeds: dict[ServiceName, dict[tuple[str, Item, ServiceName], None]] = {}
         self._views: tuple[View, ...] = ()
-        self._made = -1  # when these were looked up
+        self._made = -1  # `Store.made` when `_views` were looked up
 
     def route(self, links: Sequence[Link]) -> None:
-        """New links."""
+        """Takes other links."""
         self.links = {link.name: link for link in links}
         self._feeds.clear()
         self._made = -1
@@ -53,7 +53,7 @@ class Routing:
         return self._feeds.keys()
 
     def services(self, name: ServiceName) -> Iterator[ServiceName]:
-        """The services that feed a name, or did until lately."""
+        """The services that feed a name, or recently did."""
         return (service for _, _, service in self._feeds.get(name, ()))
 
     def fed(self, link: str, item: Item) -> set[ServiceName]:
@@ -72,7 +72,7 @@ class Routing:
         return (view for view in self._store.views(item.registry) if item.means(view.scope))
 
     def item_of(self, mark: Mark) -> Item | None:
-        """The item of `from` that an entry came from over its link; None where none of that identity is read."""
+        """The item of `from` that an entry came from over its link; None where its link reads no such store."""
         link = self.links.get(mark.link)
         for item in link.items if link is not None else ():
             if any(view.is_of(mark) for view in self._read(item)):
@@ -80,7 +80,7 @@ class Routing:
         return None
 
     def elsewhere(self, registry: str, entry: Entry, name: ServiceName) -> str:
-        """Where the address and port of an entry of a registry serve another service now, "": nowhere."""
+        """Where an address and port of an entry of a registry serve another service now, "": nowhere."""
         claims = self._store.claims
         return claims.elsewhere(claims.pairs(registry, entry.instance, entry.mark), name, entry.mark)
 
@@ -90,9 +90,9 @@ class Routing:
         return bool(views) and all(view.synced for view in views)
 
     def affected(self, version: int, known: Callable[[], Iterable[ServiceName]]) -> Iterator[tuple[ServiceName, Seen]]:
-        """The target names that the services which changed after that version feed.
+        """The names here that are fed by services which changed after that version.
 
-        `known()`: the names under which something is held or desired, asked only where they are needed: there are many.
+        `known()`: all names under which an entry is held or desired; called only where needed, because there are many.
         """
         if version < self._store.forgotten:
             seen = Seen(self._clock(), self._store.version)
@@ -109,7 +109,7 @@ class Routing:
                     yield target, seen
 
     def supplies(self, name: ServiceName) -> list[Supply]:
-        """All that feeds a target name, in the order of each link's `from` list."""
+        """Everything that feeds a name here, in the order of each link's `from` list."""
         found = []
         feeds = self._feeds.get(name, {})
         for link_name, item, service in list(feeds):

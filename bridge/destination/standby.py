@@ -1,4 +1,4 @@
-"""How the daemons of one bridge keep in step at a destination, through the note beside its lock.
+"""How the daemons of one bridge share their knowledge at a destination, by the note beside its lock.
 
 The writer writes who it is, what operators decided, and what was lost lately; a standby reads it, and adds what was
 decided on its own host. What both have changed is merged decision by decision (docs/adr/0007-hot-standby.md).
@@ -27,17 +27,17 @@ from bridge.state.folder import State
 
 log = logging.getLogger("isthmus.standby")
 
-EVERY = 1.0  # seconds between two looks, and between two notes
-TROUBLED = 5.0  # seconds until the next look, after one that failed
-LOSSES_EVERY = 10.0  # seconds between two notes of which nothing is new but losses
-SAY = 60.0  # seconds between two times that a standby says that it runs
-STALE = 3 * SAY  # seconds without that, after which it may have ended
-FORGOTTEN = 86400.0  # seconds without that, after which nothing is said of it any more
-ACTS = 20  # of what operators did, so many are in the note for the standbys
+EVERY = 1.0  # seconds between two looks at the note, and between two notes
+TROUBLED = 5.0  # seconds until the next look after a failed one
+LOSSES_EVERY = 10.0  # seconds between two notes that differ only by losses
+SAY = 60.0  # seconds between two announcements of a standby
+STALE = 3 * SAY  # seconds without an announcement, after which a standby may have ended
+FORGOTTEN = 86400.0  # seconds without an announcement, after which a standby is forgotten
+ACTS = 20  # acts of operators in a note
 
 
 class Standby:
-    """One destination of one daemon. `writer`: who writes there, as far as is known.
+    """One destination of one daemon. `writer`: the process that writes there, as far as is known.
 
     `me()` says who this process is as the writer, `wall()` gives seconds since the epoch.
     `keys()`: a hash of each key of the file that runs. `acts()`: what operators did here of late.
@@ -73,10 +73,10 @@ class Standby:
         self._since = 0.0
         self._noted = float("-inf")
         self._trouble = ""
-        self._wanted = asyncio.Event()  # a look before its time
+        self._wanted = asyncio.Event()  # set: look at once
 
     async def inherit(self) -> Writer | None:
-        """The lock is ours: takes over what the writer before us left, before anything is written; see `Peers`.
+        """Takes over from the previous writer, when the lock is ours and before anything is written; see `Peers`.
 
         Raises Unavailable or Denied. What cannot be read may have said that writes are to stop: all are frozen then.
         """
@@ -84,7 +84,7 @@ class Standby:
         note = await self._seat.recall()
         try:
             shared = decode(note)
-        except ConfigError as error:  # a newer isthmus wrote here: this one must not
+        except ConfigError as error:  # a newer isthmus has written here: this one must not write
             raise Unavailable(str(error)) from error
         except ValueError as error:
             shared = None
@@ -97,7 +97,7 @@ class Standby:
         return before if before is not None and before.place != self._me().place else None
 
     async def run(self, term: Callable[[], Term | None]) -> None:
-        """Never returns. A look a second, and one with the lock; a note only where there is something new to say."""
+        """Looks once a second, and as soon as the lock is ours; writes a note only where it changed. Never returns."""
 
         async def looks() -> None:
             while True:
@@ -107,26 +107,26 @@ class Standby:
                 self._wanted.clear()
                 try:
                     await self.look(term())
-                except (ValueError, ConfigError) as error:  # a note that cannot be read is no answer
+                except (ValueError, ConfigError) as error:  # an invalid note counts as no answer
                     raise Unavailable(str(error)) from error
                 self._trouble = ""
 
         await forever(looks, self._failed, rng=self._rng, clock=self._clock)
 
     def _failed(self, error: Exception, reaction: Reaction) -> None:
-        if isinstance(error, Conflict | Superseded):  # another daemon was first: the next look shows what it said
+        if isinstance(error, Conflict | Superseded):  # another daemon was first: the next look reads its note
             return
         if reaction is BUG:
-            raise error  # the core's own: it ends the process
+            raise error  # a bug of the core ends the process
         if str(error) != self._trouble:
             log.warning("the note is out of reach destination=%s reason=%r", self._destination.name, reason(error))
         self._trouble = reason(error)
 
     async def look(self, term: Term | None, *, leave: bool = False) -> None:
-        """One look, and a note where there is something new to say; `term`: this process is the writer.
+        """Reads the note, and writes one where it changed; `term`: not None where this process is the writer.
 
-        `leave`: where there is no note, what is decided is left for whoever writes next. Raises what the seat does, and
-        ValueError.
+        `leave`: where there is no note, decisions are left in a new one for the next writer. Raises what the seat does,
+        and ValueError.
         """
         writing = term is not None
         note = await self._seat.recall()
@@ -135,7 +135,7 @@ class Standby:
         except ValueError:
             if not writing:
                 raise
-            shared = None  # `inherit` has drawn the consequence
+            shared = None  # `inherit` has frozen everything
         if shared is not None:
             self._handover.hear(shared, shared.writer.host)
         decisions = fitting(self._handover.merge(shared))
@@ -158,13 +158,13 @@ class Standby:
         elif leave:
             fresh = Shared(turn=turn, writer=NOBODY, decisions=decisions)
         else:
-            return  # nobody has written yet
+            return  # there has been no writer yet
         await self._seat.note(encode(fresh), note, term=term)
         self._noted = self._clock()
         self._handover.tell(fresh)
 
     def _follow(self, shared: Shared) -> None:
-        """What a standby knows from a note."""
+        """Takes over what a standby knows from a note."""
         self.writer = shared.author
         self._destination.settled.update(shared.settled)
         me = self._me().place
@@ -174,7 +174,7 @@ class Standby:
         self.differing = tuple(key for key in both if ours.get(key) != theirs.get(key))
 
     def _announced(self, shared: Shared) -> dict[str, Member]:
-        """Who stands by, this process among them; said again only once a minute."""
+        """The standbys, with this process; its time is renewed once a minute."""
         me, now, known = self._me(), self._wall(), shared.standbys
         before = known.get(me.place)
         is_said = before is not None and before.process == me and before.role == "standby" and now - before.seen < SAY
@@ -183,7 +183,7 @@ class Standby:
         return _newest({**known, me.place: Member(role="standby", seen=now, process=me)}, now)
 
     def _others(self, shared: Shared | None) -> dict[str, Member]:
-        """Who stands by where this process writes; the writer before it is gone, until it says that it stands by."""
+        """The standbys, as the writer notes them; the previous writer is "gone" until it announces itself."""
         if shared is None:
             return {}
         me, now, before = self._me().place, self._wall(), shared.author
@@ -193,21 +193,21 @@ class Standby:
         return _newest(found, now)
 
     async def pass_on(self) -> Shared:
-        """Has the note say at once what is decided here; the note, which whoever writes reads. Raises as `look`."""
+        """Puts the decisions of this host into the note at once, and returns it. Raises as `look` does."""
         while True:
             with contextlib.suppress(Conflict):
                 await self.look(None, leave=True)
                 if (shared := decode(await self._seat.recall())) is not None:
-                    self._wanted.set()  # where this process is the writer, it follows at once
+                    self._wanted.set()  # if this process is the writer, it follows at once
                     return shared
 
     @property
     def unlike(self) -> Mapping[str, Sequence[str]]:
-        """None: the others write nothing here."""
+        """Nobody: standbys serve nothing."""
         return {}
 
     def _note(self, decisions: dict[str, Decision], turn: int, shared: Shared | None) -> Shared:
-        """What there is to say as the writer."""
+        """The note of the writer."""
         there = self._destination
         return Shared(
             turn=turn,
@@ -238,12 +238,12 @@ class Standby:
 
 
 def _newest(members: Mapping[str, Member], now: float) -> dict[str, Member]:
-    """Those that said within a day that they run, the newest few."""
+    """The members that were heard within a day, at most the newest `MEMBERS`."""
     found = sorted(members.items(), key=lambda one: one[1].seen)
     return dict(sorted((place, one) for place, one in found[-MEMBERS:] if now - one.seen < FORGOTTEN))
 
 
 def latest(known: Sequence[Act], ours: Sequence[Act]) -> tuple[Act, ...]:
-    """The last of what operators did, the oldest first; it was done at this host, or at a writer before."""
+    """The last acts of operators, at this host or an earlier writer, the oldest first."""
     found = {(act.at, act.kind, act.by, act.reason): act for act in (*known, *ours)}
     return tuple(sorted(found.values(), key=lambda act: act.at)[-ACTS:])

@@ -1,4 +1,4 @@
-"""What links that observe would write: remembered by name, so that each change is reported once; pure."""
+"""The changes that links which observe would make, remembered by name so that each is reported once. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bridge.plan.values import Plan
 
 
 class Tried(NamedTuple):
-    """One change that a link would have made; `serving`: entries of the service before and after, would-be ones too."""
+    """A change that a link would have made; `serving`: entries before and after, with all that it would have made."""
 
     change: Change
     kind: str
@@ -23,9 +23,9 @@ class Tried(NamedTuple):
 
 
 class Trial:
-    """What would stand at one destination by way of links that observe.
+    """The entries that links which observe would have written to one destination.
 
-    Until `begun` nothing is reported: what a process finds when it starts was there before, and `plan` shows it.
+    Until `begun` nothing is reported: what a process finds at its start is not new, and `plan` shows it.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Trial:
         return sum(map(len, self._would.values()))
 
     def step(self, plan: Plan, links: Mapping[str, Link], there: Mapping[str, Instance]) -> list[Tried]:
-        """What is new in the plan of one name. `there`: what the destination holds now, by id, whoever wrote it."""
+        """The new changes in the plan of one name. `there`: the instances that the destination holds, by id."""
         before = self._would.get(plan.name, {})
         asked = _observed(plan, links)
         if not before and not asked:
@@ -81,7 +81,7 @@ def _differences(
         fresh = key not in before and change.before is None
         found.append((change, "remove" if change.after is None else "add" if fresh else "update", cause))
     for key, change in before.items():
-        # It would have been written, and is no longer wanted. What is there all the same, somebody else wrote.
+        # It would have been written, and is no longer wanted. If an entry is there all the same, it is somebody else's.
         if key not in asked and change.after is not None and key not in there:
             found.append((replace(change, after=None), "remove", None))
     return found
@@ -92,6 +92,6 @@ def _after(before: Mapping[str, Change], key: str) -> Instance | None:
 
 
 def _serving(there: Mapping[str, Instance], before: Mapping[str, Change]) -> int:
-    """How many serve under the name, with what would have been written in the place of what is there."""
+    """How many entries would serve under the name if all those changes had been made."""
     standing: dict[str, Instance | None] = {**there, **{key: change.after for key, change in before.items()}}
     return sum(one is not None and one.serving for one in standing.values())

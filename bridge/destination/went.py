@@ -1,4 +1,4 @@
-"""What this process let go of a destination lately, for the other daemons that serve it: they let the same go."""
+"""Removals that this process made lately at an export, for the other daemons that serve it: they make the same."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import msgspec
 from bridge.adapter import Change
 from bridge.guard.holds import HeldRemoval, Item, item_of
 
-KEPT = 500  # the newest ones
+KEPT = 500  # removals: the newest ones
 LASTS = 900.0  # seconds, as an approval
-LATE = 10.0  # seconds that a daemon may hear of the same change later than another, their clocks' difference included
+LATE = 10.0  # seconds between two daemons' reports of the same change, at most, with the difference of their clocks
 
 
 class Gone(msgspec.Struct, frozen=True, array_like=True):
-    """One entry that serves no more. `at`: seconds since the epoch. `removed`: else it is there with its health."""
+    """An entry that no longer serves. `at`: seconds since the epoch. `removed`: False where it stays as unhealthy."""
 
     item: Item
     at: float
@@ -22,21 +22,21 @@ class Gone(msgspec.Struct, frozen=True, array_like=True):
     def lets_go(self, one: HeldRemoval, since: float) -> bool:
         """Whether a removal that is held since then (seconds since the epoch) is the same one.
 
-        What came after that entry went is another thing: it was there again meanwhile.
+        One that is held since later is another removal: the instance had returned meanwhile.
         """
         same = self.item == one.item and self.removed == (one.removal.change.after is None)
         return same and one.removal.change.before is not None and since <= self.at + LATE
 
 
 class Went:
-    """The entries that went, by item: when (monotonic), whether they were removed, and what is told of them."""
+    """The removals by item: when (monotonic), whether the entry was removed, and what others are told."""
 
     def __init__(self) -> None:
         self._at: dict[Item, tuple[float, bool]] = {}
-        self._told: dict[Item, Gone] = {}  # as it was told first: clocks drift
+        self._told: dict[Item, Gone] = {}  # as first told: the clocks may drift apart
 
     def made(self, change: Change, won: int, now: float) -> None:
-        """A change was made; `won`: how many more serve by it."""
+        """Notes a change that was made; `won`: by how many more entries serve."""
         item = item_of(change)
         self._forget(item)
         if won < 0 or change.after is None:
@@ -45,7 +45,7 @@ class Went:
                 self._forget(next(iter(self._at)))
 
     def since(self, now: float, ahead: float) -> tuple[Gone, ...]:
-        """Those of the last quarter of an hour, the oldest first; `ahead`: of the epoch's seconds over `now`'s."""
+        """The removals of the last 15 minutes, oldest first; `ahead`: seconds since the epoch minus monotonic ones."""
         for item in [item for item, (at, _) in self._at.items() if now - at > LASTS]:
             self._forget(item)
         return tuple(
