@@ -48,7 +48,7 @@ class Lot(NamedTuple):
 class Picture(msgspec.Struct, frozen=True):
     """All locks of a seat as they stood at one time. `count`: into how many shards it is divided, None: it is not.
 
-    `at`: every lock of a version up to it is in it, if it still stood.
+    `at`: the position of the store that it is no older than.
     """
 
     count: int | None
@@ -82,12 +82,18 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class Held(Term, Protocol):
-    """The term of a shard, as this module needs it. `claims`: waits for one. `version`: see `Lot`."""
+    """The term of a shard, as this module needs it. `version`: see `Lot`; `at`: the position of a picture that has it.
+
+    `claims`: waits for one.
+    """
 
     taken_over: bool
     wish: Wish
     version: int
     claims: Callable[[], Awaitable[None]]
+
+    @property
+    def at(self) -> int: ...
 
     @property
     def over(self) -> bool: ...
@@ -101,6 +107,11 @@ class OfShard:
     wish: Wish
     version: int
     claims: Callable[[], Awaitable[None]]
+
+    @property
+    def at(self) -> int:
+        """Where versions are positions of the store."""
+        return self.version
 
     async def claimed(self) -> None:
         """See `ShardTerm.claimed`."""
@@ -133,7 +144,7 @@ class Area(Protocol[L, T]):
         ...
 
     async def claim(self, life: L, wish: Wish) -> int:
-        """Puts a claim, unless ours is there; the position (`Picture.at`) from which on it is in the picture."""
+        """Puts a claim, unless ours is there; the position from which on pictures have it."""
         ...
 
     async def take(self, life: L, wish: Wish) -> T | None:
@@ -236,7 +247,7 @@ class _Presence(Generic[L, T]):
         self.picture, self._failure = picture, None
         for shard, term in self.terms.items():
             stands = picture.lot(shard).version == term.version and picture.count == term.wish.count
-            if picture.at >= term.version and not stands:
+            if picture.at >= term.at and not stands:
                 term.lose()
         for shard, lot in picture.lots.items():
             ours = lot.life == self.life.id or _claims(lot, self.life.id)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -19,7 +20,8 @@ import msgspec
 
 from adapters.common.places import is_divided
 from adapters.common.term import LeasedTerm
-from adapters.kubernetes.client import Client, Resource
+from adapters.kubernetes.client import Client, ListMeta, Resource
+from adapters.kubernetes.watching import Changed, Everything, Follower
 from bridge.errors import Conflict, Denied, IsthmusError, Unavailable
 from mappings.common.slice_entry import BRIDGE, digest, dns_name
 
@@ -32,7 +34,10 @@ PAUSE = 0.2  # seconds after a renewal that got no answer
 PATIENCE = 3.0  # seconds for one answer, so that a request cannot outlast the last third of the lock's time
 POLL = 0.5  # seconds between looks at a lock that another holds
 
-KIND = "isthmus.io/lock"  # a label: `own`, `lent` or `shard`; `note`: nobody holds it, it has a note alone
+KIND = "isthmus.io/lock"  # a label: `own` or `lent`, and likewise PART and MEMBER; NOTED: it has a note alone
+PART = {"own": "shard", "lent": "lent-shard"}  # the KIND of the Lease of a shard, by that of the whole
+MEMBER = {"own": "member", "lent": "lent-member"}  # that of a process that asks for shards
+SEAT = "isthmus.io/seat"  # a label of all Leases of one divided seat: the whole's, the shards', and the members'
 KEY = "isthmus.io/key"  # an annotation of a note that is of no destination
 SHARDS = "isthmus.io/shards"  # an annotation of the Lease of the whole: into how many shards it is divided
 NOTED = "note"  # the KIND of a Lease that has a note under a key
@@ -43,6 +48,7 @@ class Meta(msgspec.Struct, frozen=True, rename="camel"):
     """What all objects have, as far as the lock needs it."""
 
     name: str = ""
+    namespace: str = ""
     uid: str = ""
     resource_version: str = ""
     labels: dict[str, str] = {}
@@ -69,6 +75,7 @@ class LeaseList(msgspec.Struct, frozen=True):
     """All of a namespace."""
 
     items: list[Lease] = []
+    metadata: ListMeta = ListMeta()
 
 
 class Fence(NamedTuple):
@@ -104,19 +111,43 @@ class Leases:
         found: LeaseList = answer.json(LeaseList)
         return found.items
 
-    async def create(self, name: str, kind: str, bridge: str, spec: Mapping[str, Any], **annotations: str) -> Lease:
+    async def of_seat(self, seat: str) -> Everything:
+        """All Leases of one divided seat, as they are in the store."""
+        answer = await self._client.call("GET", LEASES.path(self.namespace), query={"labelSelector": f"{SEAT}={seat}"})
+        found: LeaseList = answer.json(LeaseList)
+        return Everything("", [*found.items], found.metadata.resource_version)
+
+    async def follow(self, seat: str, hand_over: Callable[[Everything | Changed], Awaitable[None]]) -> None:
+        """All Leases of one divided seat, and each change of one; ends by Expired, Unavailable or Denied alone."""
+
+        async def stands() -> None:
+            """Whichever cluster answers, a lock is taken by what its store compares."""
+
+        path, selector = LEASES.path(self.namespace), f"{SEAT}={seat}"
+        await Follower(self._client, path, Lease, random.Random(), stands, selector).run(hand_over)
+
+    async def create(
+        self, name: str, kind: str, bridge: str, spec: Mapping[str, Any], seat: str = "", **annotations: str
+    ) -> Lease:
         """Raises Conflict where it is there already."""
-        meta = {"name": name, "labels": {KIND: kind}, "annotations": {BRIDGE: bridge} | annotations}
+        labels = {KIND: kind} | ({SEAT: seat} if seat else {})
+        meta = {"name": name, "labels": labels, "annotations": {BRIDGE: bridge} | annotations}
         body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
         return await self._sent("POST", LEASES.path(self.namespace), body, "application/json")
 
     async def patch(
-        self, lease: Lease, spec: Mapping[str, Any] | None = None, annotations: Mapping[str, str | None] | None = None
+        self,
+        lease: Lease,
+        spec: Mapping[str, Any] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
+        seat: str = "",
     ) -> Lease:
         """Changes it, unless it is not what it was: then raises Conflict. An annotation that becomes None goes."""
         meta: dict[str, Any] = {"resourceVersion": lease.metadata.resource_version}
         if annotations:
             meta["annotations"] = annotations
+        if seat:
+            meta["labels"] = {SEAT: seat}
         body = {"metadata": meta} | ({"spec": spec} if spec else {})
         return await self._sent("PATCH", LEASES.path(self.namespace, lease.metadata.name), body, MERGE)
 
@@ -197,14 +228,18 @@ async def writers(leases: Leases, now: datetime) -> frozenset[str] | None:
         found = await leases.listed()
     except Denied:
         return None
-    return frozenset(
-        each.metadata.annotations[BRIDGE]
+    fresh = [
+        each
         for each in found
-        if each.metadata.labels[KIND] != "lent"
-        and each.spec.holder_identity
+        if each.spec.holder_identity
         and each.spec.renew_time is not None
         and (now - each.spec.renew_time).total_seconds() < each.spec.lease_duration_seconds
-    )
+    ]
+    members = {each.metadata.name for each in fresh if each.metadata.labels[KIND] == MEMBER["own"]}
+    parts = [each for each in found if each.metadata.labels[KIND] == PART["own"]]
+    wholes = [each for each in fresh if each.metadata.labels[KIND] == "own"]
+    writing = [*wholes, *(each for each in parts if each.spec.holder_identity in members)]
+    return frozenset(each.metadata.annotations[BRIDGE] for each in writing)
 
 
 async def _acquire(lock: Lock, holder: str) -> tuple[Lease, float, bool]:
@@ -223,11 +258,11 @@ async def _acquire(lock: Lock, holder: str) -> tuple[Lease, float, bool]:
             raise Unavailable(is_divided(f"Lease {lock.name}"))
         with contextlib.suppress(Conflict):
             if lease is None:
-                spec = _taken(holder, 1, lock.now())
+                spec = taken(holder, 1, lock.now())
                 return await lock.leases.create(lock.name, lock.kind, lock.bridge, spec), asked, taken_over
             # By our own clock since it last changed: nobody's clock is compared with another's.
             if not lease.spec.holder_identity or asked - since >= lease.spec.lease_duration_seconds:
-                spec = _taken(holder, lease.spec.lease_transitions + 1, lock.now())
+                spec = taken(holder, lease.spec.lease_transitions + 1, lock.now())
                 return await lock.leases.patch(lease, spec), asked, taken_over
         taken_over = True
         await asyncio.sleep(POLL)
@@ -243,7 +278,7 @@ async def _keep(lock: Lock, lease: Lease, term: LeaseTerm, since: float) -> None
                     await asyncio.sleep(RENEWAL)
                     asked = loop.time()
                     try:
-                        lease = await lock.leases.patch(lease, {"renewTime": _time(lock.now())})
+                        lease = await lock.leases.patch(lease, {"renewTime": time_of(lock.now())})
                     except Conflict:  # a note was written there, or the lock was taken
                         found = await _look(lock)
                         if found is not None and found.spec.holder_identity != term.fence.holder:
@@ -274,16 +309,17 @@ async def _release(lock: Lock, holder: str, is_last: bool = False) -> None:
                 await (lock.leases.delete(lease) if is_last else lock.leases.patch(lease, {"holderIdentity": ""}))
 
 
-def _taken(holder: str, transitions: int, now: datetime) -> dict[str, Any]:
+def taken(holder: str, transitions: int, now: datetime) -> dict[str, Any]:
+    """The spec of a Lease that somebody takes."""
     return {
         "holderIdentity": holder,
         "leaseDurationSeconds": LOCK_TTL,
         "leaseTransitions": transitions,
-        "acquireTime": _time(now),
-        "renewTime": _time(now),
+        "acquireTime": time_of(now),
+        "renewTime": time_of(now),
     }
 
 
-def _time(now: datetime) -> str:
+def time_of(now: datetime) -> str:
     """A MicroTime, which needs its microseconds: the server refuses a text without them."""
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

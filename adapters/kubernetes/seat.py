@@ -10,13 +10,15 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from adapters.common.seat import in_force, within
+from adapters.common.shards import DividedSeat
 from adapters.kubernetes.lease import KEY, KIND, NOTE, NOTED, Lease, Leases, LeaseTerm, Lock, locked, note_name
+from adapters.kubernetes.notes import ATTEMPTS, is_held, note_of, noted
+from adapters.kubernetes.shards import LeaseArea, LeaseLife, LeaseShardTerm
 from bridge.adapter import Note, Term
-from bridge.errors import Conflict, Rejected, Superseded, Unavailable
+from bridge.errors import Conflict, Rejected, Superseded
 from mappings.common.slice_entry import BRIDGE
 
 LONGEST_NOTE = 128 * 1024  # bytes: annotations have 256 KiB together, and base64 makes four bytes of three
-ATTEMPTS = 10  # at a Lease that its holder renews meanwhile, which is no other note
 
 
 class LeaseNotes:
@@ -66,10 +68,11 @@ def _keyed(lease: Lease) -> Note:
     return Note(content, lease.metadata.resource_version)
 
 
-class LeaseSeat:
+class LeaseSeat(DividedSeat[LeaseLife, LeaseShardTerm]):
     """The Lease of one seat."""
 
     def __init__(self, lock: Lock) -> None:
+        super().__init__(LeaseArea(lock))
         self._lock = lock
 
     @contextlib.asynccontextmanager
@@ -80,30 +83,19 @@ class LeaseSeat:
 
     async def recall(self) -> Note | None:
         """The note of this seat, with its number."""
-        return _note(await self._lock.leases.get(self._lock.name))
+        return note_of(await self._lock.leases.get(self._lock.name))
 
     async def note(self, content: bytes, before: Note | None, *, term: Term | None) -> Note:
         """See `Seat.note`."""
         if len(content) > LONGEST_NOTE:
             raise Rejected(f"a note of {len(content)} bytes: an annotation has room for {LONGEST_NOTE}")
-        for _ in range(ATTEMPTS):
-            in_force(term)
-            lease = await self._lock.leases.get(self._lock.name)
-            if term is not None and not _is_held(self._lock.name, lease, term):
-                raise Superseded(f"the lock {self._lock.name} is not ours any more")
-            stands = _note(lease)
-            if (stands and stands.version) != (before and before.version):
-                raise Conflict(f"the note at the Lease {self._lock.name} is not what it was")
-            number = (stands.version if stands else 0) + 1
-            with contextlib.suppress(Conflict):
-                return await self._put(lease, content, number)
-        raise Unavailable(f"the Lease {self._lock.name} changes faster than a note can be written")
+        return await noted(self._lock, self._lock.name, content, before, term)
 
     async def leave(self, term: Term) -> None:
         """See `Seat.leave`; the Lease goes with the end of the term."""
         in_force(term)
         lease = await self._lock.leases.get(self._lock.name)
-        if not isinstance(term, LeaseTerm) or not _is_held(self._lock.name, lease, term):
+        if not isinstance(term, LeaseTerm) or not is_held(self._lock.name, lease, term):
             raise Superseded(f"the lock {self._lock.name} is not ours any more")
         await self._lock.leases.may_delete(self._lock.name)
         if lease is not None and NOTE in lease.metadata.annotations:
@@ -112,46 +104,14 @@ class LeaseSeat:
 
     async def _without_note(self, lease: Lease, term: Term) -> None:
         """Raises Conflict where the note changes meanwhile; a renewal does not count."""
-        note = _note(lease)
+        note = note_of(lease)
         for _ in range(ATTEMPTS):
             with contextlib.suppress(Conflict):
                 await self._lock.leases.patch(lease, annotations={NOTE: None})
                 return
             found = await self._lock.leases.get(self._lock.name)
-            if found is None or not _is_held(self._lock.name, found, term):
+            if found is None or not is_held(self._lock.name, found, term):
                 raise Superseded(f"the lock {self._lock.name} is not ours any more")
-            if _note(found) != note:
+            if note_of(found) != note:
                 raise Conflict(f"the note at the Lease {self._lock.name} changes")
             lease = found
-
-    async def _put(self, lease: Lease | None, content: bytes, number: int) -> Note:
-        lock, text = self._lock, f"{number}:{base64.b64encode(content).decode()}"
-        if lease is None:
-            await lock.leases.create(lock.name, lock.kind, lock.bridge, {}, **{NOTE: text})
-        else:
-            await lock.leases.patch(lease, annotations={NOTE: text})
-        return Note(content, number)
-
-
-def _note(lease: Lease | None) -> Note | None:
-    text = lease.metadata.annotations.get(NOTE) if lease is not None else None
-    if text is None:
-        return None
-    number, _, content = text.partition(":")
-    try:
-        return Note(base64.b64decode(content, validate=True), int(number))
-    except ValueError as error:
-        raise Rejected(
-            f"the note at the Lease {lease.metadata.name if lease else ''} cannot be read: {error}"
-        ) from error
-
-
-def _is_held(name: str, lease: Lease | None, term: Term) -> bool:
-    """Of the whole, or of a shard whose own Lease is another one: that is renewed, which its deadline shows."""
-    fence = term.fence
-    if fence.lease != name:
-        return True
-    return lease is not None and (lease.spec.holder_identity, lease.spec.lease_transitions) == (
-        fence.holder,
-        fence.transitions,
-    )

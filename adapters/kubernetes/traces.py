@@ -15,7 +15,6 @@ from mappings.common.slice_entry import BRIDGE
 RELEASED = "its entries were released, and are nobody's: to delete it would remove them"
 NAMESPACE = "it goes with all that is in it: `kubectl delete namespace`, if nobody else uses it"
 LENT = "it is of a destination that has no lock of its own: leave that first"
-SHARDED = "the daemons of this destination write one shard each"
 
 
 class Released(Protocol):
@@ -40,10 +39,13 @@ async def traces(client: Client, leases: Leases, sink: Released, bridge: str) ->
         if kind == NOTED:
             found.append(Trace("note", f"{leases.namespace}/{lease.metadata.name}"))
             continue
-        place, needed = f"{leases.namespace}/{lease.metadata.name}", LENT if kind == "lent" else ""
-        found.append(Trace("shards", place, SHARDED) if kind == "shard" else Trace("lock", place, needed))
+        place, needed = f"{leases.namespace}/{lease.metadata.name}", LENT if kind.startswith("lent") else ""
+        if kind not in ("own", "lent"):  # of a shard, or of a process that asks for some
+            found.append(Trace("shards", place, needed))
+            continue
+        found.append(Trace("lock", place, needed))
         found += [Trace("note", place, needed)] if NOTE in notes else []
-        found += [Trace("shards", place, SHARDED)] if SHARDS in notes else []
+        found += [Trace("shards", place, needed)] if SHARDS in notes else []
     found += [Trace("entries", place, RELEASED) for place in await sink.released()]
     try:
         namespaces: list[Any] = await client.listed(NAMESPACES.path(), _Namespace)

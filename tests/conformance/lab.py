@@ -22,7 +22,7 @@ OTHER = "bridge-b"
 PAY = ServiceName("pay")
 CART = ServiceName("cart")
 
-Can = Literal["change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose"]
+Can = Literal["change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence"]
 
 
 Form = Callable[[ServiceName, Instance], Instance]
@@ -35,6 +35,7 @@ class Lab(Protocol):
     write: it is no registry that is only read. lease: entries can die with their writer.
     loose: the ledger is beside the records, so that an entry of it can be left behind.
     erase: a native deletes what a bridge wrote, and leaves its ledger entry.
+    fence: what a process writes compares its lock, so that one that was stopped writes nothing when it wakes up.
     adopt: a bridge may take over what natives wrote.
     `form`: what the registry makes of an instance; see `instance`.
     """

@@ -23,6 +23,7 @@ from tests.conformance.lab import (
     at,
     create,
     instance,
+    need,
     patience,
     until,
 )
@@ -181,6 +182,7 @@ async def test_a_lock_that_is_handed_over_is_the_claimants_at_once(lab: ShardsLa
 
 
 async def test_who_handed_over_in_its_sleep_can_write_nothing_more(lab: ShardsLab, one: Member, two: Member) -> None:
+    need(lab, "fence")
     async with one.take(1) as term, taking(two, 1) as waiting:
         woken = asleep(term)
         note = await one.seat.note_shard(b"one", None, term=term)
@@ -270,7 +272,7 @@ async def test_a_process_without_its_life_has_no_shard(lab: ShardsLab, one: Memb
             await first.ended()
             await second.ended()
         with pytest.raises(Superseded):
-            await one.write(1, woken)
+            await one.write(1, woken if "fence" in lab.can else first)
     async with asyncio.timeout(TTL), one.take(0) as again:
         await one.write(2, again)
     assert await lab.truth(PAY) == at(instance(2))
@@ -357,8 +359,9 @@ async def test_nothing_is_written_once_there_are_other_shards(lab: ShardsLab, on
         woken = asleep(term)
         await one.write(1, term)
         await lab.say(BRIDGE, count)
-        with pytest.raises(Superseded):
-            await one.write(2, woken)
+        if "fence" in lab.can:
+            with pytest.raises(Superseded):
+                await one.write(2, woken)
         async with asyncio.timeout(patience()):
             await term.ended()
         with pytest.raises(Superseded):

@@ -40,7 +40,7 @@ def form(service: ServiceName, instance: Instance) -> Instance:
 class ConsulLab:
     """The bridge comes through a proxy, natives do not."""
 
-    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "steal", "loose"})
+    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "steal", "loose", "fence"})
     form: Form = staticmethod(form)
 
     def __init__(self, server: Consul, proxy: Proxy) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.error
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from adapters.kubernetes import Config, create
@@ -20,6 +22,7 @@ from tests.servers.kubernetes import ADMIN, Kubernetes
 
 EVERYTHING: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "loose"})
 SLICES = "apis/discovery.k8s.io/v1"
+LEASES = "apis/coordination.k8s.io/v1"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 FURTHER = ("eu", "us")  # namespaces that all labs share, emptied for each
 _NUMBERS = count()
@@ -98,14 +101,26 @@ class KubernetesLab:
         return None
 
     def registry(self) -> Registry:
+        return create("lab", msgspec.convert(self.block()[1], Config), None)
+
+    def block(self) -> tuple[str, Mapping[str, Any]]:
         namespace = self._cluster.namespace
-        config = Config(
-            kubeconfig=str(self._kubeconfig),
-            namespaces=[namespace, *FURTHER],
-            namespace=namespace,
-            create_namespaces=True,
-        )
-        return create("lab", config, None)
+        where = {"namespaces": [namespace, *FURTHER], "namespace": namespace, "create_namespaces": True}
+        return "kubernetes", {"kubeconfig": str(self._kubeconfig), **where}
+
+    async def end(self, bridge: str, who: str) -> None:
+        for one in await self._cluster.listed(LEASES, "leases"):
+            notes, holder = one["metadata"].get("annotations", {}), one["spec"].get("holderIdentity")
+            if f'"{who}"' in notes.get("isthmus.io/claims", ""):
+                await self._cluster.remove(LEASES, "leases", one["metadata"]["name"])
+            if notes.get("isthmus.io/who") == who and holder:
+                with contextlib.suppress(urllib.error.HTTPError):
+                    await self._cluster.remove(LEASES, "leases", holder)
+
+    async def say(self, bridge: str, count: int | None) -> None:
+        path = self._cluster.path(LEASES, "leases", f"isthmus-{bridge}")
+        said = {"metadata": {"annotations": {"isthmus.io/shards": count and str(count)}}}
+        await self._cluster.server.call("PATCH", path, said, content="application/merge-patch+json")
 
     async def register(self, service_name: ServiceName, instance: Instance) -> None:
         try:
@@ -174,4 +189,4 @@ async def _open(server: Kubernetes, folder: Path) -> AsyncIterator[Lab]:
         yield KubernetesLab(Cluster(server, namespace), kubeconfig, proxy)
 
 
-KINDS = {"kubernetes": Kind("kubernetes", _open, EVERY_PART - {"leases"})}
+KINDS = {"kubernetes": Kind("kubernetes", _open, EVERY_PART - {"leases"} | {"shards"})}

@@ -11,7 +11,9 @@ from tests.kit import stock
 from tests.kit.stock import Native, Record
 
 PROTOCOL = "grpc"  # of the registries in the labs, whatever the layout's own is
-EVERYTHING: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose"})
+EVERYTHING: frozenset[Can] = frozenset(
+    {"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence"}
+)
 _LESS: dict[str, frozenset[Can]] = {
     "go-zero": frozenset({"change"}),  # the key says all: another record is another key
     # A cut takes ZooKeeper ten seconds to be believed, and is the same for every layout: curator's is enough.

@@ -18,7 +18,9 @@ from tests.conformance.lab import EVERY_PART, Can, Form, Kind, Lab, Part, as_it_
 class MemoryLab:
     """Pokes the store itself."""
 
-    can: frozenset[Can] = frozenset({"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose"})
+    can: frozenset[Can] = frozenset(
+        {"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence"}
+    )
 
     def __init__(self, config: Config) -> None:
         self.form: Form = as_it_is
