@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
+from adapters.kafka.grouping import Ended, Given, Grouping, News
 from adapters.kafka.membership import TIMES, Protocol
 from tests.adapters.kafka.members import SHARDS, Group, Here, Spoken, group, whole
 from tests.conftest import StartKafka
 from tests.kit.proxy import Proxy
-from tests.kit.stream import Stream
+from tests.kit.stream import TOPIC, Stream
 from tests.kit.waiting import until
 from tests.servers.kafka import Kafka
 
@@ -144,6 +147,47 @@ async def test_shards_follow_members_that_join_leave_die_freeze_and_are_cut_off(
     async with kafka.admin() as admin:
         for each in PROTOCOLS:
             assert await admin.list_consumer_group_offsets(f"isthmus.{each}.join") == {}, "no data goes that way"
+
+
+class Counting(Grouping):
+    """Knows how many records its client has received."""
+
+    received: list[int]
+
+    def _heard(self, statistics: str) -> None:
+        self.received.append(json.loads(statistics)["rxmsgs"])
+
+
+async def test_a_member_receives_no_data(kafka: Kafka) -> None:
+    given, ended = threading.Event(), threading.Event()
+
+    def tell(news: News) -> None:
+        if isinstance(news, Given):
+            given.set()
+        elif isinstance(news, Ended):
+            ended.set()
+
+    async with Stream.open(kafka, SHARDS) as stream:
+        await stream.create()
+        for shard in range(SHARDS):
+            await stream.raw(b"key", shard, b"value")
+    settings = {
+        "bootstrap.servers": kafka.address,
+        "group.id": "isthmus.counting",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "statistics.interval.ms": 500,
+    }
+    grouping = Counting(settings, TOPIC, tell, lambda: True)
+    grouping.received = []
+    grouping.start()
+    try:
+        await until(given.is_set)
+        before = len(grouping.received)
+        await until(lambda: len(grouping.received) >= before + 3)
+    finally:
+        grouping.leave()
+        await until(ended.is_set)
+    assert set(grouping.received) == {0}
 
 
 async def outlives_its_broker(of: Group, server: Kafka, meet: asyncio.Barrier) -> None:

@@ -70,8 +70,8 @@ class Reading:
 
 
 @asynccontextmanager
-async def reading(kafka: Kafka, *shards: int) -> AsyncIterator[Reading]:
-    async with made(kafka) as registry:
+async def reading(kafka: Kafka, *shards: int, **config: Any) -> AsyncIterator[Reading]:
+    async with made(kafka, **config) as registry:
         registry.read(frozenset(shards))
         one = Reading(registry)
         task = asyncio.create_task(one.hear())
@@ -93,6 +93,10 @@ async def published(kafka: Kafka) -> AsyncIterator[tuple[Seated, list[Entry]]]:
 
 def ids(watch: Watching, shard: int) -> set[str]:
     return set(watch.service(service(shard)).instances)
+
+
+async def failed(watch: Watching) -> None:
+    await watch.until(lambda: watch.error is not None)
 
 
 async def synced(watch: Watching) -> None:
@@ -126,7 +130,7 @@ async def test_a_shard_comes_and_goes_and_the_others_are_not_read_anew(kafka: Ka
             await synced(goes)
             copy = weakref.ref((await found.registry._reader.following(1)).copy)
             found.registry.read(frozenset((0, 2)))
-            await goes.until(lambda: goes.error is not None)
+            await failed(goes)
             assert isinstance(goes.error, Unavailable)
             goes.error = None  # its traceback knows what the watch knew
             with pytest.raises(Unavailable):
@@ -147,7 +151,7 @@ async def test_what_went_while_a_shard_was_not_read_is_not_listed_on_its_return(
             await write(sink, publish(1, "kept"))
             await watch.until(lambda: ids(watch, 1) == {"i1", "kept"})
             found.registry.read(frozenset((0,)))
-            await watch.until(lambda: watch.error is not None)
+            await failed(watch)
         await write(sink, remove(1, entries[1]))
         async with watching(source) as watch:  # it waits until the shard is read again
             found.registry.read(frozenset((0, 1)))
@@ -183,7 +187,7 @@ async def test_who_missed_something_in_one_partition_lists_that_one_anew(kafka: 
         fields = {name: getattr(said, name) for name in said.__struct_fields__}
         wrong = mapping.Complete(**{**fields, "count": said.count + 1})
         await stream.raw(mapping.complete_key("core/dc1", 1), 1, mapping.encode_complete(wrong))
-        await missed.until(lambda: missed.error is not None)
+        await failed(missed)
         assert isinstance(missed.error, Expired)
         async with watching(found.sources["core/dc1/#1"]) as again:
             await synced(again)
@@ -196,7 +200,7 @@ async def test_another_life_of_the_registry_is_another_listing_of_each_shard(kaf
         async with watching(source) as watch:
             await synced(watch)
             await say(sink, Whole("core", "dc1", "consul:abc", "2", 2, "core"))
-            await watch.until(lambda: watch.error is not None)
+            await failed(watch)
             assert isinstance(watch.error, Expired)
         async with watching(source) as watch:
             await synced(watch)
@@ -210,11 +214,38 @@ async def test_a_topic_that_was_made_again_is_no_emptiness_of_a_shard(kafka: Kaf
             await synced(watch)
             await delete(kafka)
             await topic(kafka, {"cleanup.policy": "compact"})
-            await watch.until(lambda: watch.error is not None)
+            await failed(watch)
             assert ids(watch, 1) == {"i1"}
         async with watching(source) as watch:
-            await watch.until(lambda: watch.error is not None)
+            await failed(watch)
             assert not watch.said
+
+
+async def test_shards_are_read_on_when_a_lost_connection_is_back(kafka: Kafka) -> None:
+    async with (
+        published(kafka) as (sink, _),
+        kafka.behind_a_proxy() as proxy,
+        reading(kafka, 0, 1, address=proxy.address) as found,
+    ):
+        sources = [await found.source(shard) for shard in (0, 1)]
+        async with AsyncExitStack() as stack:
+            lost = [await stack.enter_async_context(watching(source)) for source in sources]
+            for watch in lost:
+                await synced(watch)
+            await proxy.refuse()
+            for watch in lost:
+                await failed(watch)
+                assert isinstance(watch.error, Unavailable)
+        await write(sink, publish(1, "new"))
+        with pytest.raises(Unavailable):
+            await sources[1].read(service(1))
+        await proxy.heal()
+        async with watching(sources[0]) as zero, watching(sources[1]) as one:
+            await synced(zero)
+            await synced(one)
+            assert ids(one, 1) == {"i1", "new"}
+        found.registry.read(ALL)
+        await found.source(2)
 
 
 async def test_the_whole_is_read_again_where_shards_were_and_the_other_way(kafka: Kafka) -> None:
@@ -229,6 +260,6 @@ async def test_the_whole_is_read_again_where_shards_were_and_the_other_way(kafka
             await synced(watch)
             assert [ids(watch, one) for one in sorted(ALL)] == [{f"i{one}"} for one in sorted(ALL)]
             found.registry.read(ALL)
-            await watch.until(lambda: watch.error is not None)
+            await failed(watch)
         await write(sink, publish(1, "new"))
         assert (await shard.read(service(1))).service.instances.keys() == {"i1", "new"}
