@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from bridge.model import Service
+from tests.kit.running import Bridge
 from tests.kit.stock import Native
 from tests.matrix.conftest import Stores
 from tests.matrix.joining import bridge, copies, idle, natives, read_all, right, settled, takes
-from tests.matrix.places import Reader, reading
+from tests.matrix.places import Place, Reader, reading
 
 RINGS = [
     ("kratos", "curator", "go-micro"),
@@ -25,6 +27,8 @@ RINGS = [
 ]
 SERVICE = "orders"
 BRIDGES = ("b1", "b2", "b3")
+RING = ((0, 1), (1, 2), (2, 0))
+ALL = {"include": ["*"]}
 
 
 def native(where: int, number: int) -> Native:
@@ -39,11 +43,8 @@ async def test_in_a_ring_an_instance_is_everywhere_once_with_its_native_origin(
     stores: Stores, folder: Path, layouts: tuple[str, str, str], separate: bool, mesh: bool
 ) -> None:
     """`mesh`: each link has one that leads back, so that everything has two ways to go."""
-    places = [await stores.place(layout) for layout in layouts]
-    for where, each in enumerate(places):
-        for number in (1, 2, 3):
-            await each.put(SERVICE, native(where, number))
-    ways = [(0, 1), (1, 2), (2, 0)]
+    places = await filled(stores, layouts)
+    ways = list(RING)
     if mesh:
         ways += [(target, source) for source, target in ways]
     ways = [way for way in ways if takes(layouts[way[0]], layouts[way[1]])]
@@ -60,14 +61,63 @@ async def test_in_a_ring_an_instance_is_everywhere_once_with_its_native_origin(
             return wrong(readers, await read_all(readers, SERVICE), ways, layouts)
 
         await right(look)
-        for where, each in enumerate(places):
-            await each.put(SERVICE, native(where, 4))
-            await each.remove(SERVICE, native(where, 2).id)
+        await change(places)
         await right(look)
         before = await settled(lambda: idle(engines), places)
         assert await look() == []
         assert [await each.untouched() for each in places] == [True] * 3
         assert before == [await each.position() for each in places]
+
+
+async def test_a_ring_of_three_daemons_sends_nothing_back_and_a_kill_writes_nothing(
+    stores: Stores, folder: Path
+) -> None:
+    """Three bridges of three operators, each a process that knows two of the registries, and no other bridge."""
+    layouts = ("consul", "kubernetes", "eureka")
+    places = await filled(stores, layouts)
+    async with AsyncExitStack() as open:
+        readers = [await open.enter_async_context(reading(each)) for each in places]
+        daemons = []
+        for source, target in RING:
+            owner = BRIDGES[target]
+            registries = {f"{owner}-{index}": places[index].block for index in (source, target)}
+            link = {"from": f"{owner}-{source}", "to": f"{owner}-{target}", "policy": "sync", "services": ALL}
+            seat = next(name for name, block in registries.items() if block["kind"] != "eureka")
+            daemons.append(Bridge(folder, registries, [link], name=owner, id=owner, seat=seat))
+        await asyncio.gather(*(open.enter_async_context(each) for each in daemons))
+
+        async def look() -> list[str]:
+            return wrong(readers, await read_all(readers, SERVICE), list(RING), layouts)
+
+        async def rest() -> bool:
+            return all(await asyncio.gather(*(each.rests() for each in daemons)))
+
+        await right(look)
+        await change(places)
+        await right(look)
+        before = await settled(rest, places)
+        for each in daemons:
+            await each.kill()
+            await each.start()
+        assert await settled(rest, places) == before
+        assert await look() == []
+        assert [await each.untouched() for each in places] == [True] * 3
+
+
+async def filled(stores: Stores, layouts: tuple[str, ...]) -> list[Place]:
+    """A registry of each layout, with three natives."""
+    places = [await stores.place(layout) for layout in layouts]
+    for where, each in enumerate(places):
+        for number in (1, 2, 3):
+            await each.put(SERVICE, native(where, number))
+    return places
+
+
+async def change(places: list[Place]) -> None:
+    """In each of them one native comes and another one goes."""
+    for where, each in enumerate(places):
+        await each.put(SERVICE, native(where, 4))
+        await each.remove(SERVICE, native(where, 2).id)
 
 
 def shared(ways: list[tuple[int, int]], separate: bool) -> Mapping[str, list[tuple[int, int]]]:
