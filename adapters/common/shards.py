@@ -179,7 +179,8 @@ class _Presence(Generic[L, T]):
         self.closing = contextlib.AsyncExitStack()
         self.wanted: set[int] = set()
         self._area = area
-        self._turns: dict[int, asyncio.Lock] = {}
+        self._wishes: dict[int, asyncio.Lock] = {}
+        self._turns: dict[int, asyncio.Lock] = {}  # one way at a time: what is given back is not what is just taken
         self._returns: set[asyncio.Task[None]] = set()
         self._failure: IsthmusError | None = None
 
@@ -203,14 +204,15 @@ class _Presence(Generic[L, T]):
 
     @contextlib.asynccontextmanager
     async def wanting(self, shard: int) -> AsyncIterator[None]:
-        """Inside, this process wants that shard; what it has of it is given back at the end."""
-        async with self._turn(shard):
-            self.wanted.add(shard)
-        try:
-            yield
-        finally:
-            self.wanted.discard(shard)
-            await self._give_back(shard)
+        """Inside, this process wants that shard; what it has of it is given back at the end. One wish at a time."""
+        async with self._wishes.setdefault(shard, asyncio.Lock()):
+            async with self._turn(shard):
+                self.wanted.add(shard)
+            try:
+                yield
+            finally:
+                self.wanted.discard(shard)
+                await self._give_back(shard)
 
     async def claimed(self, shard: int) -> None:
         """Returns when another life has a claim there."""
@@ -232,10 +234,17 @@ class _Presence(Generic[L, T]):
         while True:
             try:
                 await self._area.follow(self._hear)
+            except Expired:
+                pass
             except IsthmusError as error:
-                self._failure = None if isinstance(error, Expired) else error
-                self._stir()
+                self._fail(error)
+            except Exception as bug:  # else who waits would wait for ever
+                self._fail(Unavailable(f"the locks of shards cannot be followed: {bug!r}"))
             await asyncio.sleep(PAUSE)
+
+    def _fail(self, error: IsthmusError) -> None:
+        self._failure = error
+        self._stir()
 
     async def _live(self) -> None:
         await self.life.ended()

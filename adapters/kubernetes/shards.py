@@ -184,7 +184,7 @@ class LeaseArea:
         name = f"{lock.name}.member-{secrets.token_hex(8)}"
         spec = taken(f"{socket.gethostname()}-{os.getpid()}", 1, lock.now())
         life = LeaseLife(await self._leases.create(name, MEMBER[lock.kind], lock.bridge, spec, self._seat), since)
-        keeping = asyncio.create_task(self._keep(life))
+        keeping = asyncio.create_task(self._keep(life, since + LOCK_TTL))
         try:
             yield life
         finally:
@@ -308,12 +308,12 @@ class LeaseArea:
             with contextlib.suppress(IsthmusError, TimeoutError):  # Conflict: it was renewed just now
                 await self._leases.delete(lease)
 
-    async def _keep(self, life: LeaseLife) -> None:
+    async def _keep(self, life: LeaseLife, ends: float) -> None:
         """Renews our Lease until it is gone, at the latest when it may be: others have seen it silent by then."""
         loop = asyncio.get_running_loop()
         try:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(loop.time() + LOCK_TTL) as limit:
+                async with asyncio.timeout_at(ends) as limit:
                     while True:
                         await asyncio.sleep(RENEWAL)
                         asked = loop.time()

@@ -8,8 +8,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from bridge.adapter import Cause, Change, Entry, Held, Outcome, Seat, Sink
-from bridge.errors import Unavailable
+from bridge.errors import Conflict, Unavailable
 from bridge.model import Instance, Mark, ServiceName
+from bridge.shards import Shards
 
 BATCH = 60
 LOCK_PATIENCE = 3.0  # seconds in which a lock that nobody holds is ours
@@ -64,9 +65,11 @@ async def apply_under_lock(
 ) -> list[Outcome]:
     """Makes the changes as the one writer of the sink's bridge, and of `others`' where they are to stand still, too.
 
-    `leave`: if all of it is made, the bridge's note and lock go as well. `seat` None: the destination has none.
-    Raises Unavailable while a daemon holds one of the locks.
+    `leave`: if all of it is made, the bridge's note and lock go as well; a destination that is divided is united first.
+    `seat` None: the destination has none. Raises Unavailable while a daemon holds one of the locks.
     """
+    for each in (*others, *([seat] if seat is not None else [])):
+        await _whole(each, leave=leave)
     async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(LOCK_PATIENCE):
@@ -83,3 +86,20 @@ async def apply_under_lock(
         if leave and seat is not None and term is not None and all(one.error is None for one in outcomes):
             await seat.leave(term)
         return outcomes
+
+
+async def _whole(seat: Seat, *, leave: bool) -> None:
+    """Returns where the destination is not divided into the shards of a group, any more. Raises Unavailable."""
+    count = await seat.divided() if isinstance(seat, Shards) else None
+    if not isinstance(seat, Shards) or count is None:
+        return
+    if not leave:
+        raise Unavailable(
+            f"a group writes there, in {count} shards: stop its daemons and end the group, then do this again"
+        )
+    try:
+        await seat.unite()
+    except Conflict as error:
+        raise Unavailable(
+            f"a daemon of the group writes there ({error}): stop all of them, then do this again"
+        ) from None

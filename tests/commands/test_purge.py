@@ -103,6 +103,28 @@ async def test_it_is_refused_while_a_daemon_writes_there(purged: Purged) -> None
     assert await purged.keys() == {NATIVE, *API, *DB}
 
 
+async def test_a_group_is_ended_by_who_takes_all_away_and_by_nobody_else(purged: Purged) -> None:
+    place = "b1/kratos:%2Fmicroservices%2F"
+    shards = f"/isthmus/lock/{place}/shards"
+    await purged.natives.put(shards, "4")
+    await purged.natives.put(f"/isthmus/note/{place.replace('/', '/shards:', 1)}/2", "of a shard")
+    ran = await purged.bridge.isthmus("purge", "cluster", "--yes")
+    assert ran.code == 1
+    assert "a group writes there, in 4 shards" in ran.err
+    await purged.natives.put(f"{shards}/2", "{}")
+    ran = await purged.bridge.isthmus("purge", "cluster", "--including-last", "--yes")
+    assert ran.code == 1
+    assert "holds the lock of a shard" in ran.err
+    assert await purged.keys() == {NATIVE, *API, *DB}
+    await purged.natives.delete(f"{shards}/2")
+    kinds = {row["kind"] for row in (await purged.bridge.isthmus("footprint", "cluster", "-o", "json")).json}
+    assert "shards" in kinds
+    ran = await purged.bridge.isthmus("purge", "cluster", "--including-last", "--yes")
+    assert ran.code == 0, ran.err
+    assert await purged.keys() == {NATIVE}
+    assert await purged.natives.below("/isthmus/") == []
+
+
 async def test_orphans_are_what_no_link_of_the_file_leads_to(purged: Purged) -> None:
     assert (await purged.bridge.isthmus("purge", "cluster", "--orphans", "-o", "json")).json["removes"] == []
     purged.bridge.links[0]["name"] = "other"
