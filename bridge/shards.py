@@ -25,6 +25,11 @@ def shard_in(scope: str) -> int | None:
     return int(number) if apart and number.isascii() and number.isdigit() else None
 
 
+def whole_of(scope: str) -> str:
+    """The scope that a scope's name is of a shard of; itself where it is whole."""
+    return scope if shard_in(scope) is None else scope.rpartition(PART)[0]
+
+
 class ShardTerm(Term, Protocol):
     """The time during which this process is the only writer of one shard."""
 

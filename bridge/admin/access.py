@@ -46,6 +46,8 @@ NEEDS = {
         ("init", "run", "check", "plan", "diff", "services", "explain", "footprint", "probe", "events"), _OWN
     ),
     **dict.fromkeys(("status", "members", "log", "holds"), _SHOWN),
+    "group": Need(Right.READ, "everything; `init` and `end` need `admin`", whole=True),
+    **dict.fromkeys(("group init", "group end"), _ALL),
     "clients": Need(Right.READ, "everything", whole=True),
     "ack": Need(Right.APPROVE, "all that the link takes that it is about, else everything"),
     "approve": Need(Right.APPROVE, "every service of the set"),

@@ -24,6 +24,7 @@ MODULES = {
     "probe": "bridge.cli.probe",
     "status": "bridge.cli.status",
     "members": "bridge.cli.status",
+    "group": "bridge.cli.group",
     "clients": "bridge.cli.exports",
     "bootstrap": "bridge.cli.exports",
     "log": "bridge.cli.log",

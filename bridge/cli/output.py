@@ -64,10 +64,10 @@ def fail(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def group(name: str, text: str, example: str, exits: str) -> click.Group:
-    """A command that has commands of its own; `example`, `exits`: as for one of them."""
+def group(name: str, text: str, example: str, exits: str, cls: type[click.Group] = click.Group) -> click.Group:
+    """A command that has commands of its own; `example`, `exits`: as for one of them. `cls`: how it takes its words."""
     epilog = f"Exit codes: {exits}.\n\n\b\nExample:\n  {example}"
-    made = click.Group(name, help=text, epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})
+    made = cls(name, help=text, epilog=epilog, context_settings={"help_option_names": ["-h", "--help"]})
     COMMANDS[name] = made
     return made
 

@@ -73,7 +73,7 @@ def _print_status(now: Row, output: str) -> None:
     gap()
     withdrawn = ("withdrawn",) if any(row["withdrawn"] for row in now["links"]) else ()
     print_table(
-        now["links"],
+        [{**row, "role": _role(row)} for row in now["links"]],
         ("link", "policy", "role", "lag", "waiting", "held", "parked", "shadowed", *withdrawn, "frozen", "reason"),
         more=("from", "to"),
     )
@@ -88,6 +88,12 @@ def _print_status(now: Row, output: str) -> None:
     for row in now["acknowledged"]:
         ack = row["acknowledged"]
         say(f"known: {row['code']} {row['subject']}: {ack['reason']} (by {ack['by']}, {_until(ack['until'])})")
+
+
+def _role(row: Row) -> str:
+    """Of a member of a group with how many shards it writes, of how many there are."""
+    shards = row.get("shards")
+    return row["role"] if shards is None else f"{row['role']} {shards['writes']}/{shards['of']}"
 
 
 def _print_roles(links: list[Row]) -> None:

@@ -26,6 +26,7 @@ from bridge.engine.stopping import SAVED, concerned, observing, passed_on
 from bridge.errors import ConfigError
 from bridge.report import plans, status
 from bridge.report.attention import KINDS
+from bridge.report.groups import group_rows
 from bridge.state import folder as state
 from bridge.state import segments
 from bridge.state.journal import Journal
@@ -92,6 +93,7 @@ class Commands:
             "freeze": self._freeze,
             "unfreeze": self._unfreeze,
             "ack": self._ack,
+            "group": of(lambda: group_rows(self._engine)),
             "clients": of(lambda: status.client_rows(self._engine)),
             "refused": of(lambda: plans.refused_rows(self._engine)),
             "configuration": of(self._configuration),

@@ -484,9 +484,10 @@ class Daemon:
     def _ready(self) -> tuple[bool, dict[str, Any]]:
         """Each scope synced, or serving last known good."""
         now = self.engine.clock()
-        scopes = [status.scope_row(self.engine, view, now) for view in self.engine.store.views()]
+        scopes = status.scope_rows(self.engine, now)
         read = {name for link in self.configuration.links for name in link.registries}
-        silent = sorted(read - {row["registry"] for row in scopes if row["state"] != "unknown"})
+        divided = {name for name in read if self.engine.is_divided(name)}  # a member may have nothing to read there
+        silent = sorted(read - divided - {row["registry"] for row in scopes if row["state"] != "unknown"})
         denied = [repr(view) for view, feed in self.engine.feeds.items() if feed.denied]
         roles = {row["link"]: row["role"] for row in status.link_rows(self.engine)}
         ready = not silent and not denied

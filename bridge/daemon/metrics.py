@@ -72,6 +72,7 @@ LINKS: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
         lambda row: None if row["role"] == "observing" else row["role"] == "writer",
     ),
 }
+SHARD_KINDS = ("of", "writes", "should", "cares", "claims", "waits")
 # Of moves that this process moves: the holder of the lock, and nobody else.
 MOVES: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
     "isthmus_migration_share_percent": ("What the new side of a move is meant to get", lambda row: row["share"]),
@@ -136,6 +137,7 @@ class Metrics(Collector):
         yield build
         yield from _gauges(SCOPES, SCOPE, status["scopes"])
         yield from _gauges(LINKS, ("link",), status["links"])
+        yield _shards(status["links"])
         yield from _gauges(MOVES, ("move",), status.get("moves", ()))
         gates = status.get("gates", ())
         yield from _gauges(GATE_VALUES, ("move", "gate", "side"), gates)
@@ -201,6 +203,15 @@ def _gauges(
             if value is not None:
                 gauge.add_metric([row[label] for label in labels], float(value))
         yield gauge
+
+
+def _shards(links: Iterable[dict[str, Any]]) -> Metric:
+    """Of links to destinations that a group writes: `of` how many shards, and what this process has of them."""
+    gauge = GaugeMetricFamily("isthmus_shards", "Shards, by what this member has of them", labels=("link", "kind"))
+    for row in links:
+        for kind in SHARD_KINDS if row.get("shards") is not None else ():
+            gauge.add_metric((row["link"], kind), float(row["shards"][kind]))
+    return gauge
 
 
 def _counters(name: str, help_text: str, counts: dict[tuple[str, str], int]) -> Metric:

@@ -63,6 +63,7 @@ class Shard:
         self.claimed = False
         self.whole = 0  # the assignment since which the picture was complete
         self.asks: tuple[Step, int] | None = None
+        self.cares: float | None = None  # since when it is ours, and nothing may be removed
         self.over = asyncio.Event()
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -94,6 +95,7 @@ class Group:
         self.seat = sharing.seat
         self.peers = peers
         self.fault = ""  # why this process is no member, "" if it is
+        self.undivided = False
         self.role = Role.STARTING
         self.shards: dict[int, Shard] = {}
         self.membership: Membership | None = None
@@ -126,6 +128,16 @@ class Group:
         return any(one.term is not None for one in self.shards.values())
 
     @property
+    def group(self) -> str:
+        """The name of the group, at the engine of the stream."""
+        return self._sharing.group
+
+    @property
+    def who(self) -> str:
+        """This process, as members and locks name it."""
+        return self._sharing.who
+
+    @property
     def share(self) -> Share:
         """See `Leading.share`."""
         writes = frozenset(number for number, one in self.shards.items() if one.term is not None)
@@ -138,6 +150,10 @@ class Group:
             claims=frozenset(number for number, how in asks.items() if how is Step.CLAIM),
             waits=frozenset(number for number, how in asks.items() if how is Step.TAKE),
             fault=self.fault or (self.membership.fault if self.membership is not None else ""),
+            undivided=self.undivided,
+            cared=max(
+                (self._clock() - one.cares for one in self.shards.values() if one.cares is not None), default=0.0
+            ),
         )
 
     @property
@@ -274,6 +290,7 @@ class Group:
     def fault_of(self, count: int | None) -> str:
         """Why a destination that is divided so cannot be written here, "" if it can; it is kept to be shown."""
         shards = self._sharing.stream.shards
+        self.undivided = count != shards
         if count is None:
             self.fault = f"{self._destination} is not divided, so its members cannot share it"
         elif count != shards:
@@ -400,6 +417,7 @@ class Group:
             if facts.should and not facts.whole:
                 self._run(one, "picture", self._complete(one))
             now = step(facts)
+            one.cares = (one.cares or self._clock()) if now in (Step.CARE, Step.HAND_OVER) else None
             await actions[now](one, now)
             await turn.wait()
 

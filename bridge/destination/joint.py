@@ -98,13 +98,13 @@ def decode(note: Note | None) -> Agreed | None:
     return msgspec.json.decode(note.content, type=Agreed)
 
 
-async def pass_on(notes: Notes, destination: str, name: str, decision: Decision | None) -> Agreed:
-    """Puts one decision (None: it is taken back) into the note of an export, without a daemon; the note then.
+async def pass_on(notes: Notes, key: str, name: str, decision: Decision | None) -> Agreed:
+    """Puts one decision (None: it is taken back) into the note under that key, without a daemon; the note then.
 
     Raises Unavailable, Denied, ValueError or ConfigError.
     """
     while True:
-        before = await notes.read(key_of(destination))
+        before = await notes.read(key)
         agreed = decode(before) or Agreed(turn=0)
         others = {key: one for key, one in agreed.decisions.items() if key != name}
         decisions = fitting({**others, name: decision} if decision is not None else others)
@@ -112,7 +112,7 @@ async def pass_on(notes: Notes, destination: str, name: str, decision: Decision 
             return agreed
         fresh = replace(agreed, decisions=decisions, turn=agreed.turn + 1)
         with contextlib.suppress(Conflict):
-            await notes.write(key_of(destination), msgspec.json.encode(fresh), before)
+            await notes.write(key, msgspec.json.encode(fresh), before)
             return fresh
 
 
@@ -139,6 +139,7 @@ class Joint:
         rng: random.Random | None = None,
         kind: str = EXPORT,
     ) -> None:
+        self.kind = kind
         self._notes = notes
         self._start = start_of(destination.name, kind)
         self._destination = destination

@@ -42,7 +42,8 @@ class Share(NamedTuple):
 
     `writes`: it holds their locks. `should`: the group gave them to it. `cares`: it holds them, and may not remove.
     `claims`: it has asked their holders for them. `waits`: it asks for their locks without a claim, because it has not
-    read all of them yet. `fault`: why it is no member, "" if it is.
+    read all of them yet. `fault`: why it is no member, "" if it is; `undivided`: because the destination is not divided
+    as the stream is. `cared`: for how many seconds it has held one that it may not remove from.
     """
 
     of: int
@@ -52,6 +53,8 @@ class Share(NamedTuple):
     claims: frozenset[int]
     waits: frozenset[int]
     fault: str
+    undivided: bool = False
+    cared: float = 0.0
 
 
 class Leading(Protocol):

@@ -210,6 +210,14 @@ class Reconciler:
         return self.lead.role
 
     @property
+    def is_on_duty(self) -> bool:
+        """Whether this process writes there all that it is to write, or is not to write anything."""
+        share = self.lead.share
+        if share is None:
+            return self.role is not Role.STANDBY
+        return bool(share.should) and share.should <= share.writes
+
+    @property
     def idle(self) -> bool:
         """Everything seen is planned, and everything planned is written, held, parked or kept back."""
         return (

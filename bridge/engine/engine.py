@@ -220,6 +220,10 @@ class Engine:
         """Has others take over what this process writes as one of several, for so many seconds at most."""
         await asyncio.gather(*(one.lead.leave(patience) for one in self.reconcilers.values()))
 
+    def is_divided(self, name: str) -> bool:
+        """Whether a registry is read by shards, of which this process may have none."""
+        return name in self._shared.values()
+
     def _is_divided(self, configuration: Configuration, name: str) -> bool:
         """Whether a registry is read by shards, because the members of a group share what is written from it."""
         return name in self._streams(configuration).values()
@@ -467,11 +471,13 @@ class Engine:
             if self._is_read(self.configuration, name):
                 views = list(self.store.views(name))
                 bad = [view for view in views if not view.synced]
-                if bad or not views:
+                if bad or not (views or self.is_divided(name)):
                     found[name] = bad[0].reason if bad else "not reached yet"
         seen = {(view.registry, view.scope) for view in self.store.views()}
         for item in {item for link in self.configuration.links for item in link.items if item.scope}:
-            if not any(registry == item.registry and item.means(scope) for registry, scope in seen):
+            if not self.is_divided(item.registry) and not any(
+                registry == item.registry and item.means(scope) for registry, scope in seen
+            ):
                 found[str(item)] = "there is no such scope, or it has not been reached yet"
         for name, one in self.reconcilers.items():
             if one.reason:
@@ -486,7 +492,7 @@ class Engine:
         seen = -1
         deadline = self.clock() + patience
         while True:
-            if not self.unreached() and all(one.idle and one.role != "standby" for one in self.reconcilers.values()):
+            if not self.unreached() and all(one.idle and one.is_on_duty for one in self.reconcilers.values()):
                 return True
             if self.store.version != seen:
                 seen, deadline = self.store.version, self.clock() + patience

@@ -9,16 +9,17 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-from bridge.adapter import Notes, Reach, Seat
+from bridge.adapter import Export, Notes, Reach, Seat
 from bridge.config.schema import Configuration
 from bridge.destination import joint, note
-from bridge.destination.joint import Joint
+from bridge.destination.joint import EXPORT, GROUP, Joint
 from bridge.destination.reconciler import Reconciler
 from bridge.destination.roll import Daemon, Roll
 from bridge.destination.writer import Writer
 from bridge.engine.opening import opened
 from bridge.errors import IsthmusError
 from bridge.link import Link, Policy
+from bridge.shards import Shards
 from bridge.state.decisions import EVERY_LINK, Decision
 
 PATIENCE = 6.0  # seconds that a writer has to follow a decision: it looks once a second, in trouble every five
@@ -83,8 +84,9 @@ async def _tell(configuration: Configuration, to: str, name: str, decision: Deci
     bridge = configuration.bridge.id
     try:
         async with opened(configuration, to, bridge) as (registry, seat, is_lent, notes):
-            if notes is not None:
-                return await _tell_all(notes, configuration, to, name, decision)
+            if notes is not None and (isinstance(registry, Export) or await _is_divided(seat)):
+                kind = EXPORT if isinstance(registry, Export) else GROUP
+                return await _tell_all(notes, kind, to, name, decision)
             if seat is None:
                 return Followed(to, None, "", here_only=True)
             async with asyncio.timeout(REACH):
@@ -101,21 +103,24 @@ async def _tell(configuration: Configuration, to: str, name: str, decision: Deci
         return Followed(to, None, f"{to}: {error}; another host may write there")
 
 
-async def _tell_all(
-    notes: Notes, configuration: Configuration, to: str, name: str, decision: Decision | None
-) -> Followed:
-    """At an export: every daemon that runs is to follow."""
+async def _is_divided(seat: Seat | None) -> bool:
+    async with asyncio.timeout(REACH):
+        return isinstance(seat, Shards) and await seat.divided() is not None
+
+
+async def _tell_all(notes: Notes, kind: str, to: str, name: str, decision: Decision | None) -> Followed:
+    """At an export, or where a group writes: every daemon that runs is to follow."""
     clock = asyncio.get_running_loop().time
     me = Writer(socket.gethostname(), os.getpid(), 0.0, "")
     roll = Roll(lambda: notes, lambda: me, clock=clock, wall=time.time)
     async with asyncio.timeout(REACH):
-        agreed = await joint.pass_on(notes, to, name, decision)
+        agreed = await joint.pass_on(notes, joint.key_of(to, kind), name, decision)
         await roll.listen()
-    return await _all_follow(lambda: roll.behind(joint.key_of(to), agreed.turn), roll.listen, to)
+    return await _all_follow(lambda: roll.behind(joint.key_of(to, kind), agreed.turn), roll.listen, to, kind)
 
 
 async def _all_follow(
-    behind: Callable[[], Sequence[Daemon]], look: Callable[[], Awaitable[object]], to: str
+    behind: Callable[[], Sequence[Daemon]], look: Callable[[], Awaitable[object]], to: str, kind: str
 ) -> Followed:
     try:
         async with asyncio.timeout(HEARD):
@@ -124,7 +129,8 @@ async def _all_follow(
                 await look()
     except TimeoutError:
         process = behind()[0].process
-        why = f"{process.host} (pid {process.pid}) serves {to} as before; it has not read the note yet"
+        does = "serves" if kind == EXPORT else "writes"
+        why = f"{process.host} (pid {process.pid}) {does} {to} as before; it has not read the note yet"
         return Followed(to, process, why)
     return Followed(to, None, "")
 
@@ -165,15 +171,16 @@ async def shared(reconciler: Reconciler) -> bool:
 
 
 async def _passed_to_all(peers: Joint, to: str) -> Followed:
+    does = "serve" if peers.kind == EXPORT else "write"
     try:
         async with asyncio.timeout(SAVED):
             agreed = await peers.pass_on()
             await peers.look_around()  # only now: who began since the last look has read what was decided, or is there
-        return await _all_follow(lambda: peers.behind(agreed.turn), peers.look_around, to)
+        return await _all_follow(lambda: peers.behind(agreed.turn), peers.look_around, to, peers.kind)
     except TimeoutError:
-        return Followed(to, None, f"bridge.seat does not answer, and other hosts may serve {to}")
+        return Followed(to, None, f"the store of the notes does not answer, and other hosts may {does} {to}")
     except (IsthmusError, ValueError) as error:
-        return Followed(to, None, f"{to}: {error}; other hosts may serve it")
+        return Followed(to, None, f"{to}: {error}; other hosts may {does} it")
 
 
 async def waited(seat: Seat, to: str, shared: note.Shared, patience: float = PATIENCE) -> Followed:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import msgspec
 
 from bridge.adapter import Concerned, Credential, Credentialed, Registry
+from bridge.destination.leading import Share
 from bridge.destination.likeness import DIFFERENT
 from bridge.engine.engine import Engine
-from bridge.report.status import link_rows, scope_row
+from bridge.report.status import is_beginning, link_rows, scope_row
 from bridge.report.values import Row
 from bridge.sources.view import View
 
@@ -21,6 +22,7 @@ BEHIND = 10.0  # seconds that a watch may be behind its store before somebody sh
 ROUNDS = 3  # intervals that a round of heartbeats may be late before somebody should look
 DAY = 86_400.0
 SOON = 14 * DAY  # seconds before its end that a credential should be renewed
+CARED = 30.0  # seconds that removals of a shard may wait for somebody to claim it
 LAG = 60.0  # seconds that a change may wait to be written before somebody should look
 RUNBOOK = "docs/operations.md"
 
@@ -71,6 +73,11 @@ KINDS = {
     "client-refuses": Kind(Level.ACT, "isthmus clients {subject}", "change what the reason names, at the source"),
     "host-doubted": Kind(Level.ACT, "isthmus check", "mend this host or its network; it turns nothing meanwhile"),
     "check-unproven": Kind(Level.NOTE, "isthmus check", "have one instance of each version answer the check"),
+    "group-undivided": Kind(
+        Level.ACT, "isthmus group", "stop all its daemons, isthmus group init {subject}, start them"
+    ),
+    "group-left": Kind(Level.ACT, "isthmus group", "change what the reason names; others write its shards meanwhile"),
+    "shards-cared": Kind(Level.ACT, "isthmus group", "make the stream reachable, or start a member that can read it"),
     "credential-ends": Kind(Level.NOTE, "isthmus check", "renew it in its place: it is read again without a restart"),
     "polls-lowered": Kind(Level.NOTE, "isthmus check", "raise http_max_conns_per_client, or name a second agent"),
     "entries-taken": Kind(Level.NOTE, "isthmus log", "keep the tool that removes them away from what is ours"),
@@ -124,16 +131,29 @@ def findings(engine: Engine) -> Iterator[Finding]:
     """What the engine itself knows; the daemon adds what it knows of the disk, the file and its loops."""
     now, wall = engine.clock(), time.time()
     for view in engine.store.views():
-        yield from _of_scope(view, scope_row(engine, view, now))
+        if not is_beginning(view, now):
+            yield from _of_scope(view, scope_row(engine, view, now))
     for name, registry in engine.registries.items():
         yield from _of_registry(name, registry, wall)
     for row in link_rows(engine):
         yield from _of_link(row, engine.configuration.hash)
     for name, one in engine.reconcilers.items():
+        yield from _of_share(name, one.lead.share)
         for host, services in one.peers.unlike.items() if one.peers is not None else ():
             what = few(services) if services else "some services"
             text = f"{host} has served something else for over {DIFFERENT:.0f} s: {what}"
             yield Finding("pictures-differ", name, text, max(1, len(services)))
+
+
+def _of_share(name: str, share: Share | None) -> Iterator[Finding]:
+    """What is wrong with this process as a member of a group."""
+    if share is None:
+        return
+    if share.fault:
+        yield Finding("group-undivided" if share.undivided else "group-left", name, share.fault)
+    if share.cared > CARED:
+        text = f"{len(share.cares)} shards are held for {share.cared:.0f} s whose removals wait: nobody claims them"
+        yield Finding("shards-cared", name, text, max(1, len(share.cares)))
 
 
 def _of_registry(name: str, registry: Registry, wall: float) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from bridge.destination.reconciler import Reconciler
 from bridge.engine.engine import Engine
@@ -11,6 +11,7 @@ from bridge.link import Link
 from bridge.model import ServiceName
 from bridge.override import Override
 from bridge.report.values import Row
+from bridge.shards import whole_of
 from bridge.sources.view import View
 from bridge.state.decisions import EVERY_LINK
 from bridge.state.record import Record
@@ -65,10 +66,12 @@ class Seen:
     def status(self, now: Row) -> Row:
         """The screen of `status`."""
         links = [self._link(row) for row in now["links"] if row["link"] in self.links]
-        views = {(view.registry, view.scope): view for view in self._engine.store.views()}
+        views: dict[tuple[str, str], list[View]] = {}
+        for view in self._engine.store.views():
+            views.setdefault((view.registry, whole_of(view.scope)), []).append(view)
         return {
             **now,
-            "scopes": [self._scope(row, views.get((row["registry"], row["scope"]))) for row in now["scopes"]],
+            "scopes": [self._scope(row, views.get((row["registry"], row["scope"]), ())) for row in now["scopes"]],
             "links": links,
             "attention": self._troubles(now["attention"], links),
             "acknowledged": self._troubles(now["acknowledged"], links),
@@ -79,17 +82,18 @@ class Seen:
             "last_removals": self.rows(now["last_removals"]),
         }
 
-    def _scope(self, row: Row, view: View | None) -> Row:
-        if view is None:
+    def _scope(self, row: Row, views: Sequence[View]) -> Row:
+        if not views:
             return row
-        services = [service for name, service in view.services.items() if self._sees(name)]
+        services = [service for view in views for name, service in view.services.items() if self._sees(name)]
+        unreadable = [ids for view in views for name, ids in view.unreadable.items() if self._sees(name)]
         return {
             **row,
             **dict.fromkeys(UNTOLD),
             "services": len(services),
             "instances": sum(len(service.instances) for service in services),
-            "unreadable": sum(len(ids) for name, ids in view.unreadable.items() if self._sees(name)),
-            "unroutable": sum(self._sees(name) for name, _ in view.unroutable),
+            "unreadable": sum(map(len, unreadable)),
+            "unroutable": sum(self._sees(name) for view in views for name, _ in view.unroutable),
         }
 
     def _link(self, row: Row) -> Row:

@@ -16,7 +16,11 @@ from bridge.engine.engine import Engine
 from bridge.link import Link, Policy
 from bridge.model import ServiceName
 from bridge.report.values import Row
+from bridge.shards import whole_of
 from bridge.sources.view import View
+
+STATES = ("synced", "stale", "known", "unknown")  # of a scope, the best first
+BEGINS = 10.0  # seconds that a shard may take to be read for the first time
 
 
 def status(engine: Engine) -> Row:
@@ -25,7 +29,7 @@ def status(engine: Engine) -> Row:
     return {
         "bridge": engine.configuration.bridge.id,
         "configuration": engine.configuration.hash,
-        "scopes": [scope_row(engine, view, now) for view in engine.store.views()],
+        "scopes": scope_rows(engine, now),
         "links": link_rows(engine),
         "credentials": [
             {"registry": name, "credential": each.what, "ends": each.ends}
@@ -33,6 +37,39 @@ def status(engine: Engine) -> Row:
             if isinstance(registry, Credentialed)
             for each in registry.credentials()
         ],
+    }
+
+
+def scope_rows(engine: Engine, now: float) -> list[Row]:
+    """How each scope does; of one that is read by shards, how those do that are read here, all together."""
+    rows: list[Row] = []
+    apart: dict[tuple[str, str], list[Row]] = {}
+    for view in engine.store.views():
+        row = scope_row(engine, view, now)
+        if view.shard is None:
+            rows.append(row)
+        elif not is_beginning(view, now):
+            apart.setdefault((view.registry, whole_of(view.scope)), []).append(row)
+    return rows + [_together(scope, found) for (_, scope), found in apart.items()]
+
+
+def is_beginning(view: View, now: float) -> bool:
+    """Whether it is of a shard that is read for the first time: that takes its time, and is no trouble."""
+    return view.shard is not None and not (view.up or view.out_of_reach) and now - view.made < BEGINS
+
+
+def _together(scope: str, rows: list[Row]) -> Row:
+    """One row of several shards: the worst of what each says."""
+    worst = max(rows, key=lambda row: STATES.index(row["state"]))
+    sums = ("services", "instances", "unreadable", "unroutable", "left_out")
+    return {
+        **worst,
+        "scope": scope,
+        "shards": len(rows),
+        "age": max((row["age"] for row in rows if row["age"] is not None), default=None),
+        **{key: max(row[key] for row in rows) for key in ("behind", "behind_revisions", "revision", "ignored")},
+        **{key: sum(row[key] for row in rows) for key in sums},
+        **{key: next((row[key] for row in rows if row[key]), "") for key in ("doubt", "reason")},
     }
 
 
@@ -136,7 +173,8 @@ def shards(reconciler: Reconciler) -> Row | None:
     if share is None:
         return None
     kinds = ("writes", "should", "cares", "claims", "waits")
-    return {"of": share.of, **{kind: len(getattr(share, kind)) for kind in kinds}, "fault": share.fault}
+    counts = {kind: len(getattr(share, kind)) for kind in kinds}
+    return {"of": share.of, **counts, "fault": share.fault, "undivided": share.undivided, "cared": share.cared}
 
 
 def members(reconciler: Reconciler) -> list[Row]:

@@ -88,6 +88,7 @@ class View:
         self.lost = 0.0
         self.doubt = ""
         self.lists = 0
+        self.made = store.now()
         self.unreadable: dict[ServiceName, frozenset[str]] = {}  # ids seen but undecodable: they are there
         self.unroutable: dict[tuple[ServiceName, str], str] = {}  # addresses that no other host can dial, and why
         self.former: dict[ServiceName, dict[str, str]] = {}

@@ -34,6 +34,10 @@ SERIES = {
         [(f'isthmus_link_role{{link="l", job="isthmus", instance="{host}"}}', "0+0") for host in "ab"],
         [(f'isthmus_link_role{{link="l", job="isthmus", instance="{host}"}}', f"{n}+0") for n, host in enumerate("ab")],
     ),
+    "IsthmusShardsUnwritten": (
+        [(f'isthmus_shards{{link="l", kind="{kind}", {INSTANCE}}}', f"{n}+0") for kind, n in (("of", 6), ("writes", 5))],
+        [(f'isthmus_shards{{link="l", kind="{kind}", {INSTANCE}}}', "6+0") for kind in ("of", "writes")],
+    ),
     "IsthmusNoStandby": (
         [(f'isthmus_link_role{{link="l", {INSTANCE}}}', "1+0")],
         [(f'isthmus_link_role{{link="l", job="isthmus", instance="{host}"}}', f"{n}+0") for n, host in enumerate("ab")],

@@ -14,7 +14,7 @@ from bridge.daemon.metrics import Metrics
 from bridge.report.attention import DAY, KINDS, Finding, _of_link, ends_soon
 from tests.kit.running import ROOT
 
-DOWN = {"down", "no-writer", "no-standby"}  # what only somebody else can see
+DOWN = {"down", "no-writer", "no-standby", "shards-unwritten"}  # what only somebody else can see
 
 
 def rules() -> list[dict[str, dict[str, str]]]:
