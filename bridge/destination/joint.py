@@ -161,7 +161,8 @@ class Joint:
         self._lost = float("-inf")  # when losses were said last
         self._likeness = Likeness()
         self._compared: dict[str, Comparison] = {}
-        destination.inventory.touched = set(destination.entries)
+        if kind == EXPORT:  # what the members of a group write is one thing, and not one of each
+            destination.inventory.touched = set(destination.entries)
 
     # -- what others ask -----------------------------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class Joint:
     def members(self) -> Sequence[Member]:
         """The other daemons that serve it."""
         return tuple(
-            Member(role="serving", seen=one.at, process=one.process)
+            Member(role="serving" if self.kind == EXPORT else "member", seen=one.at, process=one.process)
             for one in self._roll.others
             if self._key in one.follows
         )
@@ -197,7 +198,9 @@ class Joint:
     @property
     def unlike(self) -> Mapping[str, Sequence[str]]:
         """See `Peers.unlike`; no services where the other one has not said yet which they are."""
-        now, found = self._clock(), {}
+        now, found = self._clock(), dict[str, Sequence[str]]()
+        if self.kind == GROUP:
+            return found
         for key, share in self._shares.items():
             if lasting := self._compared[key].lasting(now):
                 told = [part for part in lasting if str(part) in share.services]
@@ -337,13 +340,15 @@ class Joint:
         """What the others let go is let go here; what they lost before this process looked counts here as well."""
         shares = {key: share for key, note in found.items() if (share := _share(note)) is not None}
         mine = self._own_key
-        if self._is_first:
-            self._handover.lose(lost for share in shares.values() for lost in share.losses)
-            self._is_first = False
-        self._let_go(gone for key, share in shares.items() if key != mine for gone in share.went)
+        is_first, self._is_first = self._is_first, False
+        if self.kind == EXPORT:
+            if is_first:
+                self._handover.lose(lost for share in shares.values() for lost in share.losses)
+            self._let_go(gone for key, share in shares.items() if key != mine for gone in share.went)
         runs = {one.process.place for one in self._roll.others}
         self._shares = {key: one for key, one in shares.items() if key != mine and one.process.place in runs}
-        self._compare()
+        if self.kind == EXPORT:
+            self._compare()
 
     def _let_go(self, went: Iterable[Gone]) -> None:
         there, ahead = self._destination, self._wall() - self._clock()
@@ -383,6 +388,8 @@ class Joint:
                     await self._notes.remove(key, note)
 
     def _share(self, known: Share | None, now: float) -> Share:
+        if self.kind == GROUP:  # losses are in the notes of the shards
+            return Share(process=self._me(), at=self._wall())
         losses = known.losses if known is not None else ()
         if now - self._lost >= LOSSES_EVERY:
             losses, self._lost = _fitting(self._handover.losses()), now

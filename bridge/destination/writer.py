@@ -50,7 +50,8 @@ class Writer(msgspec.Struct, frozen=True):
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """Another process of this bridge at a destination. `seen`: when it last said that it runs, seconds since the epoch.
 
-    `role`: "standby", or "gone" for a writer whose lock another process has taken over; "serving" at an export.
+    `role`: "standby", or "gone" for a writer whose lock another process has taken over; "serving" at an export,
+    "member" in a group.
     """
 
     role: str

@@ -212,9 +212,8 @@ def _of_link(row: Row, configuration: str) -> Iterator[Finding]:
         theirs = f"the writer's on {row['writer']['host']} is {row['writer']['configuration']}"
         keys = f"; {few(row['differing'])} differ" if row["differing"] else ""
         yield Finding("file-differs", link, f"this file is {configuration}, {theirs}{keys}")
-    others = [
-        one for one in row["members"] if one["role"] in ("standby", "serving") and one["configuration"] != configuration
-    ]
+    runs = [one for one in row["members"] if one["role"] in ("standby", "serving", "member")]
+    others = [one for one in runs if one["configuration"] != configuration]
     if row["role"] == "writer" and others:
         said = few([f"{one['host']} is {one['configuration']}" for one in others])
         whose = "the standby's" if others[0]["role"] == "standby" else "that"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bridge.daemon.attention import Attention
-from bridge.daemon.metrics import Metrics
+from bridge.daemon.metrics import SHARD_KINDS, Metrics
 from tests.conftest import provided
 from tests.kit.running import ROOT
 from tests.servers import prometheus
@@ -35,7 +35,10 @@ SERIES = {
         [(f'isthmus_link_role{{link="l", job="isthmus", instance="{host}"}}', f"{n}+0") for n, host in enumerate("ab")],
     ),
     "IsthmusShardsUnwritten": (
-        [(f'isthmus_shards{{link="l", kind="{kind}", {INSTANCE}}}', f"{n}+0") for kind, n in (("of", 6), ("writes", 5))],
+        [
+            (f'isthmus_shards{{link="l", kind="{kind}", {INSTANCE}}}', n)
+            for kind, n in (("of", "6+0"), ("writes", "5+0"))
+        ],
         [(f'isthmus_shards{{link="l", kind="{kind}", {INSTANCE}}}', "6+0") for kind in ("of", "writes")],
     ),
     "IsthmusNoStandby": (
@@ -92,7 +95,7 @@ def metric_names() -> set[str]:
     }  # fmt: skip
     link = {
         "link": "l", "role": "writer", "held": 1, "parked": 1, "shadowed": 1, "lag": 1.0, "frozen": False,
-        "differs": False,
+        "differs": False, "shards": dict.fromkeys(SHARD_KINDS, 1),
     }  # fmt: skip
     ends = {"registry": "r", "credential": "the token of t", "ends": 1.0}
     move = {"move": "m/pay", "share": 5.0, "requests": 4.9, "step": 2}
