@@ -29,7 +29,7 @@ from bridge.engine import belief, decoders, echoes
 from bridge.engine.registries import Registries
 from bridge.errors import ConfigError
 from bridge.guard.holds import Item
-from bridge.link import Link, Policy, named
+from bridge.link import Link, Policy
 from bridge.model import ServiceName
 from bridge.plan.orders import Ordering, Rank, Ranked
 from bridge.plan.overrides import Overrides, Said
@@ -274,7 +274,7 @@ class Engine:
         migrations = [one for one in configuration.migrations if name in one.registries]
 
         def asked(scope: str, service: ServiceName) -> Interest:
-            if any(any(named(pattern, service) for pattern in one.services) for one in migrations):
+            if any(one.moves(name, scope, service) for one in migrations):
                 return Interest.FIRST
             if not any(link.item(name, scope) is not None and link.services.rule(service)[0] for link in links):
                 return Interest.NONE

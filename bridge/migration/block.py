@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from bridge.errors import ConfigError, Fault
-from bridge.link import Globs, Item, glob
+from bridge.link import Globs, Item, glob, named
 from bridge.migration.gates import Gates
-from bridge.model import Instance
+from bridge.model import Instance, ServiceName
 from bridge.units import TIME, Duration
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -144,6 +144,11 @@ class Migration(
     def registries(self) -> frozenset[str]:
         """The registries that its sides are read from."""
         return frozenset(Item.parse(end.item).registry for end in (*self.old, *self.new))
+
+    def moves(self, registry: str, scope: str, service: ServiceName) -> bool:
+        """Whether it moves that service, and one of its sides is read there."""
+        is_read = any(end.reads(registry, scope) for end in (*self.old, *self.new))
+        return is_read and any(named(pattern, service) for pattern in self.services)
 
     def part(self, registry: str, scope: str, instance: Instance) -> Part | None:
         """The side of an instance, by where it was read; None: of neither."""

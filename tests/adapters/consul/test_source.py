@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from adapters.consul import Config, create
+from adapters.consul import Consul as Consuls
 from adapters.consul.budget import LEAD, LEAST, ROW, Budget, Busy
 from adapters.consul.watching import rest
 from bridge.adapter import Interest
+from bridge.config.document import Document
+from bridge.config.load import parse
+from bridge.config.schema import Configuration
+from bridge.engine.engine import Engine
 from bridge.errors import ConfigError
 from bridge.model import Health, ServiceName
 from tests.adapters.consul.lab import PAY, deregister, register, registry
+from tests.bridge.core import Record
 from tests.conformance.lab import Watching, watching
 from tests.kit.waiting import until
 from tests.servers.consul import Consul
@@ -139,6 +147,40 @@ async def test_what_is_asked_for_first_is_polled_though_others_had_all_polls(con
             await watch.until(lambda: len(watch.service(SERVICES[5]).instances) == 2)
             assert polling._polls.keys() == {"s4", "s5"}
             assert opened.budget.used == 2
+
+
+async def test_what_a_migration_moves_is_polled_before_what_links_alone_read(consul: Consul, folder: Path) -> None:
+    """Two polls for six services; a file with a migration of the last one is taken over, and one without any."""
+    for name in SERVICES:
+        await register(consul, "a", name.name)
+    for place in ("pods", "book"):
+        (folder / place).mkdir()
+    blocks = {
+        "bridge": {"id": "b1", "seat": "book"},
+        "registries": {
+            "vms": {"kind": "consul", "address": consul.url, "datacenters": ["dc1"], "max_polls": 2},
+            **{place: {"kind": "file", "path": str(folder / place)} for place in ("pods", "book")},
+        },
+        "links": [{"from": ["vms", "pods"], "to": "book", "policy": "sync", "services": {"include": ["s*"]}}],
+    }
+    moves = {"name": "m", "services": ["s5"], "from": ["vms"], "to": ["pods"], "at": ["book"]}
+
+    def file(*migrations: object) -> Configuration:
+        document = Document("isthmus.yaml", yaml.safe_dump({**blocks, "migrations": list(migrations)}))
+        return parse(folder / "isthmus.yaml", document, {}, ephemeral=True)
+
+    async with Engine(file(), events=Record()) as engine:
+
+        def polled() -> set[str]:
+            vms = engine.registries["vms"]
+            assert isinstance(vms, Consuls)
+            return {name for polling in vms.sources["dc1"]._running for name in polling._polls}
+
+        await until(lambda: polled() == {"s0", "s1"}, "as the list has them")
+        await engine.switch(engine.prepare(file(moves)))
+        assert "s5" in polled()
+        await engine.switch(engine.prepare(file({**moves, "services": ["s3"]})))
+        assert "s3" in polled()
 
 
 @pytest.mark.parametrize(("took", "expected"), [(0.0, 5.0), (0.2, 5.0), (1.0, 20.0), (10.0, 60.0), (300.0, 60.0)])

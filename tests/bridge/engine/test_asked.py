@@ -43,13 +43,29 @@ class Asked(Memory):
         """See `bridge.adapter.Follower`."""
         self._asked, self.turns = asked, self.turns + 1
 
-    def of(self, *names: str) -> list[str]:
-        """How much each service is asked for."""
-        return [self._asked("", ServiceName(name)).name for name in names]
+    def of(self, *names: str, scope: str = "") -> list[str]:
+        """How much each service of a scope is asked for."""
+        return [self._asked(scope, ServiceName(name)).name for name in names]
 
 
 def make(name: str, *_: object) -> Any:
     return Asked(name)
+
+
+async def test_what_a_migration_moves_is_asked_for_first_where_its_sides_are_read() -> None:
+    text = FILE.replace("[vms, pods], to: mesh", "[vms/east, vms/west, pods], to: mesh")
+    text = text.replace("bridge: {id: b1}", "bridge: {id: b1, seat: mesh}")
+    move = "{name: m, services: [pay-moves, only-moves], from: [vms/east], to: [pods], at: [mesh]}"
+    configuration = config.parse(
+        Path("isthmus.yaml"), Document("isthmus.yaml", f"{text}migrations: [{move}]\n"), {}, ephemeral=True
+    )
+    async with Engine(configuration, events=Record(), make=make) as engine:
+        vms, pods = engine.registries["vms"], engine.registries["pods"]
+        assert isinstance(vms, Asked) and isinstance(pods, Asked)
+        names = ("pay-moves", "only-moves", "pay-a")
+        assert vms.of(*names, scope="east") == ["FIRST", "FIRST", "SOME"]
+        assert vms.of(*names, scope="west") == ["SOME", "NONE", "SOME"], "nothing moves there"
+        assert pods.of(*names) == ["FIRST", "FIRST", "SOME"]
 
 
 async def test_what_an_override_is_of_is_asked_for_first() -> None:
