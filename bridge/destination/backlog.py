@@ -39,11 +39,12 @@ class Backlog:
         self._unread: set[ServiceName] | None = None  # names to be read again at the destination; None: all
         self._written: set[ServiceName] = set()  # names written since the current read began
         self._timers: dict[ServiceName, asyncio.TimerHandle] = {}
-        self._owed: dict[ServiceName, bool] | None = None  # see `owe`: by name, whether it was planned since
+        self._owed: dict[str, dict[ServiceName, bool]] = {}  # see `owe`: by asker and name, whether planned since
 
     def restart(self) -> None:
         """Nothing is in flight any more, and everything is to be read."""
-        self._unread = self._owed = None
+        self._unread = None
+        self._owed.clear()
         self._busy.clear()
 
     # -- to be planned -----------------------------------------------------------------------------------------------
@@ -96,19 +97,21 @@ class Backlog:
 
     def take(self, name: ServiceName) -> Seen:
         """Removes a name that is about to be planned. Raises KeyError where it does not wait for that."""
-        if self._owed and name in self._owed:
-            self._owed[name] = True
+        for owed in self._owed.values():
+            if name in owed:
+                owed[name] = True
         return self._dirty.pop(name)
 
     def nothing_to_write(self, name: ServiceName) -> None:
         """Notes that a name was planned, and that nothing of it can or must be written now."""
-        if self._owed:
-            self._owed.pop(name, None)
+        for owed in self._owed.values():
+            owed.pop(name, None)
 
     def drop(self, names: Iterable[ServiceName]) -> None:
         """Forgets names that another process plans."""
         for name in names:
             self._dirty.pop(name, None)
+            self.nothing_to_write(name)
             if (timer := self._timers.pop(name, None)) is not None:
                 timer.cancel()
 
@@ -125,10 +128,10 @@ class Backlog:
     def end(self, names: Set[ServiceName]) -> None:
         """Ends the writes of these names, with nothing left to do."""
         self._busy -= names
-        owed = self._owed or {}
-        for name in names if owed else ():
-            if owed.get(name):
-                del owed[name]
+        for owed in filter(None, self._owed.values()):
+            for name in names:
+                if owed.get(name):
+                    del owed[name]
 
     def end_and_plan(self, names: Set[ServiceName]) -> None:
         """Ends the writes of these names, and plans what is left."""
@@ -173,21 +176,20 @@ class Backlog:
 
     # -- the work of one moment --------------------------------------------------------------------------------------
 
-    def owe(self) -> bool:
+    def owe(self, who: str) -> bool:
         """Makes `owes` true until everything that is in the backlog now was planned and written, held or parked.
 
-        Later work does not count, because where something always changes the backlog never empties. Returns False
-        while everything is to be read, because then the work is not known.
+        Later work does not count, because where something always changes the backlog never empties. `who` names the
+        asker, whose last call counts. Returns False while everything is to be read, because then the work is not known.
         """
         if self._unread is None:
             return False
-        self._owed = {name: name not in self._dirty for name in self._busy} | dict.fromkeys(self._dirty, False)
+        self._owed[who] = {name: name not in self._dirty for name in self._busy} | dict.fromkeys(self._dirty, False)
         return True
 
-    @property
-    def owes(self) -> bool:
-        """Whether any of the work that existed at the last call of `owe` is left."""
-        return self._owed is None or bool(self._owed)
+    def owes(self, who: str) -> bool:
+        """Whether any of the work that existed at the asker's last call of `owe` is left."""
+        return who not in self._owed or bool(self._owed[who])
 
     # -- how much ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from bridge.plan.route import may_lead
 from bridge.sources.store import Store
 from bridge.sources.view import View
 
+WHO = "whole"  # asks the backlog
+
 
 class Gap(NamedTuple):
     """A registry from which more may come over a link, and its name for people."""
@@ -74,8 +76,8 @@ class Completeness:
         Waiting for an empty backlog instead would never end where something always changes.
         """
         if what != self._awaited:
-            self._awaited = what if what is not None and self._backlog.owe() else None
-        return self._awaited is not None and not self._backlog.owes
+            self._awaited = what if what is not None and self._backlog.owe(WHO) else None
+        return self._awaited is not None and not self._backlog.owes(WHO)
 
     def read_anew(self) -> None:
         """The whole destination was read: it may have been made anew under the same name, without what was said there.

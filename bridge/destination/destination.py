@@ -422,8 +422,23 @@ class Destination:
         became = (was + won - counted, was + won)
         self._events.tell(Written(outcome, kind, cause, seen, became, self.name, ground, sent))
 
+    def unsettled(self) -> frozenset[object]:
+        """The first copies that are not done of what is listed, and what a changed file adds and is listed."""
+        views = [view for view in self.routing.views() if view.synced]
+        found: set[object] = set()
+        if self.losses.mine is None:
+            found |= {(self.identity, view.identity, view.part) for view in views} - self.settled
+        else:
+            mine = self.losses.mine()
+            found |= {(view.shard, (view.identity, view.part)) for view in views if view.shard in mine}
+            found -= self.losses.settled_in
+        if self.additions:
+            found |= {feed for feed in self.additions.fresh if self.routing.is_synced(feed[1])}
+            found |= {(feed, frozenset(names)) for feed, names in self.additions.pending.items()}
+        return frozenset(found)
+
     def note_first_copies(self) -> None:
-        """Everything seen is planned: a scope of which nothing is left to be added has had its first copy."""
+        """All of `unsettled` is planned, and written where it may be: what has nothing left to be added is settled."""
         waiting = [
             (plan.name, change)
             for plan in self.plans.values()

@@ -88,6 +88,7 @@ class Reconciler:
         self._version = 0  # of the store, and how often a scope came to count: what is in the backlog already
         self._syncs = 0
         self._read_once = False
+        self._settling: frozenset[object] | None = None  # what is settled as soon as all is written that was there
         self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
         self.lead: Leading = (
             self._alone(seat, peers, events) if sharing is None else self._group(sharing, peers, events)
@@ -364,8 +365,7 @@ class Reconciler:
             if not names:
                 if self.backlog.is_readable:
                     continue  # it came while the last of it was read
-                if self.lead.writes and not self.backlog.is_writing and self._read_once:
-                    self.destination.note_first_copies()
+                self._settle()
                 await self._store.newer(self._version)
                 await self._give_way()
             elif self._applier.is_full:
@@ -374,6 +374,18 @@ class Reconciler:
                 self._applier.no_batch()
             else:
                 await self._work(names)
+
+    def _settle(self) -> None:
+        """Notes first copies that are done: where nothing is under way, or all is that was as they were listed."""
+        if not (self.lead.writes and self._read_once):
+            return
+        unsettled = self.destination.unsettled()
+        if unsettled and self.backlog.is_writing and unsettled != self._settling:
+            self._settling = unsettled if self.backlog.owe("settled") else None
+        is_done = unsettled == self._settling and not self.backlog.owes("settled")
+        if unsettled and (is_done or not self.backlog.is_writing):
+            self.destination.note_first_copies()
+            self._settling = None
 
     async def _give_way(self) -> None:
         """Lets others send what they were woken for; for a few turns only, since one of them may be out of reach."""

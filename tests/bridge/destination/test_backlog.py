@@ -127,33 +127,33 @@ async def test_of_two_timers_the_earlier_one_counts(woken: Woken) -> None:
 
 def test_what_was_owed_once_is_paid_though_more_has_come(woken: Woken) -> None:
     backlog = woken.backlog
-    assert backlog.owes
+    assert backlog.owes("me")
     backlog.begin(A)  # planned before
     backlog.add(B, Seen(1.0, 1))
     backlog.begin(C)
     backlog.add(C, Seen(1.0, 1))  # changed while it is written
-    assert backlog.owe() and backlog.owes
+    assert backlog.owe("me") and backlog.owes("me")
     backlog.end({A, C})
     backlog.add(A, Seen(2.0, 2))
     backlog.take(B)
     backlog.nothing_to_write(B)
-    assert backlog.owes  # C is to be planned
+    assert backlog.owes("me")  # C is to be planned
     backlog.take(C)
     backlog.begin(C)
     backlog.end_and_plan({C})  # which failed
-    assert backlog.owes
+    assert backlog.owes("me")
     backlog.take(C)
     backlog.begin(C)
     backlog.add(C, Seen(3.0, 3))
     backlog.end({C})
-    assert not backlog.owes and not backlog.is_empty
+    assert not backlog.owes("me") and not backlog.is_empty
 
 
 def test_nothing_is_owed_before_everything_is_read() -> None:
     backlog = Backlog(lambda: Seen(0.0, 0), lambda: None)
-    assert not backlog.owe() and backlog.owes
+    assert not backlog.owe("me") and backlog.owes("me")
     with backlog.reading():
         pass
-    assert backlog.owe() and not backlog.owes
+    assert backlog.owe("me") and not backlog.owes("me")
     backlog.restart()
-    assert backlog.owes
+    assert backlog.owes("me")

@@ -50,6 +50,8 @@ async def test_a_scope_is_whole_though_something_is_always_to_be_done() -> None:
         await until(lambda: target.whole == whole(source))
         assert not core.reconcilers["target"].idle
         assert target.instances(PAY)
+        first = (target.identity, source.identity, "")
+        await until(lambda: first in core.reconcilers["target"].destination.settled, "its first copy is done, too")
 
 
 async def test_a_scope_whose_watch_is_down_is_whole_no_more() -> None:
