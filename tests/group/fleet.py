@@ -15,6 +15,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adapters.etcd import etcd_pb2 as pb
+from bridge.config.load import load
+from bridge.engine.opening import opened
+from bridge.shards import Shards
 from bridge.state import segments
 from tests.group.judge import NOBODY, Gap, Holders, Turn, Verdict, gaps, one_writer, said
 from tests.group.load import SHARDS, Load, shard_of
@@ -31,6 +35,7 @@ SLACK = 15.0  # seconds that what a busy member has heard may be old
 GUARD = {"confirm_event": "1s", "confirm_absence": "1s", "source_count": 100, "service_share": 0.2}
 LOCK = re.compile(rf"{LOCKS}b1/[^/]+/shards/(\d+)$")
 WHO = re.compile(rb'"who": ?"([^"]*)"')
+OBSERVER = "/~observer"  # the test's own
 MOVED = 60.0  # seconds in which shards have moved for certain, on a machine that is busy
 
 
@@ -45,12 +50,23 @@ class Member:
         self.killed = False
 
     async def start(self) -> None:
-        await self.bridge.start()
+        """Returns when it is ready, or (where it is cut off) at once."""
+        await self.bridge.start(ready=False)
         self.pids.add(self.bridge.process.pid)
 
     async def kill(self) -> None:
+        """SIGKILL: its last lines may be lost."""
         self.killed = True
         await self.bridge.kill()
+
+    async def cut(self) -> None:
+        """Cut off from Kafka: what is sent there never arrives, and nobody says so."""
+        self.proxy.drop()
+
+    async def heal(self) -> None:
+        """In touch again; connections that lost something are of no use."""
+        await self.proxy.cut()
+        await self.proxy.heal()
 
 
 class Figure(NamedTuple):
@@ -79,6 +95,7 @@ class Fleet:
         self.history = history
         self.members = members
         self.figures: list[Figure] = []
+        self._spoilt: set[int] = set()  # revisions at which the test itself wrote there
 
     # -- what is seen of them
 
@@ -112,8 +129,23 @@ class Fleet:
         await until(is_shared, f"{sorted(names)} share the shards, and not {self.holders()}", within, every=0.1)
 
     def entries(self) -> list[Event]:
-        """What happened to entries."""
-        return [event for event in self.history if event.key.startswith(PREFIX)]
+        """What members did to entries."""
+        return [
+            event
+            for event in self.history
+            if event.key.startswith(PREFIX) and event.revision not in self._spoilt and event.key != OBSERVER
+        ]
+
+    async def spoil(self, among: Collection[str]) -> dict[str, str]:
+        """Takes one of these away in each shard at the destination, behind the members' backs; what they said."""
+        taken: dict[int, tuple[str, str]] = {}
+        for where, value in (await self.target.records()).items():
+            if where in among:
+                taken.setdefault(shard_of(where), (where, value))
+        for where, _ in taken.values():
+            gone = await self.target.call("delete", pb.DeleteRangeRequest(key=where.encode()))
+            self._spoilt.add(gone.header.revision)
+        return dict(taken.values())
 
     @asynccontextmanager
     async def measured(self, what: str, settle: float = 1.0) -> AsyncIterator[None]:
@@ -133,7 +165,12 @@ class Fleet:
 
     async def judged(self, running: Collection[Member]) -> Verdict:
         """Everything converges, nobody wrote what was another's, nothing was removed that the source had."""
-        await until(self.equal, "all is equal in the end", every=0.3)
+        self.load.flows.clear()
+        try:
+            await until(self.equal, "all is equal in the end", every=0.3)
+        except AssertionError:
+            await self._tell(running)
+            raise
         for member in running:
             assert await member.bridge.stop() == 0
         await self.history.caught_up()
@@ -147,6 +184,17 @@ class Fleet:
         assert wrongful(self.entries(), self.load.source.truth, SLACK) == []
         assert await self.target.halves() == []
         return verdict
+
+    async def _tell(self, running: Collection[Member]) -> None:
+        """What is not as it should be, and what each member says of itself."""
+        there, wanted = await self.target.records(), self.load.source.truth.now
+        for where in sorted(there.keys() | wanted.keys()):
+            if there.get(where) != wanted.get(where):
+                print(f"{where} in shard {shard_of(where)}: {there.get(where)} and not {wanted.get(where)}")
+        print(self.holders())
+        for member in running:
+            now = await member.bridge.ask("status")
+            print(member.name, now["links"], now["scopes"], await member.bridge.holds())
 
 
 def publisher(folder: Path, kafka: Kafka, source: EtcdServer) -> Bridge:
@@ -171,6 +219,13 @@ def writer(folder: Path, kafka: str, target: EtcdServer, name: str, **bridge: An
     return Bridge(folder, registries, [{**link, "guard": GUARD}], name=name, **bridge)
 
 
+async def divide(member: Bridge) -> None:
+    """As `isthmus group init` does."""
+    async with opened(load(member.file), "new", "b1") as place:
+        assert isinstance(place.seat, Shards)
+        await place.seat.divide(SHARDS)
+
+
 @asynccontextmanager
 async def fleet(
     folder: Path, kafka: Kafka, source: EtcdServer, target: EtcdServer, seed: int, count: int = MEMBERS
@@ -188,6 +243,7 @@ async def fleet(
             bridge = writer(folder, proxy.address, target, f"m{number}", group=GROUP)
             open.push_async_exit(bridge.__aexit__)
             members.append(Member(bridge, proxy))
+        await divide(members[0].bridge)
         await open.enter_async_context(publisher(folder, kafka, source))
         async with load.flowing():
             yield Fleet(kafka, load, new, history, members)

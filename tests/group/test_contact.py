@@ -1,0 +1,84 @@
+"""A member that is cut off from Kafka alone, and a broker that is away: every shard has one writer, and is written."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartEtcd, StartKafka
+from tests.group.fleet import Fleet, fleet
+from tests.group.load import SHARDS
+from tests.kit.waiting import until
+
+LATE = 30.0  # seconds; see test_moves
+AWAY = 12.0  # seconds that the broker is away: two sessions of the group
+
+
+@pytest.mark.timeout(600)
+async def test_who_is_cut_off_from_kafka_yields_and_comes_back(
+    folder: Path, etcd_server: StartEtcd, kafka_server: StartKafka, seed: int
+) -> None:
+    source, target, kafka = await asyncio.gather(etcd_server(), etcd_server(), kafka_server(behind=3))
+    async with fleet(folder, kafka, source, target, seed) as there:
+        one, two, three = there.members
+        await asyncio.gather(one.start(), two.start(), three.start())
+        await there.shared(one, two, three)
+        async with there.measured("cut off"):
+            await one.cut()
+            await there.shared(two, three)
+        assert there.figures[-1].worst < LATE
+        async with there.measured("in touch again"):
+            await one.heal()
+            await there.shared(one, two, three)
+        assert there.figures[-1].worst < LATE
+        await there.judged(there.members)
+
+
+@pytest.mark.parametrize("away", [AWAY, pytest.param(40.0, marks=pytest.mark.soak)])
+@pytest.mark.timeout(600)
+async def test_while_the_broker_is_away_every_shard_is_written_on(
+    folder: Path, etcd_server: StartEtcd, kafka_server: StartKafka, seed: int, away: float
+) -> None:
+    source, target, kafka = await asyncio.gather(etcd_server(), etcd_server(), kafka_server(behind=3))
+    async with fleet(folder, kafka, source, target, seed) as there:
+        await asyncio.gather(*(one.start() for one in there.members))
+        await there.shared(*there.members)
+        await until(lambda: heard(there), "each has read its shards since it got them")
+        await kafka.kill()
+        alive = {*there.load.source.truth.now}  # of which no member has heard that they are gone
+        await until(lambda: quiet(there), "what was on its way has arrived")
+        held, turns = there.holders(), len(there.turns())
+        gone = asyncio.create_task(asyncio.sleep(away))
+        service = there.load.services[0][0]
+        await there.load.remove(service, there.load.ids(service)[0])  # which nobody can hear of
+        while not gone.done():
+            spoilt = await there.spoil(alive)
+            await until(lambda spoilt=spoilt: stand(there, spoilt), "what was taken away is put back, in every shard")
+            await asyncio.wait((gone,), timeout=2.0)
+        before = len(there.entries())
+        assert (there.holders(), len(there.turns())) == (held, turns)
+        async with there.measured("the broker is back"):
+            await kafka.start()
+            await until(lambda: len(there.entries()) > before, "changes flow again")
+            await there.shared(*there.members)
+        await there.judged(there.members)
+
+
+async def heard(there: Fleet) -> bool:
+    """Whether every member follows all that it writes."""
+    scopes = [row for one in there.members for row in (await one.bridge.ask("status"))["scopes"]]
+    return len(scopes) == SHARDS and all(row["state"] == "synced" for row in scopes)
+
+
+async def quiet(there: Fleet) -> bool:
+    """Whether nothing happened for a while."""
+    before = len(await there.history.caught_up())
+    await asyncio.sleep(2.0)
+    return len(await there.history.caught_up()) == before
+
+
+async def stand(there: Fleet, entries: dict[str, str]) -> bool:
+    """Whether these are at the destination, as they were."""
+    return (await there.target.records()).items() >= entries.items()

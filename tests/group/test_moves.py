@@ -1,0 +1,49 @@
+"""A member that joins, leaves, is killed, or is frozen and wakes: its shards go to others, with one writer each."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartEtcd, StartKafka
+from tests.group.fleet import fleet
+
+# What a machine that is busy with other tests may need beyond 1 s (join, leave) and 11 s (kill, freeze).
+SOON, LATE = 8.0, 30.0
+
+
+@pytest.mark.timeout(600)
+async def test_shards_follow_the_members_and_have_one_writer_each(
+    folder: Path, etcd_server: StartEtcd, kafka_server: StartKafka, seed: int
+) -> None:
+    source, target, kafka = await asyncio.gather(etcd_server(), etcd_server(), kafka_server(behind=3))
+    async with fleet(folder, kafka, source, target, seed) as there:
+        one, two, three = there.members
+        await one.start()
+        await two.start()
+        await there.shared(one, two)
+        async with there.measured("join"):
+            await three.start()
+            await there.shared(one, two, three)
+        async with there.measured("leave"):
+            assert await two.bridge.stop() == 0
+            await there.shared(one, three)
+        await two.start()
+        await there.shared(one, two, three)
+        async with there.measured("kill"):
+            await three.kill()
+            await there.shared(one, two)
+        await three.start()
+        await there.shared(one, two, three)
+        async with there.measured("freeze"):
+            one.bridge.freeze()
+            await there.shared(two, three)
+        async with there.measured("wake"):
+            one.bridge.thaw()
+            await there.shared(one, two, three)
+        join, leave, kill, freeze, wake = (figure.worst for figure in there.figures)
+        assert max(join, leave, wake) < SOON
+        assert max(kill, freeze) < LATE
+        await there.judged(there.members)
