@@ -137,6 +137,7 @@ class Daemon:
             state=self.state.folder,
             orderings={**self.overriding.orderings, Rank.SHARE: self._doses},
             overridden=self.overriding.is_of,
+            believed=lambda view, doubt: self.state.believe(repr(view), view.life, doubt),
         )
 
     async def _begins(self, destination: Destination, link: str) -> None:

@@ -65,6 +65,8 @@ class Following:
         self._roll = roll
         self._turn = asyncio.Lock()  # what is read is taken over before anything newer is written or read
         self._waiting: set[tuple[str, ServiceName]] = set()  # names whose new share is not written yet
+        self._heard: frozenset[str] = frozenset()
+        doses.heard = lambda block: moves.is_heard(engine, block)
         self._follows: dict[str, int] = {}  # by place that this process writes: the turn that its shares are of
 
     def restore(self) -> None:
@@ -82,11 +84,12 @@ class Following:
             self._engine.store.steer(steered)
 
     def listen(self) -> None:
-        """Notes which old sides have been heard: until then it is not known whether there is anything to move."""
+        """Plans anew where an old side was heard meanwhile: before that it is not known whether there is anything to
+        move."""
         migrations = self._engine.configuration.migrations
-        unheard = frozenset(one.name for one in migrations if not moves.is_heard(self._engine, one))
-        if unheard != self.doses.unheard:
-            self.doses.unheard = unheard
+        heard = frozenset(one.name for one in migrations if self.doses.heard(one))
+        if heard != self._heard:
+            self._heard = heard
             self._poke()
 
     def _poke(self) -> None:

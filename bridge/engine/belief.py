@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events, Happened
@@ -18,15 +18,19 @@ log = logging.getLogger("isthmus.engine")
 EVERY = 1.0  # seconds between two looks
 
 
-async def believe(store: Store, reconcilers: Mapping[str, Reconciler], events: Events) -> None:
-    """Settles the doubt of every view when its time has come; never returns."""
+async def believe(
+    store: Store, reconcilers: Mapping[str, Reconciler], events: Events, believed: Callable[[View, str], None]
+) -> None:
+    """Settles the doubt of every view when its time has come; never returns. `believed` is told of each, and why."""
     while True:
         await asyncio.sleep(EVERY)
         for view in list(store.views()):
             if view.doubt and view.synced and view.up and (view.has_returned or is_settled(view, reconcilers)):
-                log.info("believed registry=%r doubt=%r", view, view.doubt)
-                events.tell(Happened("believed", {"registry": repr(view), "doubt": view.doubt}))
+                doubt = view.doubt
+                log.info("believed registry=%r doubt=%r", view, doubt)
+                events.tell(Happened("believed", {"registry": repr(view), "doubt": doubt}))
                 view.believe()
+                believed(view, doubt)
 
 
 def is_settled(view: View, reconcilers: Mapping[str, Reconciler]) -> bool:

@@ -72,6 +72,7 @@ class Engine:
     `observe`: whatever the file says, nothing is written and no lock is taken (the commands that only look).
     `orderings`: what is said of instances in the place of their sources, beside the file's own overrides.
     `overridden`: whether that is so of a service of a registry by command; whoever changes it calls `ask_again`.
+    `believed`: told of a new life of a store that counts from now on, and of the doubt that it was under.
     An async context manager: inside, it runs.
     """
 
@@ -95,6 +96,7 @@ class Engine:
         echo_pace: echoes.Pace = echoes.Pace(),  # noqa: B008  an immutable value
         orderings: Mapping[Rank, Ordering] = MappingProxyType({}),
         overridden: Callable[[str, ServiceName], bool] = lambda registry, name: False,
+        believed: Callable[[View, str], None] = lambda view, doubt: None,
     ) -> None:
         self.configuration = configuration
         self.store = Store(clock, _scrub(configuration), recorder)
@@ -114,6 +116,7 @@ class Engine:
         self._echo_pace = echo_pace
         self._of_file = Overrides()
         self._overridden = overridden
+        self._believed = believed
         self._ordering = Ranked({**orderings, Rank.FILE: self._of_file})
         self._rng = rng or random.Random()
         self._lenders: dict[str, str] = {}  # by destination: the registry that its seat is in
@@ -125,7 +128,7 @@ class Engine:
     async def __aenter__(self) -> Engine:
         self._crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._run(self.prepare(self.configuration))
-        self._start("believe", "", belief.believe(self.store, self.reconcilers, self._events))
+        self._start("believe", "", belief.believe(self.store, self.reconcilers, self._events, self._believed))
         self._start("echo", "", echoes.look_again(self.reconcilers, self._echo_pace))
         return self
 

@@ -110,9 +110,10 @@ def _originals(sides: Sides, service: Service) -> Iterable[tuple[str, Instance]]
 
 
 def is_heard(engine: Engine, block: Migration) -> bool:
-    """Whether every scope of the old side has listed everything in this process."""
+    """Whether every scope of the old side has listed everything in this process, and can be believed: a store that was
+    started anew has nothing yet."""
     views = list(_views(engine, block, Part.OLD))
-    return bool(views) and all(view.synced for view in views)
+    return bool(views) and all(view.synced and not view.doubt for view in views)
 
 
 def _views(engine: Engine, block: Migration, part: Part) -> Iterator[View]:

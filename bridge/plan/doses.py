@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bridge.adapter import Cause, Entry
@@ -64,12 +64,12 @@ def ranked(move: str, some: Sequence[Member]) -> list[Member]:
 class Doses:
     """Every move that concerns this process: the ordering at rank `SHARE`.
 
-    `follow` takes a newer record over, and returns the names to be planned again, by destination. `unheard`: migrations
-    of whose old side not every scope has listed everything yet: what it has is not known, and taken to be there.
+    `follow` takes a newer record over, and returns the names to be planned again, by destination. `heard`: whether all
+    that the old side of a migration has is known now; where it is not it is taken to be there.
     """
 
     def __init__(self, blocks: Sequence[Migration] = ()) -> None:
-        self.unheard: frozenset[str] = frozenset(one.name for one in blocks)
+        self.heard: Callable[[Migration], bool] = lambda _: False
         self._blocks = tuple(blocks)
         self._record = Record()
         self._placed: dict[tuple[str, ServiceName], tuple[Intent, Migration, Placed]] = {}
@@ -86,7 +86,6 @@ class Doses:
 
     def regard(self, blocks: Sequence[Migration]) -> None:
         """The file changed: what was not begun is dosed by its blocks."""
-        self.unheard |= {one.name for one in blocks} - {one.name for one in self._blocks}
         self._blocks = tuple(blocks)
 
     def follow(self, record: Record) -> dict[str, set[ServiceName]]:
@@ -127,12 +126,11 @@ class Doses:
         side is native: whether it serves there, for beside nothing there is nothing to attach."""
         if place in block.attach_at:
             return natives_of(block, place, entries, Part.NEW) > 0
-        if block.name in self.unheard:
-            return True
         if members(block, supplies)[Part.OLD]:
             return True
         sides = sides_of(block, supplies)
-        return any(sides.side(place, one.instance, one.mark) is Part.OLD for one in entries.values())
+        stands = any(sides.side(place, one.instance, one.mark) is Part.OLD for one in entries.values())
+        return stands or not self.heard(block)
 
 
 def _has(block: Migration, supply: Supply, part: Part) -> bool:

@@ -139,6 +139,13 @@ class State:
 
     # -- first copies
 
+    def believe(self, registry: str, life: str, doubt: str) -> None:
+        """A new life of a registry, or of a scope of it, counts: nothing waits for it any more where this host writes.
+
+        Told to the hosts that stand by: they do not see that, and would go on doubting it.
+        """
+        self.decisions.decide(Kind.ACCEPTED, registry, by="isthmus", reason=f"nothing waits for it: {doubt}", life=life)
+
     def settle(self, destination: str, source: str, scope: str) -> None:
         """The first copy of a scope to a destination is done; all three by identity."""
         self.copies.put(f"{destination} {source} {scope}", Copied(destination, source, scope))

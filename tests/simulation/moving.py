@@ -65,7 +65,7 @@ class Moves:
         self.commanding: set[asyncio.Task[Any]] = set()  # whoever changes the record by a command
         self._known: dict[tuple[Client, str], deque[Known]] = {}
         self._led: dict[Client, float] = {}
-        self._believed: dict[tuple[Client, str], float] = {}  # by process and registry: when its life was believed
+        self._believed: dict[tuple[str, str], float] = {}  # by bridge and registry: when its life was believed
         self._changed: dict[str, float] = {}  # by move: when its number changed last
         self.counts: dict[
             tuple[str, ServiceName], deque[tuple[float, int]]
@@ -140,12 +140,12 @@ class Moves:
         return [count for (_, count), end in zip(row, ends, strict=True) if end > since]
 
     def has_believed(self, process: Client, registry: str) -> None:
-        """A process believes the life of a registry: nothing was held for its doubt any more."""
-        self._believed[process, registry] = self.now
+        """A process believes the life of a registry, and tells the others: nothing was held for its doubt any more."""
+        self._believed[process.owner, registry] = self.now
 
     def doubts(self, process: Client, server: Server) -> bool:
         """Whether a process cannot believe a life that it may have met by now."""
-        believed = self._believed.get((process, server.registry), float("-inf")) > server.well_since
+        believed = self._believed.get((process.owner, server.registry), float("-inf")) > server.well_since
         met = self.now - max(server.well_since, process.woke) > TOLD
         return server.another_life and met and not (believed or server.has_returned())
 

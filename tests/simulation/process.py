@@ -189,6 +189,7 @@ class Process(Client):
             clock=world.loop.time,
             make=self._line,
             orderings={**self._overriding.orderings, Rank.SHARE: self.doses},
+            believed=lambda view, doubt: self.disk.kept.believe(repr(view), view.life, doubt),
         )
         self._deciding = Deciding(self.engine, self.disk.kept, cast(Any, None))  # only `apply`, which journals nothing
         if disk is not None:

@@ -43,7 +43,7 @@ class History:
         self._means = means
         self._made = 0
         self._doses = Doses([BLOCK])
-        self._doses.unheard = frozenset()
+        self._doses.heard = lambda _: True
         self._fitted()
         self.write()
 

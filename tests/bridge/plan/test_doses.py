@@ -43,7 +43,7 @@ def following(made: Fit, percent: float, block: Migration = BLOCK) -> Doses:
     state = State(phase=Phase.SHIFT, share=percent)
     move = Intent(migration="pay", service=PAY, state=state, places={"mesh": Placed(PAY, made)})
     found = Doses([block])
-    found.unheard = frozenset()
+    found.heard = lambda _: True
     found.follow(Record().with_moves({move.name: move}, {"pay": block}))
     return found
 
@@ -58,7 +58,7 @@ def away(orders: Orders) -> set[str]:
 
 def test_before_it_begins_nothing_of_the_new_side_is_written() -> None:
     found = Doses([BLOCK])
-    found.unheard = frozenset()
+    found.heard = lambda _: True
     orders = asked(found, PODS, VMS)
     assert away(orders) == {"p1", "p2", "p3", "p4"}
     assert {order.cause for order in orders.values()} == {Cause.CONFIG}
@@ -67,13 +67,13 @@ def test_before_it_begins_nothing_of_the_new_side_is_written() -> None:
 def test_an_old_side_that_has_not_been_heard_counts_as_there() -> None:
     found = Doses([BLOCK])
     assert away(asked(found, PODS)) == {"p1", "p2", "p3", "p4"}
-    found.unheard = frozenset()
+    found.heard = lambda _: True
     assert asked(found, PODS) == {}
 
 
 def test_a_service_that_the_old_side_still_holds_there_counts_as_moving() -> None:
     found = Doses([BLOCK])
-    found.unheard = frozenset()
+    found.heard = lambda _: True
     assert away(asked(found, PODS, there=entries(VMS))) == {"p1", "p2", "p3", "p4"}
 
 
@@ -183,7 +183,7 @@ def test_what_a_side_has_of_the_other_one_is_no_instance_of_it() -> None:
 def test_a_service_of_the_new_side_alone_is_not_moving_where_its_copies_stand() -> None:
     copies = VMS._replace(service=Service(PAY, PODS.service.instances, carried(PODS)))
     found = Doses([BLOCK])
-    found.unheard = frozenset()
+    found.heard = lambda _: True
     assert asked(found, copies, PODS, there=entries(PODS)) == {}
 
 
