@@ -71,14 +71,16 @@ class Deciding:
         """Shows what a new life of a store takes away, and (`sure`: the `id` of what was shown) believes it.
 
         `empty`: the source is gone for good, and what was copied from it stays. Raises LookupError where nothing is
-        doubted under that name, ValueError where it is not what was shown, Unavailable where
-        another daemon writes.
+        doubted under that name, ValueError where it is not what was shown, Unavailable where other daemons write all
+        that it feeds. What others write goes by the limits of the guard there, once they believe it, too.
         """
         empty, reason = bool(arguments.get("empty")), str(arguments["reason"])
         if empty and (unknown := self._unknown(str(arguments["subject"]))):
             return self._go_without(unknown, arguments.get("sure"), reason, peer)
         views = self._doubted(str(arguments["subject"]))
         held = [(one, ones) for one in self._engine.reconcilers.values() if (ones := _held(one, views))]
+        elsewhere = [one for one, _ in held if one.role == "standby"]
+        held = [(one, ones) for one, ones in held if one not in elsewhere]
         items = sorted(one.item for _, ones in held for one in ones)
         shown = {
             "id": set_hash(items),
@@ -91,9 +93,8 @@ class Deciding:
             return {**shown, "done": False}
         if arguments["sure"] != shown["id"]:
             raise ValueError("it would take away something else than was shown: do the same again, and look")
-        for reconciler, _ in held:
-            if reconciler.role == "standby":
-                raise _stands_by(reconciler, "accept")
+        if elsewhere and not held:
+            raise _stands_by(elsewhere[0], "accept")
         for view in views:
             if empty:
                 for identity in sorted(view.identities):

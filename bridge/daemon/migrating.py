@@ -67,6 +67,7 @@ class Following:
         self._waiting: set[tuple[str, ServiceName]] = set()  # names whose new share is not written yet
         self._heard: frozenset[str] = frozenset()
         doses.heard = lambda block: moves.is_heard(engine, block)
+        doses.sides = lambda block, _: moves.sides_of(engine, block)
         self._follows: dict[str, int] = {}  # by place that this process writes: the turn that its shares are of
 
     def restore(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events, Happened
@@ -16,14 +16,23 @@ from bridge.sources.view import View
 log = logging.getLogger("isthmus.engine")
 
 EVERY = 1.0  # seconds between two looks
+READ = (
+    30.0  # seconds between two looks of a standby at what the writer has made of what it holds itself, while it doubts
+)
+AT_ONCE = 200  # names of a destination that it reads again then
 
 
 async def believe(
     store: Store, reconcilers: Mapping[str, Reconciler], events: Events, believed: Callable[[View, str], None]
 ) -> None:
     """Settles the doubt of every view when its time has come; never returns. `believed` is told of each, and why."""
+    due = store.now() + READ
     while True:
         await asyncio.sleep(EVERY)
+        if store.now() >= due:
+            due = store.now() + READ
+            if any(view.doubt for view in store.views()):
+                _read_again(reconcilers.values(), int(due / READ))
         for view in list(store.views()):
             if view.doubt and view.synced and view.up and (view.has_returned or is_settled(view, reconcilers)):
                 doubt = view.doubt
@@ -31,6 +40,14 @@ async def believe(
                 events.tell(Happened("believed", {"registry": repr(view), "doubt": doubt}))
                 view.believe()
                 believed(view, doubt)
+
+
+def _read_again(reconcilers: Iterable[Reconciler], turn: int) -> None:
+    """What the writer made of a hold is no drift to who stands by, and would be held here for ever."""
+    for one in reconcilers:
+        names = sorted(one.destination.holds.names()) if one.role == "standby" else []
+        parts = max(1, -(-len(names) // AT_ONCE))
+        one.read_again(set(names[turn % parts :: parts]))
 
 
 def is_settled(view: View, reconcilers: Mapping[str, Reconciler]) -> bool:

@@ -30,6 +30,8 @@ from bridge.engine.registries import Registries
 from bridge.errors import ConfigError
 from bridge.guard.holds import Item
 from bridge.link import Link, Policy
+from bridge.migration.block import Migration
+from bridge.migration.sides import Sides
 from bridge.model import ServiceName
 from bridge.plan.orders import Ordering, Rank, Ranked
 from bridge.plan.overrides import Overrides, Said
@@ -102,6 +104,7 @@ class Engine:
         self.store = Store(clock, _scrub(configuration), recorder)
         self.reconcilers: dict[str, Reconciler] = {}
         self.clock = clock
+        self.sides: dict[str, tuple[int, Migration, Sides]] = {}  # of migrations, as `Store.lives` was
         self.observed: dict[tuple[str, ServiceName], frozenset[str]] = {}  # kinds of clients, by place and name there
         self._events = events
         self._frozen = frozen

@@ -99,7 +99,13 @@ def services(engine: Engine, block: Migration) -> list[ServiceName]:
 
 def sides_of(engine: Engine, block: Migration) -> Sides:
     """What tells the sides of a migration apart by all that is read."""
-    return Sides(block, [Scope(view.identity, view.registry, view.scope) for view in engine.store.views()])
+    kept = engine.sides.get(block.name)
+    if kept is not None and kept[0] == engine.store.lives and (kept[1] is block or kept[1] == block):
+        return kept[2]
+    views = engine.store.views()
+    made = Sides(block, [Scope(one, view.registry, view.scope) for view in views for one in view.identities])
+    engine.sides[block.name] = engine.store.lives, block, made
+    return made
 
 
 def _originals(sides: Sides, service: Service) -> Iterable[tuple[str, Instance]]:
@@ -149,7 +155,7 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
     if reconciler is None or name is None:
         return None
     supplies, held = reconciler.destination.supplies(name), reconciler.destination.entries.get(name, {})
-    sides = members(block, supplies)
+    sides = members(sides_of(engine, block), supplies)
     fixed = _fixed(engine, block, reconciler, name)
     registry = engine.configuration.registries[place]
     layout = layout_of(registry)

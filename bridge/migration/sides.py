@@ -6,7 +6,7 @@ instance of the side that it is copied to: it is counted where its original is, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from bridge.migration.block import Migration, Part
@@ -22,17 +22,27 @@ class Scope(NamedTuple):
 
 
 class Sides:
-    """Tells sides of one migration apart. `scopes`: what is read of any registry."""
+    """Tells sides of one migration apart. `scopes`: what is read, by each store that answered for it."""
 
     def __init__(self, block: Migration, scopes: Iterable[Scope]) -> None:
         ends = (*block.old, *block.new)
         self._block = block
-        self._scopes = {one for one in scopes if any(end.reads(one.registry, one.scope) for end in ends)}
-        self._identities = {one.identity for one in self._scopes if one.identity}
+        self._scopes: dict[str, set[Scope]] = {}
+        for one in scopes:
+            if one.identity and any(end.reads(one.registry, one.scope) for end in ends):
+                self._scopes.setdefault(one.identity, set()).add(one)
+        self._parts: dict[tuple[str, str], Callable[[Instance], Part | None]] = {}
+
+    def parts(self, registry: str, scope: str) -> Callable[[Instance], Part | None]:
+        """What tells the side of each instance of a scope."""
+        key = registry, scope
+        if key not in self._parts:
+            self._parts[key] = self._block.parts(registry, scope)
+        return self._parts[key]
 
     def is_copy(self, mark: Mark | None) -> bool:
         """Whether a side has the original of what stands in a registry, or had it."""
-        return mark is not None and not self._identities.isdisjoint(mark.path)
+        return mark is not None and not self._scopes.keys().isdisjoint(mark.path)
 
     def side(self, place: str, instance: Instance, mark: Mark | None) -> Part:
         """The side of what stands at a place; whatever is not known to be new is old.
@@ -42,9 +52,9 @@ class Sides:
         """
         if mark is None:
             return self._block.native(place, instance) or Part.OLD
-        first = next((one for one in mark.path if one in self._identities), None)
-        there = {one for one in self._scopes if one.identity == first}
+        first = next((one for one in mark.path if one in self._scopes), None)
+        there = self._scopes[first] if first is not None else set()
         if first == mark.path[-1]:
             there = {one for one in there if one.scope == mark.scope} or there
-        parts = {self._block.part(one.registry, one.scope, instance) for one in there} - {None}
+        parts = {self.parts(one.registry, one.scope)(instance) for one in there} - {None}
         return Part.NEW if parts == {Part.NEW} else Part.OLD

@@ -28,12 +28,11 @@ class Member(NamedTuple):
     instance: Instance
 
 
-def members(block: Migration, supplies: Sequence[Supply]) -> dict[Part, list[Member]]:
+def members(sides: Sides, supplies: Sequence[Supply]) -> dict[Part, list[Member]]:
     """What feeds a name, by side: serving originals alone; what one side has of the other are copies."""
     found: dict[Part, list[Member]] = {Part.OLD: [], Part.NEW: []}
-    sides = sides_of(block, supplies)
     for supply in supplies:
-        of, marks, name = block.parts(supply.registry, supply.scope), supply.service.marks, supply.service.name
+        of, marks, name = sides.parts(supply.registry, supply.scope), supply.service.marks, supply.service.name
         for key, instance in supply.service.instances.items():
             part = of(instance)
             if part is not None and instance.serving and not (marks and sides.is_copy(marks.get(key))):
@@ -42,13 +41,12 @@ def members(block: Migration, supplies: Sequence[Supply]) -> dict[Part, list[Mem
 
 
 def sides_of(block: Migration, supplies: Iterable[Supply]) -> Sides:
-    """What tells the sides apart by what feeds one name."""
+    """What tells the sides apart by what feeds one name, where nothing else is known."""
     return Sides(block, [Scope(one.identity, one.registry, one.scope) for one in supplies])
 
 
-def copies(block: Migration, supplies: Sequence[Supply]) -> Iterator[Origin]:
+def copies(sides: Sides, supplies: Sequence[Supply]) -> Iterator[Origin]:
     """What feeds a name a second time: the registry of one side has a copy of it, and the other side the original."""
-    sides = sides_of(block, supplies)
     for supply in supplies:
         for key, mark in supply.service.marks.items():
             if sides.is_copy(mark):
@@ -65,11 +63,13 @@ class Doses:
     """Every move that concerns this process: the ordering at rank `SHARE`.
 
     `follow` takes a newer record over, and returns the names to be planned again, by destination. `heard`: whether all
-    that the old side of a migration has is known now; where it is not it is taken to be there.
+    that the old side of a migration has is known now; where it is not it is taken to be there. `sides`: what tells the
+    sides of one apart: by all that is read, since what feeds a name says nothing of a side that has nothing there now.
     """
 
     def __init__(self, blocks: Sequence[Migration] = ()) -> None:
         self.heard: Callable[[Migration], bool] = lambda _: False
+        self.sides: Callable[[Migration, Sequence[Supply]], Sides] = sides_of
         self._blocks = tuple(blocks)
         self._record = Record()
         self._placed: dict[tuple[str, ServiceName], tuple[Intent, Migration, Placed]] = {}
@@ -112,24 +112,26 @@ class Doses:
         if found is not None:
             intent, block, placed = found
             rule = f"migration {intent.name} at {intent.state.share:g} %"
-            at = _At(destination, supplies, entries)
+            at = _At(destination, supplies, entries, self.sides(block, supplies))
             return dict(_orders(intent.name, block, placed.fit, rule, at, Cause.SHARE))
         coming = next((one for one in self._blocks if _concerns(one, destination, supplies)), None)
-        if coming is None or not self._moves(coming, destination, supplies, entries):
+        if coming is None:
+            return NO_ORDERS
+        at = _At(destination, supplies, entries, self.sides(coming, supplies))
+        if not self._moves(coming, at):
             return NO_ORDERS
         rule = f"migration {coming.name} has not begun"
         fit = UNATTACHED if destination in coming.attach_at else NOT_BEGUN
-        return dict(_orders(coming.name, coming, fit, rule, _At(destination, supplies, entries), Cause.CONFIG))
+        return dict(_orders(coming.name, coming, fit, rule, at, Cause.CONFIG))
 
-    def _moves(self, block: Migration, place: str, supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> bool:
+    def _moves(self, block: Migration, at: _At) -> bool:
         """Whether anything but the new side is, or may be, under a name: else there is nothing to move. Where the new
         side is native: whether it serves there, for beside nothing there is nothing to attach."""
-        if place in block.attach_at:
-            return natives_of(block, place, entries, Part.NEW) > 0
-        if members(block, supplies)[Part.OLD]:
+        if at.place in block.attach_at:
+            return natives_of(block, at.place, at.entries, Part.NEW) > 0
+        if members(at.sides, at.supplies)[Part.OLD]:
             return True
-        sides = sides_of(block, supplies)
-        stands = any(sides.side(place, one.instance, one.mark) is Part.OLD for one in entries.values())
+        stands = any(at.sides.side(at.place, one.instance, one.mark) is Part.OLD for one in at.entries.values())
         return stands or not self.heard(block)
 
 
@@ -151,21 +153,22 @@ def _dose_of(found: tuple[Intent, Migration, Placed] | None) -> Fit | None:
 
 
 class _At(NamedTuple):
-    """One name at a destination: what feeds it, and what stands there."""
+    """One name at a destination: what feeds it, what stands there, and what tells the sides apart."""
 
     place: str
     supplies: Sequence[Supply]
     entries: Mapping[str, Entry]
+    sides: Sides
 
 
 def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Cause) -> Iterator[tuple[Origin, Order]]:
-    sides = members(block, at.supplies)
-    for origin in copies(block, at.supplies):
+    sides = members(at.sides, at.supplies)
+    for origin in copies(at.sides, at.supplies):
         yield origin, Order(cause=cause, rule=f"{rule}; it is a copy of what a side has itself", away=True)
     for part, dose in ((Part.NEW, fit.new), (Part.OLD, fit.old)):
         some = ranked(f"{move} {part}", sides[part])
         if dose.standing:
-            come = _come(block, part, at)
+            come = _come(part, at)
             yield from ((origin, Order(cause=cause, rule=rule, away=True)) for origin in come)
             continue
         deals = dealt(dose, [one.instance.weight for one in some], fit.scale)
@@ -200,11 +203,11 @@ def _stands(fit: Fit, block: Migration, new: Sequence[Member], at: _At) -> bool:
     return there + natives_of(block, at.place, at.entries, Part.NEW) >= ENOUGH * expected
 
 
-def _come(block: Migration, part: Part, at: _At) -> Iterator[Origin]:
+def _come(part: Part, at: _At) -> Iterator[Origin]:
     """What of a side does not stand at a place, in whatever health, and would."""
     there = standing(at.supplies, at.entries, serving=False)
     for supply in at.supplies:
-        of = block.parts(supply.registry, supply.scope)
+        of = at.sides.parts(supply.registry, supply.scope)
         for key, instance in supply.service.instances.items():
             origin = supply.registry, supply.scope, supply.service.name, key
             if of(instance) is part and origin not in there:

@@ -42,6 +42,7 @@ class Store:
         self.version = 0
         self.forgotten = 0  # up to that version, some services that are gone are no longer reported
         self.syncs = 0  # times that a scope came to count: what waited for it may go on
+        self.lives = 0  # times that a scope came or went, or that another store may answer for it
         self.follows: frozenset[str] = frozenset()  # registries of which also what other synchronisers wrote is sent
         self.scrub = scrub
         self.steered = NOBODY
@@ -69,6 +70,7 @@ class Store:
         if scope not in scopes:
             view = scopes[scope] = View(self, registry, scope)
             self.made += 1
+            self.lives += 1
             if view.shard is not None:
                 self._apart.setdefault((registry, view.shard), {})[scope] = view
         return scopes[scope]
@@ -116,6 +118,7 @@ class Store:
             if view.shard is not None:
                 del self._apart[view.registry, view.shard][view.scope]
             self.made += 1
+            self.lives += 1
             view.disclaim()
 
     def shard(self, registry: str, service: ServiceName) -> int:

@@ -163,6 +163,7 @@ class View:
         """Takes last known good over from the disk: served at once, evidence of nothing (safety rule 2)."""
         self.identity, self.incarnation, self.revision, self._part = identity, incarnation, revision, part
         self._trusted = Listing(identity, incarnation)
+        self._store.lives += 1
         self.services = services
         self.former = former if former is not None else {}
         self.claim()
@@ -217,6 +218,7 @@ class View:
     def begin(self, listing: Listing) -> None:
         """A watch begins: mark. Nothing disappears until `sync` (safety rule 1)."""
         self.lists += 1
+        self._store.lives += 1
         self._begun = self._store.now()
         self._part = listing.part
         if self._trusted.identity:
@@ -315,6 +317,7 @@ class View:
         if self._is_back:
             self.doubt, self._is_back = "", False
             self._trusted = self._came
+            self._store.lives += 1
             self._store.syncs += 1
         self._reach(max(synced.revision, self._reached))
         if not (self.synced and self.up):
@@ -350,6 +353,7 @@ class View:
         self.incarnation = self._came.incarnation
         self.revision = self._reached  # beyond its listing: a backup made since then is another life, too
         self._known = {}
+        self._store.lives += 1
         self._recorder.described(self)
         for name, told in self.former.items():  # what is not said to be of another store counts as this one's now
             self._recorder.changed(self, name, told, ())

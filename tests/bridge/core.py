@@ -15,6 +15,8 @@ from bridge.destination.destination import Destination
 from bridge.destination.events import Event, Failed, Happened, HeldBack, Noticed, Released, Taken, Written
 from bridge.destination.reconciler import Reconciler
 from bridge.link import Link
+from bridge.migration.block import Migration
+from bridge.migration.sides import Sides
 from bridge.model import ServiceName
 from bridge.plan.orders import UNORDERED, Ordering
 from bridge.sources.feed import Feed
@@ -74,6 +76,7 @@ class Core:
         self.record = Record()
         self.rng = random.Random(1)
         self.store = Store(time.monotonic)
+        self.sides: dict[str, tuple[int, Migration, Sides]] = {}
         self.links = links
         self.registries = {
             name: Memory(name, server, config=Config(seat=name not in seatless)) for name, server in servers.items()

@@ -470,7 +470,7 @@ def _begin(world: World, places: Sequence[str], **fields: Any) -> MovingOracle:
         if place != OLD:
             world.options[place] = Laid(layout=PLACES[place])
     world.options.setdefault(OLD, Laid(layout="kratos"))
-    world.borrow(*places)
+    world.borrow(*places if fields.pop("borrows", True) else ())
     world.oracle = oracle = MovingOracle(world, places)
     world.moves = oracle.moves
     world.migrations["x"] = (block(places, **fields),)
@@ -755,6 +755,65 @@ async def moved_back_to_the_ill(world: World) -> None:
     await concluded(world)
 
 
+async def moved_before_it_began(world: World) -> None:
+    """The old side's store, where consumers look as well, starts anew before a move begins: what it had is unknown."""
+    _begin(world, (OLD, "counted"))
+    world.faulty = True
+    await asyncio.sleep(6.0)
+    await spells.under(world, world.server(OLD), spells.restarted, 20.0)
+    await act(world, "start")
+    await concluded(world)
+
+
+async def moved_and_vanished(world: World) -> None:
+    """The new side's store comes back empty while its copies stand with the old side: they are no machines."""
+    moves = await _moving(world, (OLD, "counted"), share=20.0)
+    moves.turns("none")
+    world.serve(_done(spells.under(world, world.server(NEW), spells.emptied, 40.0)), happening=True)
+    await asyncio.sleep(5.0)
+    for service in SERVICES:
+        world.start(world.server(OLD), service)
+    moves.count()
+    await asyncio.sleep(2 * TOLD)
+    await concluded(world)
+
+
+async def _lost_one(world: World, places: Sequence[str]) -> None:
+    """Who writes places need not move the steps; the old side's store starts anew, and one machine never comes back."""
+    moves = await _moving(world, places, share=20.0, borrows=False)
+    moves.turns("none")
+    assert world.lender is not None
+    for process in world.alive():
+        if any(one.lead.writes for one in process.reconcilers.values()):
+            process.cut_off.add(world.lender)
+    await asyncio.sleep(TOLD)
+    for process in world.alive():
+        process.cut_off.clear()
+    for service in SERVICES:
+        ids = [id for name, id in world.natives(world.server(OLD)) if name == service]
+        world.stop(world.server(OLD), service, ids[0])
+    await spells.under(world, world.server(OLD), spells.restarted, 4.0)
+
+
+async def moved_by_who_stands_by(world: World) -> None:
+    """Who writes believes the new life once it has done what was approved; who stands by hears of that."""
+    await _lost_one(world, ("weighed",))
+    await healed(world)
+    for _ in range(int(TOLD)):
+        await asyncio.sleep(1.0)
+        decide(world)
+    doubts = [f"{process}: {view.doubt}" for process in world.alive() for view in process.engine.store.views()]
+    if any(not text.endswith(": ") for text in doubts):
+        world.oracle.breaks("I5", f"what the writer believes is doubted: {doubts}")
+    await concluded(world)
+
+
+async def moved_by_two_writers(world: World) -> None:
+    """Each host writes a place, so none can believe by itself; what an operator accepts at one the other believes."""
+    await _lost_one(world, tuple(PLACES))
+    await concluded(world)
+
+
 SCENARIOS: dict[str, Scenario] = {
     one.__name__: one
     for one in (
@@ -766,5 +825,9 @@ SCENARIOS: dict[str, Scenario] = {
         moved_and_lost,
         moved_by_who_is_cut_off,
         moved_back_to_the_ill,
+        moved_before_it_began,
+        moved_and_vanished,
+        moved_by_who_stands_by,
+        moved_by_two_writers,
     )
 }

@@ -29,13 +29,15 @@ from bridge.errors import ConfigError, Conflict, Unavailable
 from bridge.guard import additions, gate, holds, losses, windows
 from bridge.guard import limits as guard
 from bridge.migration import gates, intent, phases, shares
+from bridge.migration.block import Part
+from bridge.migration.sides import Scope, Sides
 from bridge.model import Mark, Service
 from bridge.plan import adopt, doses, echo, overrides, purge, route, values
 from bridge.plan import diff as plan
 from bridge.plan.causes import MOMENTARY
 from bridge.plan.evidence import evidence as evidence_of
 from bridge.sources import claims, feed, networks, view
-from bridge.state import decisions
+from bridge.state import decisions, folder
 from bridge.state.decisions import Kind
 from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
@@ -803,6 +805,31 @@ def _carried_before_it_begins() -> Replacements:
     return [(doses, "NOT_BEGUN", msgspec.structs.replace(doses.NOT_BEGUN, new=shares.ALL))]
 
 
+def _anew_is_heard() -> Replacements:
+    def is_heard(engine: Any, block: Any) -> bool:
+        return all(view.synced for view in moves._views(engine, block, Part.OLD))
+
+    return [(moves, "is_heard", is_heard)]
+
+
+def _copies_are_machines() -> Replacements:
+    """The sides are told apart by what feeds a name now."""
+
+    def sides(engine: Any, block: Any) -> Any:
+        views = [view for view in engine.store.views() if view.services]
+        return Sides(block, [Scope(view.identity, view.registry, view.scope) for view in views])
+
+    return [(moves, "sides_of", sides)]
+
+
+def _believed_alone() -> Replacements:
+    return [(folder.State, "believe", _always(None))]
+
+
+def _holds_of_standbys_grow_old() -> Replacements:
+    return [(belief, "_read_again", _always(None))]
+
+
 def _older_shares() -> Replacements:
     """A daemon goes by the record before the one that it has read last."""
     real = doses.Doses.follow
@@ -847,6 +874,18 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "carried-before-it-begins": Mutant(
         "the new side has a share before anything was started", ("moved_forward",), _carried_before_it_begins
+    ),
+    "anew-is-heard": Mutant(
+        "an old side that starts anew counts as one that has nothing", ("moved_before_it_began",), _anew_is_heard
+    ),
+    "copies-are-machines": Mutant(
+        "copies of a side that has vanished count for the other", ("moved_and_vanished",), _copies_are_machines
+    ),
+    "believed-alone": Mutant(
+        "a life that the writer believes stays doubted elsewhere", ("moved_by_who_stands_by",), _believed_alone
+    ),
+    "holds-of-standbys-grow-old": Mutant(
+        "who stands by holds for ever what the writer has done", ("moved_by_two_writers",), _holds_of_standbys_grow_old
     ),
     "older-shares": Mutant(
         "a place is written by the share of an older number", ("moved_and_sick", "moved_forward"), _older_shares

@@ -474,13 +474,14 @@ class Process(Client):
             for removal in one.destination.holds.of(name).values()
             if removal.removal.scope in scopes and removal.verdict.limit is Limit.INCARNATION
         ]
-        if not (view.doubt and view.up) or any(one.role == "standby" for one, _ in held):
+        mine = [(one, removal) for one, removal in held if one.role != "standby"]
+        if not (view.doubt and view.up) or (held and not mine):
             self.note(f"refused: nothing to accept of {view!r}")
             return
         self.note(f"operator accepts {view!r}: {view.doubt}")
         view.believe()
         for one in self.reconcilers.values():
-            items = sorted(removal.item for other, removal in held if other is one)
+            items = sorted(removal.item for other, removal in mine if other is one)
             if items:
                 self.world.oracle.approve(self, one.name, items)
                 one.destination.holds.grant(set_hash(items), items, self.world.loop.time() + APPROVED)

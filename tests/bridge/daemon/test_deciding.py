@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from adapters.memory import Memory
 from adapters.memory.server import Store
+from bridge.adapter import Term
 from bridge.admin.protocol import Peer
 from bridge.config import load as config
 from bridge.config.document import Document
@@ -29,6 +31,9 @@ bridge: {id: b1}
 registries: {vms: {kind: memory}, mesh: {kind: memory}}
 links:
   - {name: copies, from: vms, to: mesh, policy: sync, services: {include: ["*"]}}
+"""
+EDGE = """
+  - {name: others, from: vms, to: edge, policy: sync, services: {include: ["*"]}}
 """
 ME = Peer(0, 1)
 
@@ -89,6 +94,42 @@ async def test_an_accepted_life_takes_away_what_was_shown(bridge: Bridge) -> Non
     assert (await bridge.accept(sure=shown["id"]))["done"]
     await until(lambda: len(bridge.copies) == 8)
     assert not any(view.doubt for view in bridge.engine.store.views())
+
+
+def lock(server: Store) -> AbstractAsyncContextManager[Term]:
+    """Another host has it."""
+    seat = Memory("", server).seat("b1", "")
+    assert seat is not None
+    return seat.writer()
+
+
+async def test_a_life_is_accepted_where_some_of_its_copies_are_written_elsewhere() -> None:
+    """Each of two hosts writes one destination, and has the other one's copies in sight."""
+    servers = {name: Store(name) for name in ("vms", "mesh", "edge")}
+    for number in range(12):
+        servers["vms"].register(PAY, instance(f"i{number}", f"192.0.2.{number}"))
+
+    def engine() -> Engine:
+        file = Document(
+            "isthmus.yaml", FILE.replace("mesh: {kind: memory}", "mesh: {kind: memory}, edge: {kind: memory}") + EDGE
+        )
+        configuration = config.parse(Path("isthmus.yaml"), file, {}, ephemeral=True)
+        return Engine(configuration, events=Record(), make=lambda name, *_: Memory(name, servers[name]))
+
+    async with engine(), lock(servers["mesh"]):
+        await until(lambda: len(servers["edge"].instances(PAY)) == 12, "one of them is written")
+    async with engine() as one, lock(servers["edge"]):
+        made = Bridge(one, State(None))
+        await until(lambda: len(made.copies) == 12, "and the other one, by another host")
+        for number in range(4):
+            servers["vms"].deregister(PAY, f"i{number}")
+        servers["vms"].restore(servers["vms"].save(), "another")
+        await until(lambda: [each.destination.holds.count() for each in one.reconcilers.values()] == [4, 4], "held")
+        shown = await made.accept()
+        assert {(row["to"], row["instance"]) for row in shown["removes"]} == {("mesh", f"i{n}") for n in range(4)}
+        assert (await made.accept(sure=shown["id"]))["done"]
+        await until(lambda: len(made.copies) == 8, "what was shown goes")
+        assert len(servers["edge"].instances(PAY)) == 12
 
 
 async def test_a_source_that_is_accepted_as_empty_takes_nothing(bridge: Bridge) -> None:

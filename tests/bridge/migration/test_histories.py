@@ -15,7 +15,7 @@ from bridge.migration.intent import Intent, Placed, Record
 from bridge.migration.phases import Facts, Phase, State, look, rolled_back, started
 from bridge.migration.shares import Means, Side, fit
 from bridge.model import Mark, Service
-from bridge.plan.doses import Doses, members, ranked
+from bridge.plan.doses import Doses, members, ranked, sides_of
 from bridge.plan.route import Supply
 from tests.kit.builders import PAY, instance, link
 
@@ -80,7 +80,7 @@ class History:
             self._fitted()
 
     def _fitted(self) -> None:
-        sides = members(BLOCK, self._supplies())
+        sides = members(sides_of(BLOCK, self._supplies()), self._supplies())
         old, new = (
             Side(0.0, tuple(one.instance.weight for one in ranked(f"pay/{PAY} {part}", some)))
             for part, some in sorted(sides.items())

@@ -10,7 +10,7 @@ from bridge.migration.intent import Intent, Placed, Record
 from bridge.migration.phases import Phase, State
 from bridge.migration.shares import Fit, Means, Side, fit
 from bridge.model import Health, Instance, Mark, Service, ServiceName
-from bridge.plan.doses import Doses, members
+from bridge.plan.doses import Doses, members, sides_of
 from bridge.plan.orders import Orders
 from bridge.plan.route import Supply
 from tests.kit.builders import PAY, instance, link
@@ -169,7 +169,7 @@ def test_what_a_side_has_of_the_other_one_is_no_instance_of_it() -> None:
     """Where the old side is native the new one is copied to it, and comes from there once more."""
     both = {**VMS.service.instances, **PODS.service.instances}
     machines = VMS._replace(service=Service(PAY, both, carried(PODS)))
-    sides = members(BLOCK, [machines, PODS])
+    sides = members(sides_of(BLOCK, [machines, PODS]), [machines, PODS])
     assert {part: sorted(one.origin[3] for one in some) for part, some in sides.items()} == {
         Part.OLD: ["v1", "v2", "v3", "v4"],
         Part.NEW: ["p1", "p2", "p3", "p4"],
