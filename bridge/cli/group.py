@@ -49,7 +49,7 @@ groups = group(
 )
 
 
-@command("show", "isthmus group show --output json", EXITS, groups)
+@command("show", "isthmus group show -o json", EXITS, groups)
 @FILE
 @OUTPUT
 def show(file: Path | None, output: str) -> int:

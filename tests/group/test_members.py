@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge.config.load import load
-from bridge.engine.opening import opened
-from bridge.shards import Shards
 from tests.conftest import StartEtcd
 from tests.kit.natives import PREFIX, Etcd
-from tests.kit.running import Bridge
+from tests.kit.running import Bridge, isthmus
 from tests.kit.waiting import until
 from tests.servers.kafka import Kafka
 
 SHARDS = 6
 SERVICES = 24
+LINK = "stream-a-to-b"
 GUARD = {"confirm_event": "1s", "confirm_absence": "1s", "source_count": 1000, "hard_count": 1000, "service_share": 0.1}
 
 
@@ -35,13 +34,6 @@ class Site(NamedTuple):
         wanted = {where: json.loads(value)["endpoints"] for where, value in self.source.truth.now.items()}
         found = {where: json.loads(value)["endpoints"] for where, value in (await self.target.records()).items()}
         return wanted == found
-
-
-async def divide(member: Bridge, count: int) -> None:
-    """As `isthmus group init` does."""
-    async with opened(load(member.file), "b", "b1") as place:
-        assert isinstance(place.seat, Shards)
-        await place.seat.divide(count)
 
 
 @asynccontextmanager
@@ -67,7 +59,6 @@ async def site(etcd: StartEtcd, kafka: Kafka, folder: Path) -> AsyncIterator[Sit
             Bridge(folder, {key: registries[key] for key in ("b", "stream")}, [share], name=name, group="crew")
             for name in ("one", "two")
         ]
-        await divide(two[0], SHARDS)
         async with feeder:
             try:
                 yield Site(source, target, *two)
@@ -81,6 +72,7 @@ async def test_members_share_a_destination_as_they_come_and_go(
     etcd_server: StartEtcd, kafka: Kafka, tmp_path: Path
 ) -> None:
     async with site(etcd_server, kafka, tmp_path) as there:
+        await ran(there.one, "init", "b")
         await there.one.start()
         await until(there.in_step, "one member writes all")
         await there.two.start()
@@ -95,6 +87,81 @@ async def test_members_share_a_destination_as_they_come_and_go(
         await there.two.kill()
         await until(lambda: writes(there.one, SHARDS), "who was killed is replaced")
         await change(there, "10.9.2.0")
+
+
+async def test_one_daemon_becomes_a_group_and_one_again(etcd_server: StartEtcd, kafka: Kafka, tmp_path: Path) -> None:
+    async with site(etcd_server, kafka, tmp_path) as there:
+        del there.one.bridge["group"]
+        there.one.write()
+        await there.one.start()
+        await until(there.in_step, "one daemon writes all")
+        before = await there.target.versions()
+        await there.one.ask("freeze", link=LINK, reason="for a while")
+        await there.two.start()
+        await until(lambda: attention(there.two, "group-undivided"), "who has a group waits")
+        await ran(there.two, "init", "b", code=1)
+        await there.two.stop()
+        await there.one.stop()
+
+        await ran(there.two, "init", "b")
+        await there.one.start()
+        await until(lambda: says(there.one, "the daemons of a group write"), "who has none is refused")
+        await there.one.stop()
+        there.one.bridge["group"] = "crew"
+        there.one.write()
+        await there.one.start()
+        await there.two.start()
+        await until(lambda: shared(there.one), "both have their half")
+        assert await there.target.versions() == before, "nothing is written anew"
+        assert all([await frozen(member) for member in (there.one, there.two)])
+        await there.two.ask("unfreeze", link=LINK)
+        await until(lambda: thawed(there.one), "what is decided at one holds at the other")
+        await change(there, "10.9.3.0")
+        await there.two.ask("freeze", link=LINK, reason="for a while again")
+        await ran(there.two, "end", "b", code=1)
+        await there.one.stop()
+        await there.two.stop()
+
+        await ran(there.two, "end", "b")
+        del there.one.bridge["group"]
+        there.one.write()
+        await there.one.start()
+        await until(there.one.writes, "one daemon writes again")
+        assert await frozen(there.one)
+        await there.one.ask("unfreeze", link=LINK)
+        await change(there, "10.9.4.0")
+
+
+async def ran(member: Bridge, verb: str, *words: str, code: int = 0) -> str:
+    """Runs `isthmus group VERB`; what it said."""
+    done = await isthmus("group", verb, "-f", member.file, *words)
+    assert done.code == code, done
+    return done.out
+
+
+async def frozen(member: Bridge) -> bool:
+    return bool((await member.link())["frozen"])
+
+
+async def thawed(member: Bridge) -> bool:
+    return not await frozen(member)
+
+
+async def says(member: Bridge, text: str) -> bool:
+    return text in (await member.link())["reason"]
+
+
+async def attention(member: Bridge, code: str) -> bool:
+    return any(row["code"] == code for row in (await member.ask("status"))["attention"])
+
+
+async def shared(member: Bridge) -> bool:
+    """Whether every shard is written by who should, by what `isthmus group` shows, and each member has half of them."""
+    done = await isthmus("group", "-f", member.file, "-o", "json")
+    (row,) = done.json
+    assert done.code == (3 if any(one["waits"] for one in row["shards"]) or row["faults"] else 0)
+    writers = Counter(one["writes"] for one in row["shards"])
+    return [*writers.values()] == [SHARDS // 2] * 2 and not any(one["waits"] for one in row["shards"])
 
 
 async def change(there: Site, network: str) -> None:
