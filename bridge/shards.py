@@ -134,6 +134,10 @@ class Membership(Protocol):
         """All members, as the engine knows them. Raises Unavailable or Denied."""
         ...
 
+    async def notes(self) -> Sequence[str]:
+        """What an operator should know of the group. Raises Denied where this process may be no member, Unavailable."""
+        ...
+
 
 @runtime_checkable
 class Divided(Protocol):

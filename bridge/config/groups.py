@@ -30,6 +30,11 @@ def stream_of(name: str, links: Sequence[core.Link], made: Mapping[str, interfac
     return next(iter(streams(mine, made)), "") if _may_be_shared(name, made) else ""
 
 
+def group_of(bridge: Bridge, destination: str) -> str:
+    """The name of the group of a destination, at the engine of its stream."""
+    return f"isthmus.{bridge.id}.{bridge.group}.{destination}"
+
+
 def _may_be_shared(name: str, made: Mapping[str, interface.Registry]) -> bool:
     """Every daemon serves an export; and what streams hold is filled by one daemon."""
     target = made.get(name)

@@ -381,7 +381,7 @@ class Engine:
         return Sharing(
             side.seat,
             stream,
-            f"isthmus.{bridge.id}.{bridge.group}.{name}",
+            groups.group_of(bridge, name),
             f"{socket.gethostname()}:{os.getpid()}",
             read=partial(self._need, name),
             listed=lambda scope: self._is_listed(name, side.stream, scope),

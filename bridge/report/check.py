@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
 
 from bridge.adapter import Reach
+from bridge.config import groups
 from bridge.config.links import beyond, layout_of, pair_of
 from bridge.config.schema import Configuration
 from bridge.consumers import consumers_of
 from bridge.destination.reconciler import Reconciler
 from bridge.engine.engine import Engine
-from bridge.errors import Rejected
+from bridge.errors import Denied, IsthmusError, Rejected
 from bridge.link import Link
 from bridge.model import Instance, Service, ServiceName
 from bridge.plan.route import as_sent, target_of
+from bridge.report.groups import ANSWERS
 from bridge.report.plans import unwritten_rows
 from bridge.report.status import withdrawn
 from bridge.report.unreadable import unreadable_rows
 from bridge.report.values import FIELDS, Row
+from bridge.shards import Divided
 from bridge.sources.scrub import lost, written_by
 from bridge.sources.view import View
 
@@ -29,6 +33,8 @@ async def check(engine: Engine) -> dict[str, list[Row]]:
     """Who answers, what we may do there; what each link loses in translation, and which names meet at its target."""
     reached = await engine.reach()
     registries = [_registry(engine, name, answer) for name, answer in reached.items()]
+    for row in registries:
+        await _groups(engine, row)
     links: list[Row] = []
     names: list[Row] = []
     for reconciler in engine.reconcilers.values():
@@ -75,6 +81,28 @@ def _registry(engine: Engine, name: str, answer: Reach | Exception) -> Row:
         row["notes"].append(f"warning: {count} that no other host can dial, e.g. of {service}/{id}: {why}")
     row["notes"] += [f"unreadable {key}: {why}" for key, why in list(ignored.items())[:3]]
     return row
+
+
+async def _groups(engine: Engine, row: Row) -> None:
+    """Whether a daemon may be a member of the groups that are kept beside a stream, and what is odd about them."""
+    configuration, stream = engine.configuration, engine.registries[row["registry"]]
+    if configuration.bridge.group is None or not row["reached"] or not isinstance(stream, Divided):
+        return
+    for name in dict.fromkeys(link.to for link in configuration.links):
+        if groups.stream_of(name, configuration.links, engine.registries) != row["registry"]:
+            continue
+        group = groups.group_of(configuration.bridge, name)
+        may: bool | None = True
+        try:
+            async with asyncio.timeout(ANSWERS):
+                row["notes"] += await stream.membership(group, "check").notes()
+        except Denied as error:
+            may = False
+            row["notes"].append(f"warning: {error}")
+        except (IsthmusError, TimeoutError) as error:
+            may = None
+            row["notes"].append(f"group {group}: {str(error) or 'no answer'}")
+        row["rights"].append({"verb": f"be a member of {group}", "may": may})
 
 
 def _tools(view: View) -> Iterator[str]:
