@@ -142,8 +142,8 @@ class Reserves:
 
     async def _write(self, shard: int) -> None:
         """Says what there is to say of a shard. Raises Superseded where it is not ours any more."""
-        one, term = self._said[shard], self._terms().get(shard)
-        if term is None:
+        one, term = self._said.get(shard), self._terms().get(shard)
+        if one is None or term is None:  # what is sent of it is refused by the store
             return
         async with one.writing:
             content = self._content(shard)
