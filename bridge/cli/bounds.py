@@ -400,6 +400,12 @@ BOUNDS = (
         unit="bytes",
         metric="isthmus_link_parked",
     ),
+    Bound(
+        "bridge.daemon.moving",
+        "FRESH",
+        "names of a place that `migrate status` reads anew at a host that stands by",
+        "of the others it tells what it read last",
+    ),
     Bound("bridge.daemon.moving", "TRIES", "tries to change the record of migrations", "the command says so"),
     Bound(
         "bridge.migration.intent",

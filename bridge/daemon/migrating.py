@@ -349,7 +349,7 @@ class Steering:
     def at(self, block: Migration, intent: Intent, state: State) -> Intent:
         """The move in that state: fitted anew where the step is another one, and never within one."""
         if state.number == intent.state.number:
-            return replace(intent, state=state)
+            return intent.within(state)
         places = moves.placed(self._engine, block, intent.name, intent.service, state, intent.places)
         gates = {name: gate.anew() for name, gate in intent.gates.items()}
         out = {place: one.less(state.batches, time.time()) for place, one in intent.out.items()}

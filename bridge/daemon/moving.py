@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -31,6 +31,9 @@ UNASKED = (
     "its block has `natives: steer`: it would write beside the records of natives (a status override, or a rule of "
     "Dubbo's; docs/safety.md#rule-6). Say --yes-write-natives, once; or write `natives: untouched`"
 )
+FRESH = 100  # names of a place that one who stands by reads anew for `status`; of more it tells what it knows
+READS = 2.0  # seconds that `status` waits for that at most
+LOOK = 0.02  # seconds between two looks at whether that is done
 TRIES = 10  # times that somebody else may change the record first
 
 
@@ -85,15 +88,14 @@ class Moving:
         """Every move of a migration, or of all of them; those that were never started as well."""
         record = self._following.doses.record
         name = Named.parse(str(arguments.get("name") or ""))
-        rows = []
-        for intent in (record.moves[move] for move in sorted(record.moves)):
-            if name.migration in ("", intent.migration) and name.service in ("", str(intent.service)):
-                block = record.blocks[intent.migration]
-                found = moves.spots(self._engine, block, intent.name, intent.service)
-                seen = self._steering.seen(record, intent, found)
-                stands = moves.measured(found, self._engine, block)
-                row = report.status_row(block, intent, stands, seen.facts, seen.looked)
-                rows.append(row | {"consumers": report.consumer_rows(self._engine, block, found)} | _requests(seen))
+        meant = [
+            record.moves[move]
+            for move in sorted(record.moves)
+            if name.migration in ("", record.moves[move].migration)
+            and name.service in ("", str(record.moves[move].service))
+        ]
+        await self._read_again(meant)
+        rows = [self._status_row(record, intent) for intent in meant]
         for block in self._engine.configuration.migrations:
             for service in moves.services(self._engine, block):
                 move = f"{block.name}/{service}"
@@ -108,6 +110,29 @@ class Moving:
         if name.migration and not rows:
             self._block(name.migration)  # says which there are
         return rows
+
+    def _status_row(self, record: Record, intent: Intent) -> Row:
+        block = record.blocks[intent.migration]
+        found = moves.spots(self._engine, block, intent.name, intent.service)
+        seen = self._steering.seen(record, intent, found)
+        stands = moves.measured(found, self._engine, block)
+        row = report.status_row(block, intent, stands, seen.facts, seen.looked)
+        return row | {"consumers": report.consumer_rows(self._engine, block, found)} | _requests(seen)
+
+    async def _read_again(self, meant: Sequence[Intent]) -> None:
+        """What another daemon of this bridge writes is no drift to one that stands by: it would tell old shares."""
+        names: dict[str, set[ServiceName]] = {}
+        for place, at in (one for intent in meant if not intent.state.ended for one in intent.places.items()):
+            reconciler = self._engine.reconcilers.get(place)
+            if reconciler is not None and reconciler.role == "standby" and len(names.get(place, ())) < FRESH:
+                names.setdefault(place, set()).add(at.name)
+        backlogs = []
+        for place, some in names.items():
+            self._engine.reconcilers[place].read_again(some)
+            backlogs.append((self._engine.reconcilers[place].backlog, some))
+        until = self._engine.clock() + READS
+        while self._engine.clock() < until and any(log.is_to_do(name) for log, some in backlogs for name in some):
+            await asyncio.sleep(LOOK)
 
     # -- acting
 

@@ -356,8 +356,9 @@ def levers_of(engine: Engine, place: str) -> Levers | None:
 
 def steered(engine: Engine, place: str, name: ServiceName) -> Callable[[Entry], bool]:
     """What tells whether an entry there is a native that is out by a migration."""
-    out, levers = engine.store.steered.out, levers_of(engine, place)
-    if not out or levers is None:
+    out = engine.store.steered.out
+    levers = levers_of(engine, place) if out else None  # what a registry can is a slow question
+    if levers is None:
         return lambda _: False
     identity = engine.reconcilers[place].destination.identity
     return lambda entry: entry.mark is None and (identity, name, levers.key_of(entry.instance)) in out

@@ -52,6 +52,13 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """What commands call it."""
         return f"{self.migration}/{self.service}"
 
+    def within(self, state: State) -> Intent:
+        """In another state of the same step; where its time begins anew, what gates saw before counts no more."""
+        gates = (
+            {name: one.anew() for name, one in self.gates.items()} if state.since != self.state.since else self.gates
+        )
+        return msgspec.structs.replace(self, state=state, gates=gates)
+
 
 class Requests(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was measured of the requests of a move. `at`: seconds since the epoch, `number`: of the step, then.

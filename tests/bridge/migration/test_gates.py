@@ -23,6 +23,8 @@ from bridge.migration.gates import (
     stands,
     verdict,
 )
+from bridge.migration.intent import Intent
+from bridge.migration.phases import Phase, State
 from bridge.model import ServiceName
 
 NOW = 1_800_000_000.0
@@ -201,3 +203,12 @@ def test_a_name_cannot_end_the_text_that_it_is_put_into() -> None:
     assert said == 'sum(rate(r{s="pay",n=\'shop\',side="k8s"}[95s]))'
     evil = filled('r{s="{{service}}"}', side="", window=1, service=ServiceName('x"} or vector(0) #\\'))
     assert evil == 'r{s="x\\x22} or vector(0) #\\x5c"}'
+
+
+def test_where_the_time_of_a_step_begins_anew_failed_looks_count_no_more() -> None:
+    """Trouble has ended, or an operator lets it go on: what was seen in it says nothing of the step."""
+    failed = Gate().after(seen(query(), 0.5))
+    state = State(phase=Phase.SHIFT, step=1, since=NOW)
+    move = Intent(migration="pay", service=ServiceName("api"), state=state, gates={"errors": failed})
+    assert move.within(msgspec.structs.replace(state, settled=NOW + 1)).gates == {"errors": failed}
+    assert move.within(msgspec.structs.replace(state, since=NOW + 9)).gates == {"errors": Gate(seen=True)}
