@@ -64,7 +64,7 @@ unsteady: venv ## what failed in the last run of tests, once more and alone
 .PHONY: soak
 soak: venv ## the tests that take long: random histories with new seeds, clusters of three, many kills and freezes
 	$(BIN)/python -m tests.servers
-	$(BIN)/python -m pytest --soak -n $(WORKERS) --dist worksteal --timeout 7200
+	$(BIN)/python -m pytest --soak -n $(WORKERS) --dist worksteal
 	$(MAKE) versions
 
 .PHONY: versions

@@ -28,6 +28,7 @@ from tests.servers.zookeeper import ZooKeeper
 
 S = TypeVar("S", bound=Server)
 IN_CI = os.environ.get("CI", "") not in ("", "0", "false")
+SOAKED = 7200.0  # seconds that a test may take which takes long
 
 
 StartEtcd = Callable[..., Awaitable[Etcd]]
@@ -59,6 +60,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in set(others)]
+    for item in items if soak else ():
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SOAKED))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -404,6 +404,7 @@ class Daemon:
             wall=time.time,
             again=lambda names: self.engine.reconcilers[destination.name].poke(names),
             acts=self._acts.latest,
+            decided=lambda: self.commands.deciding.apply(),
             kind=kind,
         )
 

@@ -30,6 +30,7 @@ from bridge.destination.went import Gone
 from bridge.destination.writer import Member, Writer
 from bridge.errors import ConfigError, Conflict, Denied, Unavailable, reason
 from bridge.formats import format_of
+from bridge.guard.holds import FOLLOWED
 from bridge.guard.losses import Lost
 from bridge.model import ServiceName
 from bridge.retry import BUG, Reaction, forever
@@ -41,7 +42,6 @@ log = logging.getLogger("isthmus.joint")
 
 FORMAT = 1
 EXPORT, GROUP = "export", "group"  # what the daemons have in common: an export, or a destination that they share
-GRACE = 1.2  # seconds that a removal is held before it is let go by what another did: what is stated here counts first
 SERVICES = 100  # of which one daemon says the digests, where it serves something else than another
 PARTS = 2  # of a picture that are told by service at a time
 LONGEST = 96 * 1024  # bytes of losses in one note: there is room for the rest
@@ -120,7 +120,8 @@ class Joint:
     """One export of one daemon; see `bridge.destination.writer.Peers`.
 
     `me()` says who this process is. `clock()` gives monotonic seconds, `wall()` seconds since the epoch.
-    `again(names)` has these planned again; `acts()`: what operators did here of late.
+    `again(names)` has these planned again; `acts()`: what operators did here of late. `decided()` is called when a
+    loss was stated at another host: it counts before anything goes by what another daemon did.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Joint:
         wall: Callable[[], float],
         again: Callable[[Iterable[ServiceName]], None],
         acts: Callable[[], Sequence[Act]] = tuple,
+        decided: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
         kind: str = EXPORT,
     ) -> None:
@@ -151,6 +153,7 @@ class Joint:
         self._wall = wall
         self._again = again
         self._acts = acts
+        self._decided = decided
         self._rng = rng or random.Random()
         self._key = key_of(destination.name, kind)
         self._since = wall()
@@ -325,6 +328,8 @@ class Joint:
             until = self._clock() + one.left(self._wall())
             self._destination.holds.grant(one.key, one.items, until)
             self._again({ServiceName.parse(item[1]) for item in one.items})
+        if one.kind is Kind.EXPECTED:
+            self._decided()
 
     def _agreed(self, decisions: dict[str, Decision], turn: int, agreed: Agreed | None) -> Agreed:
         acts = [replace(act, host=self._me().host) for act in self._acts()]
@@ -360,9 +365,8 @@ class Joint:
         for name in there.holds.names() if newest else ():
             for one in there.holds.of(name).values():
                 gone_there = newest.get(one.item)
-                is_held = self._clock() - one.since > GRACE
-                if gone_there is not None and is_held and gone_there.lets_go(one, one.since + ahead):
-                    there.holds.grant("another daemon let it go", [one.item], self._clock() + LOSSES_EVERY)
+                if gone_there is not None and gone_there.lets_go(one, one.since + ahead):
+                    there.holds.grant(FOLLOWED, [one.item], self._clock() + LOSSES_EVERY)
                     names.add(name)
         self._again(names)
 

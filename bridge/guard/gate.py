@@ -211,7 +211,8 @@ class Gate:
             if verdict.limit is not None and removal.reused and not granted:
                 other = self._judge(plan, removal.as_reused, going, now).verdict
                 removal, verdict = (removal.as_reused, other) if other.limit is None else (removal, verdict)
-            expected = counts and not granted and self._expects(plan, removal, verdict, going, now)
+            approved = granted and not self.holds.follows(removal)
+            expected = counts and not approved and self._expects(plan, removal, verdict, going, now)
             # A confirmed removal is judged again when it goes: more may have been lost meanwhile.
             if verdict.limit is None or granted or expected or (agreed and not verdict.operator):
                 free.append(removal.change)
@@ -238,6 +239,7 @@ class Gate:
         return self._grounds.get(change.service, {}).get(change.id)
 
     def _expects(self, plan: Plan, removal: Removal, verdict: Verdict, going: Going, now: float) -> bool:
+        """Counts a removal against a stated loss, also one that another daemon has made: each counts its own."""
         key = self.expected.covering(removal, verdict.limit, plan.serving - going.all > 0, now)
         if key is not None:
             self.expected.take(removal, key)

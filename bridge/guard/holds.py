@@ -18,6 +18,7 @@ Item = tuple[str, str, str]  # link, service, entry id
 JUDGED = tuple(cause for cause, one in TREATMENTS.items() if one.frees is Frees.OPINION)
 COUNTED = (*JUDGED, Cause.REUSED)  # of which it matters how many of their scope go
 APPROVED = 900.0  # seconds; how long an approval lasts by default
+FOLLOWED = "another daemon let it go"  # the hold of a grant that no operator gave
 
 
 class HeldRemoval(NamedTuple):
@@ -186,6 +187,11 @@ class Holds:
         """Whether an operator has approved a removal."""
         grant = self.grant_of(removal)
         return grant is not None and grant.until > now
+
+    def follows(self, removal: Removal) -> bool:
+        """Whether a removal is granted only because another daemon has made it."""
+        grant = self.grant_of(removal)
+        return grant is not None and grant.hold == FOLLOWED
 
     def is_agreed(self, removal: Removal) -> bool:
         """Whether a second opinion has confirmed a removal."""

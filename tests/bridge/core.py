@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 
 from adapters.memory import Config, Memory
 from adapters.memory.server import Store as Server
-from bridge.adapter import Change, Observed, Source
+from bridge.adapter import Change, Observed, Sink, Source
 from bridge.destination.destination import Destination
 from bridge.destination.events import Event, Failed, Happened, HeldBack, Noticed, Released, Taken, Written
 from bridge.destination.reconciler import Reconciler
@@ -61,7 +62,8 @@ class Record:
 class Core:
     """Feeds, a store and one reconciler a destination, over servers in memory.
 
-    `seatless`: registries that cannot lock; `lender`: the one whose seats these borrow.
+    `seatless`: registries that cannot lock; `lender`: the one whose seats these borrow. `exports`: the sinks of
+    destinations that are no servers.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Core:
         seatless: Collection[str] = (),
         lender: str = "",
         ordering: Ordering = UNORDERED,
+        exports: Mapping[str, Sink] = MappingProxyType({}),
     ) -> None:
         self.record = Record()
         self.rng = random.Random(1)
@@ -85,7 +88,10 @@ class Core:
         self.sources: dict[View, Source] = {}
         self.reconcilers: dict[str, Reconciler] = {}
         for to in {link.to for link in links}:
-            sink = self.registries[to].sink(owner)
+            sink = exports[to] if to in exports else self.registries[to].sink(owner)
+            seat = (
+                None if to in exports else self.registries[to if to not in seatless else lender or to].seat(owner, to)
+            )
             destination = Destination(
                 name=to,
                 owner=owner,
@@ -100,7 +106,7 @@ class Core:
             self.reconcilers[to] = Reconciler(
                 destination,
                 sink=sink,
-                seat=self.registries[to if to not in seatless else lender or to].seat(owner, to),
+                seat=seat,
                 store=self.store,
                 events=self.record,
                 clock=time.monotonic,

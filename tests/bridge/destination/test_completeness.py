@@ -1,16 +1,22 @@
-"""A sink that asks is told which scopes it holds whole: a gain when all is applied, a loss at once."""
+"""A sink that asks is told which scopes it holds whole, and of which sources nothing is known."""
 
 from __future__ import annotations
 
+import pytest
+
+from adapters.common.export import ExportSink
+from adapters.common.picture import Picture
 from adapters.memory.server import Store as Server
 from bridge.adapter import Whole
 from bridge.errors import Unavailable
-from bridge.model import ServiceName
+from bridge.link import Link, Services
+from bridge.model import Instance, ServiceName, Traits
 from tests.bridge.core import Core
 from tests.kit.builders import PAY, instance, link
 from tests.kit.waiting import until
 
 LATER = ServiceName("later")
+WEB, NEW = ServiceName("web"), ServiceName("new")
 
 
 def whole(server: Server, generation: int = 1) -> frozenset[Whole]:
@@ -64,3 +70,43 @@ async def test_a_scope_whose_watch_is_down_is_whole_no_more() -> None:
         source.heal()
         await until(lambda: bool(target.whole))
         assert target.whole == whole(source, generation=2)
+
+
+@pytest.fixture
+def picture() -> Picture:
+    """That of an export of which nothing was ever known."""
+    return Picture(None)
+
+
+def to_mesh(name: ServiceName, source: str) -> Link:
+    return link("mesh", source, services=Services(include=(str(name),)))
+
+
+def exporting(picture: Picture, *links: Link) -> Core:
+    """A core whose one destination serves a picture; nothing is ever heard of any source but `source`."""
+    source, silent = Server("a"), Server("b")
+    source.register(PAY, instance("i1"))
+    silent.fail_with(Unavailable("not now"))
+    sink = ExportSink("xds:mesh", picture, Traits(frozenset(Instance.__struct_fields__)), lambda _, one: one, "bridge")
+    servers = {"source": source, "silent": silent, "silent-too": silent}
+    return Core(servers, list(links), exports={"mesh": sink})
+
+
+async def test_a_source_that_a_file_adds_is_unknown_before_anything_is_planned(picture: Picture) -> None:
+    known, unknown = to_mesh(PAY, "source"), to_mesh(WEB, "silent")
+    async with exporting(picture, known, unknown).running() as core:
+        await until(lambda: picture.missing == {"silent"})
+        assert picture.ready(NEW) and not picture.ready(WEB)
+        core.reconcilers["mesh"].route([known, unknown, to_mesh(NEW, "silent-too")])
+        assert picture.missing == {"silent", "silent-too"}
+        assert not picture.ready(NEW), "no data plane may be told that it is not there"
+
+
+async def test_a_source_that_a_file_removes_is_unknown_until_that_is_applied(picture: Picture) -> None:
+    known, unknown = to_mesh(PAY, "source"), to_mesh(WEB, "silent")
+    async with exporting(picture, known, unknown).running() as core:
+        await until(lambda: picture.missing == {"silent"})
+        core.reconcilers["mesh"].route([known])
+        assert picture.missing == {"silent"} and not picture.complete
+        await until(lambda: picture.complete)
+        assert not picture.missing

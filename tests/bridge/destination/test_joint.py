@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import random
 import sys
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 from unittest import mock
 
 import pytest
@@ -17,6 +19,7 @@ from adapters.common.picture import Picture
 from adapters.memory import Memory
 from adapters.memory.server import Store as Server
 from bridge.adapter import Note, Notes, Observed
+from bridge.daemon.deciding import Deciding
 from bridge.destination import joint, went
 from bridge.destination.apply import Records
 from bridge.destination.destination import Destination
@@ -27,13 +30,13 @@ from bridge.destination.roll import Roll
 from bridge.destination.writer import Writer
 from bridge.engine.stopping import passed_on, shared
 from bridge.errors import Unavailable
-from bridge.guard.holds import Item
+from bridge.guard.holds import Holds, Item
 from bridge.link import Guard
 from bridge.model import Health, Instance, ServiceName, Traits
 from bridge.sources.feed import Feed
 from bridge.sources.store import Store
 from bridge.sources.view import View
-from bridge.state.decisions import APPROVED, Kind
+from bridge.state.decisions import APPROVED, Decisions, Kind
 from bridge.state.folder import State
 from tests.bridge.core import Record
 from tests.kit.builders import PAY, instance, link
@@ -78,6 +81,10 @@ class Far:
     async def write(self, key: str, content: bytes, before: Note | None) -> Note:
         found: Note = await self._answer(lambda: self._notes.write(key, content, before))
         return found
+
+    async def _write_over(self, key: str, content: bytes) -> Note:
+        """What a store does that compares nothing."""
+        return await self._notes.write(key, content, await self._notes.read(key))
 
     async def remove(self, key: str, before: Note) -> None:
         await self._answer(lambda: self._notes.remove(key, before))
@@ -135,6 +142,7 @@ class Host:
             clock=clock,
             wall=self.wall,
             again=lambda names: self.reconciler.poke(names),
+            decided=lambda: self._deciding.apply(),
             rng=rng,
         )
         self.reconciler = Reconciler(
@@ -150,6 +158,13 @@ class Host:
             records=Records(spend=self.kept.spend),
             peers=self.joint,
         )
+        engine = SimpleNamespace(
+            configuration=SimpleNamespace(links=(self.link,), registries={}),
+            reconcilers={"mesh": self.reconciler},
+            store=self._store,
+            clock=clock,
+        )
+        self._deciding = Deciding(cast(Any, engine), self.kept, cast(Any, None))  # only `apply`, which journals nothing
         self._task = world.loop.spawn(self, self._run(rng))
 
     async def _run(self, rng: random.Random) -> None:
@@ -161,6 +176,12 @@ class Host:
                 tasks.create_task(self._feeds[view].run())
             tasks.create_task(self._roll.run())
             tasks.create_task(self.reconciler.run())
+            while True:  # as the daemon does: what was decided on any host counts here, and an approval is for once
+                await asyncio.sleep(1.0)
+                self._deciding.apply()
+                approvals = self.kept.decisions.of(Kind.APPROVAL).values()
+                approved = {item for one in approvals for item in one.items}
+                self.kept.decisions.use_up(approved - self.reconciler.destination.holds.granted().keys())
 
     async def _read(self, _: View, name: ServiceName) -> Observed:
         return await self._source.read(name)
@@ -190,6 +211,13 @@ class Host:
         await shared(self.reconciler)
         self.reconciler.poke()
 
+    def expect(self, lose: int) -> None:
+        """For an hour so many may be lost of the link."""
+        until = time.time() + HOUR
+        self.kept.decisions.decide(Kind.EXPECTED, self.link.name, by="operator", until=until, count=lose)
+        self._deciding.apply()
+        self.reconciler.poke()
+
     @property
     def held(self) -> set[str]:
         return set(self.reconciler.destination.holds.of(PAY))
@@ -204,6 +232,9 @@ class World:
         self.source = Server("inventory")
         self.keeper = Server("keeper")
         self.hosts: list[Host] = []
+
+    def time(self) -> float:
+        return EPOCH + self.loop.time()
 
     def host(self, guard: Guard = STRICT) -> Host:
         self.hosts.append(Host(self, f"host-{len(self.hosts)}", guard))
@@ -252,7 +283,8 @@ async def a_freeze_meets_a_host_that_begins(world: World) -> None:
     await world.serve({"i1"}, one)
     begins = world.loop.call_later(world.rng.uniform(0, 1), other.begin)
     await asyncio.sleep(world.rng.uniform(0, 2))
-    assert await one.freeze()
+    while not await one.freeze():
+        pass  # given again, until the command says that all follow: that may take longer than it waits
     before = set(other.served)
     world.say("i2")
     for _ in range(20):
@@ -337,6 +369,50 @@ async def an_approval_whose_time_is_over_is_none(world: World) -> None:
     await world.steady(SOON, other)
 
 
+async def a_loss_that_is_expected_counts_at_each(world: World) -> None:
+    world.say("i1", "i2", "i3")
+    one, other = world.hosted(2)
+    await world.serve({"i1", "i2", "i3"})
+    one.expect(1)
+    await asyncio.sleep(world.rng.uniform(0, 2))
+    world.source.deregister(PAY, "i1")
+    await world.serve({"i2", "i3"})
+    await asyncio.sleep(SOON)
+    world.source.deregister(PAY, "i2")
+    await world.settles(lambda: one.held == other.held == {"i2"})
+    await world.steady(SOON, one, other)
+
+
+async def a_loss_that_is_expected_when_it_is_held_counts_at_each(world: World) -> None:
+    world.say("i1", "i2", "i3")
+    one, other = world.hosted(2)
+    await world.serve({"i1", "i2", "i3"})
+    world.source.deregister(PAY, "i1")
+    await world.settles(lambda: one.held == other.held == {"i1"})
+    await asyncio.sleep(world.rng.uniform(0, 10))
+    one.expect(1)
+    await world.serve({"i2", "i3"})
+    await asyncio.sleep(SOON)
+    world.source.deregister(PAY, "i2")
+    await world.settles(lambda: one.held == other.held == {"i2"})
+    await world.steady(SOON, one, other)
+
+
+async def two_who_decide_at_once_lose_nothing(world: World) -> None:
+    world.say("i1", "i2")
+    one, other = world.hosted(2)
+    await world.serve({"i1", "i2"})
+    world.source.deregister(PAY, "i1")
+    await world.settles(lambda: one.held == other.held == {"i1"})
+    one.kept.decisions.freeze(one.link.name, "CHG", "operator")
+    other.kept.decisions.show("a set", ((other.link.name, "pay", "i2"),))
+    await asyncio.gather(one.joint.pass_on(), other.joint.pass_on())  # of which one is refused, and reads first
+    await world.settles(lambda: other.kept.frozen(other.link.name) is not None)
+    await asyncio.sleep(SOON)
+    for host in (one, other):
+        assert host.kept.frozen(host.link.name) and "a set" in host.kept.decisions.of(Kind.SHOWN), world.story()
+
+
 async def who_begins_counts_what_the_others_lost(world: World) -> None:
     names = [f"i{number}" for number in range(1, 11)]
     world.say(*names)
@@ -385,6 +461,9 @@ HISTORIES: tuple[History, ...] = (
     who_saw_no_illness_lets_no_removal_go_for_it,
     an_approval_is_made_use_of_by_each_and_once,
     an_approval_whose_time_is_over_is_none,
+    a_loss_that_is_expected_counts_at_each,
+    a_loss_that_is_expected_when_it_is_held_counts_at_each,
+    two_who_decide_at_once_lose_nothing,
     who_begins_counts_what_the_others_lost,
     without_an_answer_who_knows_goes_on_and_who_never_knew_waits,
 )
@@ -403,7 +482,8 @@ def play(history: History, seed: int) -> None:
                 await one.end()
 
     try:
-        loop.run_until_complete(live())
+        with mock.patch.object(time, "time", new=world.time):
+            loop.run_until_complete(live())
     finally:
         loop.close()
 
@@ -469,6 +549,37 @@ def _of_one() -> Replaced:
     return (joint, "EACH", frozenset())
 
 
+def _of_none() -> Replaced:
+    return (joint, "_is_same", lambda *_: False)
+
+
+def _unstated() -> Replaced:
+    return (Holds, "follows", lambda *_: False)
+
+
+def _heard_late() -> Replaced:
+    real = Joint._take_over
+
+    def take_over(self: Joint, one: Any) -> None:
+        with mock.patch.object(self, "_decided"):
+            real(self, one)
+
+    return (Joint, "_take_over", take_over)
+
+
+def _over_others() -> Replaced:
+    async def write(self: Far, key: str, content: bytes, _: Note | None) -> Note:
+        found: Note = await self._answer(lambda: self._write_over(key, content))
+        return found
+
+    return (Far, "write", write)
+
+
+def _for_ever() -> Replaced:
+    real: Any = Decisions.approve
+    return (Decisions, "approve", lambda self, *about: real(self, *about[:4], 10 * APPROVED))
+
+
 MUTANTS = (
     Mutant("who begins is on the roll first", a_freeze_meets_a_host_that_begins, lambda: (Roll, "enter", _nothing)),
     Mutant("who decides looks", a_freeze_meets_a_host_that_begins, lambda: (Joint, "look_around", _nothing)),
@@ -484,6 +595,11 @@ MUTANTS = (
     Mutant("an approval is passed on", an_approval_is_made_use_of_by_each_and_once, lambda: (Joint, "_each", _no_each)),
     Mutant("before it is made use of", an_approval_is_made_use_of_by_each_and_once, _untold),
     Mutant("an approval is for each", an_approval_is_made_use_of_by_each_and_once, _of_one),
+    Mutant("an approval is for once", an_approval_is_made_use_of_by_each_and_once, _of_none),
+    Mutant("an approval ends", an_approval_whose_time_is_over_is_none, _for_ever),
+    Mutant("a stated loss counts at each", a_loss_that_is_expected_counts_at_each, _unstated),
+    Mutant("a stated loss is heard first", a_loss_that_is_expected_when_it_is_held_counts_at_each, _heard_late),
+    Mutant("nobody writes over another", two_who_decide_at_once_lose_nothing, _over_others),
     Mutant(
         "losses are taken over",
         who_begins_counts_what_the_others_lost,
