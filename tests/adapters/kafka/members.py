@@ -130,9 +130,9 @@ class Apart(Spoken):
 class Group:
     """One group at a broker."""
 
-    def __init__(self, address: str, name: str, protocol: Protocol, folder: Path) -> None:
+    def __init__(self, addresses: list[str], name: str, protocol: Protocol, folder: Path) -> None:
         self.name = name
-        self.address = address
+        self.addresses = addresses
         self._protocol: Protocol = protocol
         self._folder = folder
         self._here: list[Here] = []
@@ -147,14 +147,14 @@ class Group:
     def membership(
         self, who: str, *, by: str = "", security: Security | None = None, times: Times = TIMES
     ) -> KafkaMembership:
-        client = Client([by or self.address], security)
+        client = Client([by] if by else self.addresses, security)
         return KafkaMembership(client, TOPIC, SHARDS, self.name, who, self._protocol, times)
 
     async def apart(self, who: str, times: Times = TIMES) -> Apart:
         """Joins in a process of its own."""
         one = Apart(who, self._folder)
         self._apart.append(one)
-        await one.start(self.address, self.name, self._protocol, times)
+        await one.start(self.addresses[0], self.name, self._protocol, times)
         return one
 
     async def close(self) -> None:
@@ -164,9 +164,9 @@ class Group:
 
 
 @asynccontextmanager
-async def group(address: str, name: str, protocol: Protocol, folder: Path) -> AsyncIterator[Group]:
+async def group(addresses: list[str], name: str, protocol: Protocol, folder: Path) -> AsyncIterator[Group]:
     """A group of which nobody is left at the end."""
-    found = Group(address, name, protocol, folder)
+    found = Group(addresses, name, protocol, folder)
     try:
         yield found
     finally:

@@ -7,16 +7,22 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
+from aiokafka.admin import NewTopic
 
 from adapters.kafka.grouping import Ended, Given, Grouping, News
 from adapters.kafka.membership import TIMES, Protocol
+from bridge.errors import Unavailable
 from tests.adapters.kafka.members import SHARDS, Group, Here, Spoken, group, whole
-from tests.conftest import StartKafka
+from tests.conftest import StartKafka, provided
 from tests.kit.proxy import Proxy
 from tests.kit.stream import TOPIC, Stream
 from tests.kit.waiting import until
-from tests.servers.kafka import Kafka
+from tests.servers.kafka import Kafka, cluster
+from tests.servers.server import together
 
 SESSION = 6.0
 SLACK = 4.0  # seconds that a busy machine may add
@@ -123,7 +129,8 @@ async def _play(kafka: Kafka, folder: Path, scenes: Iterable[tuple[Protocol, str
     async def play(protocol: Protocol, name: str, scene: Scene) -> None:
         own = folder / f"{protocol}-{name}"
         own.mkdir()
-        async with group(kafka.address, f"isthmus.{protocol}.{name}", protocol, own) as of:
+        addresses = [node.address for node in kafka.nodes]
+        async with group(addresses, f"isthmus.{protocol}.{name}", protocol, own) as of:
             await scene(of)
 
     async with Stream.open(kafka, SHARDS) as stream:
@@ -216,8 +223,10 @@ async def outlives_its_broker(of: Group, server: Kafka, meet: asyncio.Barrier) -
 
 async def agreed(members: Sequence[Here]) -> bool:
     """Whether the broker says the same as they do."""
-    found = await members[0].membership.members()
-    return {one.who: set(one.shards) for one in found} == {one.who: one.should for one in members}
+    with suppress(Unavailable):
+        found = await members[0].membership.members()
+        return {one.who: set(one.shards) for one in found} == {one.who: one.should for one in members}
+    return False
 
 
 async def test_members_outlive_their_broker(kafka_server: StartKafka, tmp_path: Path) -> None:
@@ -225,3 +234,33 @@ async def test_members_outlive_their_broker(kafka_server: StartKafka, tmp_path: 
     meet = asyncio.Barrier(len(PROTOCOLS))
     scene: Scene = lambda of: outlives_its_broker(of, server, meet)  # noqa: E731
     await _play(server, tmp_path, [(each, "down", scene) for each in PROTOCOLS])
+
+
+async def outlives_each_broker(of: Group, brokers: Sequence[Kafka], meet: asyncio.Barrier) -> None:
+    """One of them is its coordinator, and another takes its place."""
+    members = [of.here("one"), of.here("two")]
+    for broker in brokers:
+        await whole(*members)
+        await until(lambda: agreed(members))
+        if await meet.wait() == 0:
+            await broker.kill()
+        await meet.wait()
+        began = time.monotonic()
+        await until(lambda: agreed(members))
+        told(of, f"broker {broker.node} killed", whole=max(0.0, await whole(*members) - began))
+        if await meet.wait() == 0:
+            await broker.start()
+        await meet.wait()
+    await whole(*members)
+
+
+@pytest.mark.soak
+async def test_members_outlive_each_broker_of_a_cluster(tmp_path: Path) -> None:
+    with provided():
+        brokers = cluster(tmp_path)
+        async with together(brokers):
+            async with brokers[0].admin() as admin:
+                await admin.create_topics([NewTopic(TOPIC, SHARDS, len(brokers))])
+            meet = asyncio.Barrier(len(PROTOCOLS))
+            scene: Scene = lambda of: outlives_each_broker(of, brokers, meet)  # noqa: E731
+            await _play(brokers[0], tmp_path, [(each, "rolling", scene) for each in PROTOCOLS])
