@@ -251,7 +251,7 @@ async def test_fault_18_an_event_that_the_watch_lost_is_found_by_the_audit(
         await until(lambda: liar.swallowed, "the event is lost")
         await made.put("pay-1", "i0")
         await until(lambda: _same(made, key("pay-1", "i0")), "later ones arrive")
-        await made.in_step(within=90.0)
+        await made.in_step()
 
 
 async def _same(made: World, where: str) -> bool:
@@ -322,8 +322,8 @@ async def test_fault_21_a_lease_of_many_that_ends_is_a_real_loss(folder: Path, e
             await made.source.put(where, value, mortal)
             gone.append(where)
         await made.bridge.start()
-        await made.in_step(within=60.0)
+        await made.in_step()
         await made.source.revoke(mortal, *gone)
         await until(lambda: made.bridge.holds(), "a loss of that size is held at first")
-        await made.in_step(within=60.0)  # and believed once it was confirmed
+        await made.in_step()  # and believed once it was confirmed
         assert sorted(await made.removals()) == sorted(gone)

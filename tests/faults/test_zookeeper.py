@@ -64,7 +64,7 @@ class World:
 
     async def in_step(self) -> None:
         """Waits until that is so."""
-        await until(self.equal, "source and target are equal", within=60.0)
+        await until(self.equal, "source and target are equal")
 
     async def reads(self, state: str) -> bool:
         """What the daemon says of the source."""

@@ -11,7 +11,7 @@ from tests.kit.natives import Etcd as Natives
 from tests.kit.natives import History, backward, key, record, wrongful
 from tests.kit.proxy import Proxy
 from tests.kit.running import Bridge
-from tests.kit.waiting import until
+from tests.kit.waiting import DEADLINE, until
 from tests.servers.etcd import Etcd
 
 LIMITS = {"confirm_event": "1s", "confirm_absence": "1s"}  # the rest as users have it
@@ -61,7 +61,7 @@ class World:
         now = await self.target.records()
         return {where: value for where, value in now.items() if where not in self.foreign} == self.source.truth.now
 
-    async def in_step(self, within: float = 30.0) -> None:
+    async def in_step(self, within: float = DEADLINE) -> None:
         """Waits until all is equal."""
         await until(self.equal, "source and target are equal", within=within)
 
