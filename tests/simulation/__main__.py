@@ -9,9 +9,10 @@ import os
 import sys
 import time
 
+from tests.kit.mutants import applied
 from tests.simulation import moving, streams
 from tests.simulation.deploys import DAYS, count
-from tests.simulation.mutants import MUTANTS, applied, hunt
+from tests.simulation.mutants import MUTANTS, hunt
 from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
 
@@ -68,7 +69,7 @@ def stream_survives(name: str) -> int:
     """Breaks what writes a stream; 0: a history has shown it."""
     logging.disable(logging.CRITICAL)
     mutant = streams.MUTANTS[name]
-    with streams.applied(name):
+    with applied(mutant):
         broken = [text for seed in range(CHANCES) for text in streams.play(streams.SCENARIOS[mutant.found_by], seed)]
     print(f"{name}: {broken[0] if broken else 'survives'}")
     return 0 if broken else 1
@@ -92,7 +93,7 @@ def broken(options: argparse.Namespace) -> int:
     failed = 0
     began = time.process_time()
     played = histories(options)
-    with applied(options.mutant) if options.mutant else contextlib.nullcontext():
+    with applied(MUTANTS[options.mutant]) if options.mutant else contextlib.nullcontext():
         for scenario, seed in played:
             report = play(seed, ANY.get(scenario))
             failed += bool(report.broken)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -39,21 +38,12 @@ from bridge.plan.evidence import evidence as evidence_of
 from bridge.sources import claims, feed, networks, view
 from bridge.state import decisions, folder
 from bridge.state.decisions import Kind
+from tests.kit.mutants import Mutant, Replacements, applied
 from tests.simulation.run import Report, play
 from tests.simulation.scenarios import SCENARIOS
 
 SEEDS = 3  # of each scenario
 HISTORIES = 40  # random ones, where no scenario finds it
-
-Replacements = Sequence[tuple[Any, str, Any]]
-
-
-class Mutant(NamedTuple):
-    """What is replaced (owner, attribute, by what), what that breaks, and which scenarios should find it."""
-
-    breaks: str
-    found_by: tuple[str, ...]
-    replaced: Callable[[], Replacements]
 
 
 def _always(value: object) -> Callable[..., Any]:
@@ -844,7 +834,7 @@ def _older_shares() -> Replacements:
     return [(doses.Doses, "follow", follow)]
 
 
-MUTANTS: dict[str, Mutant] = {
+MUTANTS: dict[str, Mutant[tuple[str, ...]]] = {
     "refitted-on-loss": Mutant(
         "what a side loses within a step is made up for by it", ("moved_and_lost",), _refitted_on_loss
     ),
@@ -1144,21 +1134,12 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 
-@contextlib.contextmanager
-def applied(name: str) -> Iterator[None]:
-    """The core is broken in this way, inside."""
-    with ExitStack() as stack:
-        for owner, attribute, value in MUTANTS[name].replaced():
-            stack.enter_context(mock.patch.object(owner, attribute, value))
-        yield
-
-
 def hunt(name: str) -> tuple[str, Report] | None:
     """The first history that finds a mutant, as the arguments that replay it; None: it survives."""
     mutant = MUTANTS[name]
     tries = [(scenario, seed) for scenario in mutant.found_by for seed in range(SEEDS)]
     for scenario, seed in [*tries, *(("", seed) for seed in range(HISTORIES))]:
-        with applied(name):
+        with applied(mutant):
             report = play(seed, SCENARIOS.get(scenario))
         if any(not text.startswith("bug") for text in report.broken):  # a mutant that only crashes proves nothing
             return f"--mutant {name} --seed {seed}" + (f" --scenario {scenario}" if scenario else ""), report

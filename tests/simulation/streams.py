@@ -7,7 +7,6 @@ state what is not so. At every quiescent point the topic, read from its beginnin
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import tempfile
@@ -39,6 +38,7 @@ from bridge.state.journal import Journal
 from bridge.state.record import START
 from mappings import kafka as mapping
 from tests.kit import changes
+from tests.kit.mutants import Mutant
 from tests.simulation.broker import Broker, Record
 from tests.simulation.history import link
 from tests.simulation.loop import PROCESS, Loop, Stuck
@@ -476,14 +476,6 @@ def play(scenario: Scenario, seed: int) -> list[str]:
 # -- mutants
 
 
-class Mutant(NamedTuple):
-    """What is replaced (owner, attribute, by what), and in which scenario that is seen."""
-
-    breaks: str
-    found_by: str
-    replaced: Callable[[], list[tuple[Any, str, Any]]]
-
-
 def _complete_before_whole() -> list[tuple[Any, str, Any]]:
     real = completeness.Completeness.tell
 
@@ -518,12 +510,3 @@ MUTANTS = {
     ),
     "removal-outside": Mutant("a removal is sent outside a transaction", "late_removals", _removal_outside),
 }
-
-
-@contextlib.contextmanager
-def applied(name: str) -> Iterator[None]:
-    """Inside, the mutant lives."""
-    with contextlib.ExitStack() as stack:
-        for owner, attribute, instead in MUTANTS[name].replaced():
-            stack.enter_context(mock.patch.object(owner, attribute, instead))
-        yield

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -40,6 +40,7 @@ from bridge.state.decisions import APPROVED, Decisions, Kind
 from bridge.state.folder import State
 from tests.bridge.core import Record
 from tests.kit.builders import PAY, instance, link
+from tests.kit.mutants import Mutant, Replacements, applied
 from tests.simulation.loop import Loop, Stuck
 
 NEAR, FAR = 0.01, 0.6  # seconds that a request to the seat is under way at most, and its answer, by host
@@ -496,103 +497,97 @@ def test_what_daemons_of_an_export_promise_each_other(history: History) -> None:
 
 # -- each rule dropped -------------------------------------------------------------------------------------------------
 
-Replaced = tuple[Any, str, Any]
-
-
-class Mutant(NamedTuple):
-    """What is replaced (owner, attribute, by what), what that breaks, and the history that finds it."""
-
-    breaks: str
-    found_by: History
-    replaced: Callable[[], Replaced]
-
 
 async def _nothing(*_: object) -> None:
     """Done at once."""
 
 
-def _whenever() -> Replaced:
+def _whenever() -> Replacements:
     real = went.Gone.lets_go
-    return (went.Gone, "lets_go", lambda self, one, _: real(self, one, float("-inf")))
+    return [(went.Gone, "lets_go", lambda self, one, _: real(self, one, float("-inf")))]
 
 
-def _removed_or_ill() -> Replaced:
+def _removed_or_ill() -> Replacements:
     def lets_go(self: went.Gone, one: Any, since: float) -> bool:
         return bool(self.item == one.item and since <= self.at + went.LATE)
 
-    return (went.Gone, "lets_go", lets_go)
+    return [(went.Gone, "lets_go", lets_go)]
 
 
-def _starts_blindly() -> Replaced:
+def _starts_blindly() -> Replacements:
     real = Joint.inherit
 
     async def inherit(self: Joint) -> Any:
         with contextlib.suppress(Unavailable):
             return await real(self)
 
-    return (Joint, "inherit", inherit)
+    return [(Joint, "inherit", inherit)]
 
 
-def _stops_without_answer() -> Replaced:
-    return (Joint, "_failed_once", mock.Mock(side_effect=lambda error: (_ for _ in ()).throw(error)))
+def _stops_without_answer() -> Replacements:
+    return [(Joint, "_failed_once", mock.Mock(side_effect=lambda error: (_ for _ in ()).throw(error)))]
 
 
 def _no_each(*_: object) -> dict[str, Any]:
     return {}
 
 
-def _untold() -> Replaced:
-    return (sys.modules[__name__], "shared", _nothing)
+def _untold() -> Replacements:
+    return [(sys.modules[__name__], "shared", _nothing)]
 
 
-def _of_one() -> Replaced:
-    return (joint, "EACH", frozenset())
+def _of_one() -> Replacements:
+    return [(joint, "EACH", frozenset())]
 
 
-def _of_none() -> Replaced:
-    return (joint, "_is_same", lambda *_: False)
+def _of_none() -> Replacements:
+    return [(joint, "_is_same", lambda *_: False)]
 
 
-def _unstated() -> Replaced:
-    return (Holds, "follows", lambda *_: False)
+def _unstated() -> Replacements:
+    return [(Holds, "follows", lambda *_: False)]
 
 
-def _heard_late() -> Replaced:
+def _heard_late() -> Replacements:
     real = Joint._take_over
 
     def take_over(self: Joint, one: Any) -> None:
         with mock.patch.object(self, "_decided"):
             real(self, one)
 
-    return (Joint, "_take_over", take_over)
+    return [(Joint, "_take_over", take_over)]
 
 
-def _over_others() -> Replaced:
+def _over_others() -> Replacements:
     async def write(self: Far, key: str, content: bytes, _: Note | None) -> Note:
         found: Note = await self._answer(lambda: self._write_over(key, content))
         return found
 
-    return (Far, "write", write)
+    return [(Far, "write", write)]
 
 
-def _for_ever() -> Replaced:
+def _for_ever() -> Replacements:
     real: Any = Decisions.approve
-    return (Decisions, "approve", lambda self, *about: real(self, *about[:4], 10 * APPROVED))
+    return [(Decisions, "approve", lambda self, *about: real(self, *about[:4], 10 * APPROVED))]
 
 
-MUTANTS = (
-    Mutant("who begins is on the roll first", a_freeze_meets_a_host_that_begins, lambda: (Roll, "enter", _nothing)),
-    Mutant("who decides looks", a_freeze_meets_a_host_that_begins, lambda: (Joint, "look_around", _nothing)),
-    Mutant("a freeze waits for all", a_freeze_meets_a_host_that_begins, lambda: (Joint, "behind", lambda *_: [])),
+MUTANTS: tuple[Mutant[History], ...] = (
+    Mutant("who begins is on the roll first", a_freeze_meets_a_host_that_begins, lambda: [(Roll, "enter", _nothing)]),
+    Mutant("who decides looks", a_freeze_meets_a_host_that_begins, lambda: [(Joint, "look_around", _nothing)]),
+    Mutant("a freeze waits for all", a_freeze_meets_a_host_that_begins, lambda: [(Joint, "behind", lambda *_: [])]),
     Mutant(
         "a freeze is of all",
         a_freeze_meets_a_host_that_begins,
-        lambda: (joint, "ALIKE", joint.ALIKE - {Kind.FREEZE}),
+        lambda: [(joint, "ALIKE", joint.ALIKE - {Kind.FREEZE})],
     ),
-    Mutant("all let the same go", one_host_lets_go_and_the_others_follow, lambda: (Joint, "_let_go", lambda *_: None)),
+    Mutant(
+        "all let the same go", one_host_lets_go_and_the_others_follow, lambda: [(Joint, "_let_go", lambda *_: None)]
+    ),
     Mutant("what came back stays", what_came_back_is_another_thing, _whenever),
     Mutant("illness is no removal", who_saw_no_illness_lets_no_removal_go_for_it, _removed_or_ill),
-    Mutant("an approval is passed on", an_approval_is_made_use_of_by_each_and_once, lambda: (Joint, "_each", _no_each)),
+    Mutant(
+        "an approval is passed on", an_approval_is_made_use_of_by_each_and_once, lambda: [(Joint, "_each", _no_each)]
+    ),
     Mutant("before it is made use of", an_approval_is_made_use_of_by_each_and_once, _untold),
     Mutant("an approval is for each", an_approval_is_made_use_of_by_each_and_once, _of_one),
     Mutant("an approval is for once", an_approval_is_made_use_of_by_each_and_once, _of_none),
@@ -603,7 +598,7 @@ MUTANTS = (
     Mutant(
         "losses are taken over",
         who_begins_counts_what_the_others_lost,
-        lambda: (Handover, "lose", lambda *_: None),
+        lambda: [(Handover, "lose", lambda *_: None)],
     ),
     Mutant("who never knew waits", without_an_answer_who_knows_goes_on_and_who_never_knew_waits, _starts_blindly),
     Mutant("who knows goes on", without_an_answer_who_knows_goes_on_and_who_never_knew_waits, _stops_without_answer),
@@ -611,9 +606,8 @@ MUTANTS = (
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.breaks.replace(" ", "-"))
-def test_each_rule_that_is_dropped_is_found(mutant: Mutant) -> None:
-    owner, name, by = mutant.replaced()
-    with mock.patch.object(owner, name, by):
+def test_each_rule_that_is_dropped_is_found(mutant: Mutant[History]) -> None:
+    with applied(mutant):
         for seed in range(SEEDS):
             try:
                 play(mutant.found_by, seed)
