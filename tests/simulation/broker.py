@@ -16,7 +16,7 @@ from unittest import mock
 
 from aiokafka import TopicPartition, errors
 
-from adapters.kafka import client, producing, reading
+from adapters.kafka import client, fetching, producing
 from adapters.kafka.client import Cluster, Topic
 from tests.simulation.loop import Loop
 
@@ -165,7 +165,7 @@ class Broker:
             (client.Client, "create", create),
             (client.Client, "_why", why),
             (producing, "AIOKafkaProducer", lambda **options: Producer(broker, options.get("transactional_id"))),
-            (reading, "AIOKafkaConsumer", lambda **_: Consumer(broker)),
+            (fetching, "AIOKafkaConsumer", lambda **how: Consumer(broker, how["isolation_level"] == "read_committed")),
         ]
         with ExitStack() as stack:
             for owner, name, instead in replaced:
@@ -253,11 +253,13 @@ class Producer:
 
 
 class Consumer:
-    """As AIOKafkaConsumer, of what is committed."""
+    """As AIOKafkaConsumer; `committed`: of what is."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, committed: bool) -> None:
         self._broker = broker
+        self._committed = committed
         self._at: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
 
     async def start(self) -> None:
         await self._broker.reached()
@@ -271,13 +273,19 @@ class Consumer:
     def seek(self, part: TopicPartition, offset: int) -> None:
         self._at[part] = offset
 
+    def pause(self, *parts: TopicPartition) -> None:
+        self._paused.update(parts)
+
+    def resume(self, *parts: TopicPartition) -> None:
+        self._paused.difference_update(parts)
+
     async def beginning_offsets(self, parts: list[TopicPartition]) -> dict[TopicPartition, int]:
         await self._broker.reached()
         return dict.fromkeys(parts, 0)
 
     async def end_offsets(self, parts: list[TopicPartition]) -> dict[TopicPartition, int]:
         await self._broker.reached()
-        return {part: self._broker.end(part) for part in parts}
+        return {part: self._broker.end(part) if self._committed else len(self._broker.log(part)) for part in parts}
 
     async def position(self, part: TopicPartition) -> int:
         return self._at[part]
@@ -294,6 +302,8 @@ class Consumer:
     def _read(self) -> dict[TopicPartition, list[Record]]:
         found = {}
         for part, at in self._at.items():
+            if part in self._paused:
+                continue
             log, end = self._broker.log(part), self._broker.end(part)
             if at > len(log):
                 raise errors.OffsetOutOfRangeError
