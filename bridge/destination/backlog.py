@@ -37,6 +37,7 @@ class Backlog:
         self._dirty: dict[ServiceName, Seen] = {}  # names to be planned, and since when
         self._busy: set[ServiceName] = set()  # names with a write in flight, or a delay before its retry
         self._unread: set[ServiceName] | None = None  # names to be read again at the destination; None: all
+        self._reading: set[ServiceName] | None = set()  # being read; None: everything
         self._written: set[ServiceName] = set()  # names written since the current read began
         self._timers: dict[ServiceName, asyncio.TimerHandle] = {}
         self._owed: dict[str, dict[ServiceName, bool]] = {}  # see `owe`: by asker and name, whether planned since
@@ -88,7 +89,7 @@ class Backlog:
 
     def is_to_do(self, name: ServiceName) -> bool:
         """Whether a name has work now or in flight."""
-        is_unread = self._unread is None or name in self._unread
+        is_unread = any(names is None or name in names for names in (self._unread, self._reading))
         return is_unread or name in self._dirty or name in self._busy
 
     def since(self, name: ServiceName) -> Seen | None:
@@ -166,12 +167,15 @@ class Backlog:
     def reading(self) -> Iterator[Reading]:
         """The context of one read. If it raises, the same is still to be read; so is whatever was written meanwhile."""
         names, self._unread = self._unread, set()
+        self._reading = names
         self._written = set(self._busy)
         try:
             yield Reading(None if names is None else frozenset(names - self._written), self._written)
         except BaseException:
             self._unread = None if names is None or self._unread is None else self._unread | names
             raise
+        finally:
+            self._reading = set()
         self.read_again(self._written if names is None else self._written & names)
 
     # -- the work of one moment --------------------------------------------------------------------------------------

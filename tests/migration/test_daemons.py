@@ -95,16 +95,6 @@ async def test_a_take_over_goes_on_with_the_step_that_it_finds(two: Two) -> None
     await until(lambda: (two.share(0), two.share(1)) == (0.0, 0.0), "nothing of the new side is left")
 
 
-async def test_whoever_stands_by_tells_the_share_that_stands(two: Two) -> None:
-    """What the writer of a place writes is no drift to the other daemon."""
-    await act(two.first, "start")
-    for step in (1, 2):
-        await reaches(two.first, "shift", step)
-        for one in (two.first, two.second):
-            places = (await row(one))["places"]
-            assert len(places) == 2 and all(at["measured"] == at["intended"] > 0 for at in places), places
-
-
 async def test_a_freeze_stops_the_way_back_and_says_so(two: Two) -> None:
     await act(two.first, "start")
     await reaches(two.first, "shift", 2)

@@ -66,6 +66,14 @@ class Migrations:
             return str(error)
         return "; ".join(f"{row['move']}: {row['text']}" for row in rows)
 
+    async def shares(self) -> dict[str, tuple[float, float]]:
+        """What `migrate status` says here of each move at each place, in percent: what is meant, and what stands."""
+        return {
+            f"{row['move']} at {at['place']}": (at["intended"], at["measured"])
+            for row in await self.moving.status({"name": "m"}, OPERATOR)
+            for at in row["places"]
+        }
+
 
 class NotesLine:
     """The notes by key as one process sees them; the world is told what it read of the record, and what it wrote."""

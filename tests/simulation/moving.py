@@ -711,6 +711,18 @@ async def moved_in_doubt(world: World) -> None:
     await concluded(world)
 
 
+async def moved_and_looked_at(world: World) -> None:
+    """A step has settled: each host tells the shares that stand, whoever wrote them."""
+    moves = await _moving(world, share=50.0)
+    moves.turns("none")
+    await asyncio.sleep(2 * TOLD)
+    for process in world.alive():
+        for what, (meant, stands) in (await process.shares()).items():
+            if abs(meant - stands) > 1.0:
+                world.oracle.breaks("told", f"{process}: {what}: {stands:g} %, and {meant:g} % is meant")
+    await concluded(world)
+
+
 async def moved_and_lost(world: World) -> None:
     """Within a step instances of the new side leave, and others come."""
     moves = await _moving(world, share=20.0)
@@ -823,6 +835,7 @@ SCENARIOS: dict[str, Scenario] = {
         moved_without_data,
         moved_in_doubt,
         moved_and_lost,
+        moved_and_looked_at,
         moved_by_who_is_cut_off,
         moved_back_to_the_ill,
         moved_before_it_began,

@@ -21,6 +21,7 @@ from adapters.memory import polled, server, sink
 from bridge import retry
 from bridge.adapter import Cause, Change, Listing, Observed, Returns
 from bridge.daemon import migrating, overriding
+from bridge.daemon import moving as daemon_moving
 from bridge.destination import apply, awake, confirm, destination, handover, note, planner, standby, writer
 from bridge.destination import reconciler as reconcile
 from bridge.engine import belief, engine, moves
@@ -820,6 +821,13 @@ def _holds_of_standbys_grow_old() -> Replacements:
     return [(belief, "_read_again", _always(None))]
 
 
+def _standbys_tell_old_shares() -> Replacements:
+    async def nothing(*_: Any) -> None:
+        return
+
+    return [(daemon_moving.Moving, "_read_again", nothing)]
+
+
 def _older_shares() -> Replacements:
     """A daemon goes by the record before the one that it has read last."""
     real = doses.Doses.follow
@@ -876,6 +884,9 @@ MUTANTS: dict[str, Mutant[tuple[str, ...]]] = {
     ),
     "holds-of-standbys-grow-old": Mutant(
         "who stands by holds for ever what the writer has done", ("moved_by_two_writers",), _holds_of_standbys_grow_old
+    ),
+    "standbys-tell-old-shares": Mutant(
+        "who stands by tells what stood before the writer wrote", ("moved_and_looked_at",), _standbys_tell_old_shares
     ),
     "older-shares": Mutant(
         "a place is written by the share of an older number", ("moved_and_sick", "moved_forward"), _older_shares

@@ -436,6 +436,13 @@ class Process(Client):
         await asyncio.wait((command,))
         return "" if command.cancelled() else command.result()
 
+    async def shares(self) -> dict[str, tuple[float, float]]:
+        """What `migrate status` says at this host."""
+        assert self._migrations is not None
+        command = self._command(self._migrations.shares())
+        await asyncio.wait((command,))
+        return {} if command.cancelled() else command.result()
+
     def seen(self, name: str) -> Seen | None:
         """What was seen of a move last, where this process moves it."""
         return self._migrations.steering.last.get(name) if self._migrations is not None else None
