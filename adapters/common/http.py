@@ -14,7 +14,7 @@ import msgspec
 from yarl import URL
 
 from adapters.common.credentials import Contexts, Tls, named, refused
-from adapters.common.disk import Question
+from adapters.common.disk import FRESH, Question
 from bridge.adapter import Credential
 from bridge.errors import Conflict, Denied, Expired, IsthmusError, Rejected, Unavailable
 
@@ -94,7 +94,7 @@ class Http:
         self.urls = tuple(url.rstrip("/") for url in urls)
         self._first = 0
         self._contexts = Contexts(tls, certificate)
-        self._context = Question(self._contexts.context, "the TLS files")
+        self._context = Question(self._contexts.context, "the TLS files", fresh=FRESH)
         self._server_name = tls.server_name if tls else None
         self._headers = headers if isinstance(headers, Mapping) else Question(headers, "the file with the token")
         self._classify = classify
@@ -247,6 +247,7 @@ class Http:
 
     def _broken(self, url: str, error: Exception, seconds: float) -> Unavailable | Denied:
         """What a request without an answer means. Denied where the server does not take our certificate."""
+        self._context.doubt()
         why = f"{url} {_why(error, seconds)}"
         reached = not isinstance(error, aiohttp.ClientConnectorError) or isinstance(error, aiohttp.ClientSSLError)
         mine = refused(error, self._contexts.shown) if reached and url.startswith("https:") else ""
@@ -257,6 +258,8 @@ class Http:
         kind = self._classify(answer.status, text) or ERRORS.get(answer.status)
         if kind is None:
             kind = Unavailable if answer.status >= 500 else Rejected
+        if issubclass(kind, Denied):
+            self._context.doubt()
         reason = f"{answer.url}: {method} {path.partition('?')[0]}: {answer.status} {text[:SAID]}".rstrip()
         if issubclass(kind, Denied) and (answer.status == 401 or "not found" in text):
             reason += self._shown()

@@ -30,6 +30,7 @@ SWEEP_EVERY = 5.0  # seconds from one look at all services without a poll to the
 SWEEP_SHARE = 0.05  # of the time, at most, that such looks take
 SWEEP_LATEST = 60.0  # seconds after one look, with thousands of services or a slow agent, that the next one may wait
 SWEEP_READS = 8
+YIELDED = 4  # of the loop, in which others begin to write what a poll told, before it asks again
 PATIENT = 20  # refusals of an agent in a row that a watch outlasts
 
 Tell = Callable[[ServiceName, bytes, int], Observed]
@@ -217,6 +218,8 @@ class Watch:
                 raise Expired(f"the index of {key} went back to {again.index}, from {reply.index}")
             reply = again
         self._tell_of(key, reply)
+        for _ in range(YIELDED):
+            await asyncio.sleep(0)
 
     async def _follow_checks(self) -> None:
         """All checks at once, for services without a poll: which of them changed, and which came or went."""

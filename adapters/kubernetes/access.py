@@ -14,7 +14,7 @@ from kubernetes.client import Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
 from adapters.common.credentials import Tls, named, token_end
-from adapters.common.disk import Question
+from adapters.common.disk import FRESH, Question
 from adapters.common.urls import is_url
 from bridge.adapter import Credential
 from bridge.errors import Denied
@@ -59,7 +59,7 @@ class Keeper:
         self._stamp: tuple[int, int] = (0, 0)
         self._loaded = 0.0
         self._loading = asyncio.Lock()
-        self._stamped = Question(self._look, kubeconfig or str(SERVICE_ACCOUNT))
+        self._stamped = Question(self._look, kubeconfig or str(SERVICE_ACCOUNT), fresh=FRESH)
 
     async def access(self) -> Access:
         """What to use now. Raises Denied, and Unavailable where the disk does not answer.
@@ -76,6 +76,7 @@ class Keeper:
 
     def refused(self, used: str) -> None:
         """The server did not take this authorization: the next request brings a new one, if there is one."""
+        self._stamped.doubt()
         if self._known is not None and self._known.authorization == used:
             self._known = None
 

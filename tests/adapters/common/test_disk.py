@@ -58,6 +58,24 @@ async def test_a_question_that_the_disk_does_not_answer_costs_one_thread(disk: P
     await until(answers, "the disk is back")
 
 
+async def test_an_answer_serves_for_a_while_unless_it_is_doubted(disk: Path) -> None:
+    (disk / "token").write_text("one")
+    lasting = Question((disk / "token").read_text, "the token", fresh=3600.0)
+    short = Question((disk / "token").read_text, "the token", fresh=0.05)
+    assert [await lasting.answer(), await short.answer()] == ["one", "one"]
+    (disk / "token").write_text("two")
+
+    async def renewed() -> bool:
+        return await short.answer() == "two"
+
+    await until(renewed)
+    with hung(disk):
+        assert await lasting.answer() == "one"
+    (disk / "token").write_text("two")
+    lasting.doubt()
+    assert await lasting.answer() == "two"
+
+
 async def test_the_newest_content_is_written_once_the_disk_answers(disk: Path) -> None:
     def write(content: bytes) -> None:
         (disk / "state").write_bytes(content)
