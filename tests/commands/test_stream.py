@@ -16,6 +16,7 @@ import pytest_asyncio
 from aiokafka.admin import NewTopic
 
 from bridge.model import ServiceName
+from bridge.state import segments
 from mappings import kafka as mapping
 from tests.kit.natives import Folder
 from tests.kit.running import ROOT, Bridge
@@ -307,6 +308,39 @@ async def test_a_log_that_takes_nothing_at_first_loses_nothing(kafka: Kafka, mad
     assert len(of(rows, "entry.written")) == 3
     assert [row["ce_subject"] for row in of(rows, "instance.deregistered")] == ["pay/i3"]
     assert len(of(rows, "scope.resynced")) == 1
+
+
+async def test_what_was_dropped_before_it_was_shipped_is_one_event(kafka: Kafka, made: Site) -> None:
+    """A log takes nothing, and the journal has no room for all that waits: the oldest segment goes."""
+    bridge = made.bridge
+    bridge.registries["stream"]["changes_topic"] = LOG
+    bridge.write()
+    cursor = bridge.state / "shipped.stream.json"
+    async with kafka.admin() as admin:
+        await admin.create_topics([NewTopic(LOG, PARTITIONS + 1, 1)])
+        await bridge.start()
+        await made.shows("192.0.2.1", "192.0.2.2", "192.0.2.3")
+        await until(cursor.exists)
+        await bridge.stop()
+        await admin.delete_topics([LOG])
+    first = int(cursor.read_text()) + 1
+    (whole,) = segments.segments(bridge.state / "journal")
+    lines = whole.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if json.loads(line)["seq"] > first + 1]
+    assert 0 < len(kept) < len(lines)
+    whole.with_stem(f"{first + 2:0{len(whole.stem)}d}").write_bytes(b"".join(kept))
+    whole.unlink()
+
+    async def told() -> list[dict[str, Any]]:
+        return of(await events(kafka), "log.gap")
+
+    async with bridge:
+        (gap,) = await until(told)
+        await until(lambda: untroubled(bridge))
+    assert gap["reason"] == f"lines {first} to {first + 1} of the journal were dropped before they were shipped"
+    rows = await events(kafka)
+    assert len(of(rows, "log.gap")) == 1
+    assert {first, first + 1}.isdisjoint(row["number"] for row in rows if row["type"] != "log.gap.v1")
 
 
 async def untroubled(bridge: Bridge) -> bool:
