@@ -289,6 +289,7 @@ class Steering:
                 fresh = await self._looked(record, intent)
                 if fresh != intent:
                     made[name] = fresh
+                await asyncio.sleep(0)  # a look at a thousand moves takes a second, and others are not to wait for it
         if made and asyncio.get_running_loop().time() < term.until:
             await self.following.write(notes, record.with_moves(made, {}), note)
             for name, fresh in made.items():

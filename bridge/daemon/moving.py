@@ -95,7 +95,10 @@ class Moving:
             and name.service in ("", str(record.moves[move].service))
         ]
         await self._read_again(meant)
-        rows = [self._status_row(record, intent) for intent in meant]
+        rows = []
+        for intent in meant:
+            rows.append(self._status_row(record, intent))
+            await asyncio.sleep(0)  # as in `plan`
         for block in self._engine.configuration.migrations:
             for service in moves.services(self._engine, block):
                 move = f"{block.name}/{service}"
