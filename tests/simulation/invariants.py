@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WAKING = 5.0  # seconds
 TOGETHER = 2.0  # seconds
+ANSWERED = 0.02  # seconds in which an answer arrives, on a good day
 GRACE = 12.0  # seconds in which a bridge may not know yet that a native took a place at its target
 LISTS = 12  # of one source in a minute: not more, however it flaps
 EXCUSED = 60.0  # seconds for which small lies of a source excuse small losses
@@ -88,6 +89,8 @@ class Oracle:
         self._deltas: dict[
             tuple[object, str, object], list[tuple[float, int, Cause | None]]
         ] = {}  # by process, and by bridge
+        # Of first copies, of which those count that are answered only after the copy is done.
+        self._early: dict[tuple[object, str, object], list[tuple[float, int, Cause | None]]] = {}
         self._lists: dict[View, deque[int]] = {}
         self._removals: dict[tuple[Client, ServiceName, str], float] = {}  # since when one is asked for, to no avail
         self._stopped: set[tuple[Client, str, ServiceName, str]] = set()  # what serves no more for what operators say
@@ -125,6 +128,15 @@ class Oracle:
         for name in names:
             for id in server.rightful.get(name, {}):
                 self._excused[server.identity, server.scope, name, id] = until
+
+    def settles(self, process: Client) -> None:
+        """A first copy of that process is done: what was just made is answered, and counts as gained, from now on."""
+        now = self._world.loop.time()
+        for (who, registry, key), made in self._early.items():
+            if who in (process, process.owner):
+                late = [one for one in made if one[0] > now - ANSWERED]
+                self._deltas.setdefault((who, registry, key), []).extend(late)
+                made[:] = [one for one in made if one not in late]
 
     def forgive(self, process: Client, server: Server) -> None:
         """That process cannot know what a store lost before it began."""
@@ -449,10 +461,11 @@ class Oracle:
         if delta > 0 and (stopped := (process, target.registry, change.service, change.id)) in self._stopped:
             self._stopped.discard(stopped)  # what an operator took away and gives back pays for nothing
             counts = False
-        if delta and counts and not first_copy:
+        if delta and counts:
+            deltas = self._early if first_copy else self._deltas
             for key in (change.service, scope):
                 for who in (process, process.owner):
-                    self._deltas.setdefault((who, target.registry, key), []).append((now, delta, change.cause))
+                    deltas.setdefault((who, target.registry, key), []).append((now, delta, change.cause))
         if change.cause is Cause.REUSED:
             self._small.pop(id(change), None)
             return self._taken(what, process, target, change, mark)

@@ -142,6 +142,7 @@ class Noted:
                 if kind == "settled":
                     first = (str(about["destination"]), str(about["source"]), str(about["scope"]))
                     self._process.disk.kept.settle(*first)
+                    self._process.world.oracle.settles(self._process)
                 if kind == "believed" and self._process.world.moves is not None:
                     self._process.world.moves.has_believed(self._process, str(about["registry"]))
                 self._process.note(f"{kind} {about}")
