@@ -59,13 +59,15 @@ def _guard_off() -> Replacements:
 
 
 def _question_forgets() -> Replacements:
-    def start(self: windows.Windows, key: Any, serving: int, now: float, window: float) -> int:
-        deltas = self._deltas.get(key, deque())
-        while deltas and deltas[0][0] <= now - window:
-            deltas.popleft()
-        return serving - self.net(key)
+    real = windows.Windows.net
 
-    return [(windows.Windows, "start", start)]
+    def net(self: windows.Windows, key: Any, after: float = float("-inf"), before: float = float("inf")) -> int:
+        deltas = self._deltas.get(key, deque())
+        while deltas and deltas[0][0] <= after:
+            deltas.popleft()
+        return real(self, key, after, before)
+
+    return [(windows.Windows, "net", net)]
 
 
 def _growth_hides() -> Replacements:
