@@ -25,6 +25,13 @@ RELEASE_TIME = 2.0  # seconds; what cannot be given back in that time is given b
 PAUSE = 0.2  # seconds after which the locks are read again when the store does not tell of them any more
 
 
+class Said(NamedTuple):
+    """What the key `shards` said when it was last seen, and its version, for a store that compares nothing else."""
+
+    shards: int | None
+    version: int
+
+
 class Claim(NamedTuple):
     """A claim beside a lock. `life`: what it ends with. `version`: what a hand-over compares."""
 
@@ -377,7 +384,7 @@ class DividedSeat(Generic[L, T]):
                 _agree(picture, wish)
                 lot = picture.lot(wish.shard)
                 waited |= lot.life not in ("", here.life.id)
-                if _may_try(lot, here.life.id, wish):
+                if may_try(lot, here.life.id, wish):
                     if (term := await self.area.take(here.life, wish)) is not None:
                         term.taken_over = waited
                         return term
@@ -387,7 +394,7 @@ class DividedSeat(Generic[L, T]):
             await news.wait()
 
 
-def _may_try(lot: Lot, life: str, wish: Wish) -> bool:
+def may_try(lot: Lot, life: str, wish: Wish) -> bool:
     """Whether the lock was handed over to this life, or is free: those who claim come first."""
     return lot.life == life or (not lot.life and (wish.claims or not lot.claims))
 

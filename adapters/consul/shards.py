@@ -9,7 +9,7 @@ from math import inf
 from typing import Any
 from urllib.parse import quote
 
-from adapters.common.shards import Claim, Lot, OfShard, Picture, Wish, count_of, said, who_of
+from adapters.common.shards import Claim, Lot, OfShard, Picture, Said, Wish, count_of, said, who_of
 from adapters.consul.client import Client, Reply
 from adapters.consul.lock import WAIT, ConsulLife, ConsulTerm, Divided, Fence, Lock
 from adapters.consul.txn import Refusal, fence_of, kv, submit
@@ -43,7 +43,7 @@ class ConsulArea:
         self._lock = lock
         self._shards = lock.shards
         self._notes = f"{notes}/"
-        self._said = 0  # the index of the key `shards`, as the last picture had it
+        self._said = Said(None, 0)
 
     async def divided(self) -> int | None:
         """See `Shards.divided`."""
@@ -97,6 +97,8 @@ class ConsulArea:
 
     async def claim(self, life: ConsulLife, wish: Wish) -> int:
         """A key that our session holds."""
+        if self._said.shards != wish.count:
+            return 0
         value = base64.b64encode(said(wish.who, self._lock.now())).decode()
         claim = kv("lock", self._claim(wish.shard, life.id), Value=value, Session=life.id)
         try:
@@ -110,7 +112,9 @@ class ConsulArea:
 
         Whether nobody claims, a transaction cannot compare: who claims just then has to wait for this lock.
         """
-        key, index = self._key(wish.shard), self._said
+        if self._said.shards != wish.count:
+            return None
+        key, index = self._key(wish.shard), self._said.version
         value = base64.b64encode(said(wish.who, self._lock.now())).decode()
         ops = [
             kv("check-not-exists", self._lock.key),
@@ -170,16 +174,17 @@ class ConsulArea:
         return await self._client.get(_kv(self._shards), self._dc, accept=(404,), recurse="", consistent="")
 
     def _compared(self) -> dict[str, Any]:
-        return kv("check-index", self._shards, Index=self._said)
+        return kv("check-index", self._shards, Index=self._said.version)
 
     def _picture(self, reply: Reply) -> Picture:
         count: int | None = None
+        said_at = 0
         lots: dict[int, Lot] = {}
         claims: dict[int, list[Row]] = {}
         for row in _rows(reply):
             match str(row["Key"]).removeprefix(self._shards).split("/"):
                 case [""]:
-                    count, self._said = count_of(_value(row)), row["ModifyIndex"]
+                    count, said_at = count_of(_value(row)), row["ModifyIndex"]
                 case ["", shard] if shard.isdigit():
                     lots[int(shard)] = Lot(row.get("Session", "-"), who_of(_value(row)), row["ModifyIndex"])
                 case ["", shard, _] if shard.isdigit():
@@ -188,6 +193,7 @@ class ConsulArea:
             oldest = sorted(some, key=lambda row: row["CreateIndex"])
             names = (Claim(row.get("Session", ""), who_of(_value(row)), row["ModifyIndex"]) for row in oldest)
             lots[number] = lots.get(number, Lot())._replace(claims=tuple(names))
+        self._said = Said(count, said_at)
         return Picture(count, lots, reply.index)
 
     def _key(self, shard: int) -> str:

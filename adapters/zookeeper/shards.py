@@ -14,7 +14,7 @@ from datetime import datetime
 from kazoo.exceptions import NoAuthError, NoNodeError
 
 from adapters.common.places import SHARDS
-from adapters.common.shards import Claim, Lot, OfShard, Picture, Wish, count_of, said, who_of
+from adapters.common.shards import Claim, Lot, OfShard, Picture, Said, Wish, count_of, said, who_of
 from adapters.zookeeper import acl, wire
 from adapters.zookeeper.client import Client
 from adapters.zookeeper.lock import NODE, ZooKeeperTerm, contenders
@@ -133,7 +133,7 @@ class ZooKeeperArea:
         self._now = now
         self._prepare = prepare
         self._rights: list[Acl] = []
-        self._said = 0  # the version of the key `shards`, as the last picture had it
+        self._said = Said(None, 0)
 
     async def divided(self) -> int | None:
         """See `Shards.divided`."""
@@ -215,20 +215,25 @@ class ZooKeeperArea:
 
     async def claim(self, life: ZooKeeperLife, wish: Wish) -> int:
         """A node at the end of the queue."""
-        answer = await self._join(wish, version=-1)
+        if self._said.shards != wish.count:
+            return 0
+        answer = await self._join(wish, self._divided, version=-1)
         return answer.zxid
 
     async def take(self, life: ZooKeeperLife, wish: Wish) -> ZooKeeperShardTerm | None:
         """Joins an empty queue, unless our node is its first already."""
+        if self._said.shards != wish.count:
+            return None
+        divided = self._divided
         first = await self._first(wish.shard)
         if first is None:
             (folder,) = values_of(await self._client.reads([self._folder(wish.shard)]))
-            await self._join(wish, version=folder.version if folder is not None else 0)
+            await self._join(wish, divided, version=folder.version if folder is not None else 0)
             first = await self._first(wish.shard)
         if first is None or first[1].owner != life.session:
             return None
         path, node = first
-        term = ZooKeeperShardTerm(self._client, path, self._divided, wish, node.mzxid, life)
+        term = ZooKeeperShardTerm(self._client, path, divided, wish, node.mzxid, life)
         try:
             await self._client.watch(path)
         except BaseException:
@@ -263,18 +268,18 @@ class ZooKeeperArea:
 
     @property
     def _divided(self) -> Check:
-        return Check(self._shards, self._said)
+        return Check(self._shards, self._said.version)
 
-    async def _join(self, wish: Wish, version: int) -> Answer:
+    async def _join(self, wish: Wish, divided: Check, version: int) -> Answer:
         """Puts a node at the end of the queue, if the queue's own node has that version (-1: any), and raises it."""
         folder = self._folder(wish.shard)
         flags = wire.EPHEMERAL | wire.SEQUENTIAL
         node = Create(f"{folder}/{NODE}", said(wish.who, self._now()), self._rights, flags)
         raised = SetData(folder, b"", version)
-        answer = await self._client.multi(self._client.pack([self._divided, raised, node]))
+        answer = await self._client.multi(self._client.pack([divided, raised, node]))
         if answer.value and answer.value[0].at == 1 and isinstance(answer.value[0].error, NoNodeError):
             made = Create(folder, b"", self._rights)  # raised as well, for who saw that there was none
-            answer = await self._client.multi(self._client.pack([self._divided, made, SetData(folder, b"", 0), node]))
+            answer = await self._client.multi(self._client.pack([divided, made, SetData(folder, b"", 0), node]))
         _permitted(answer, folder)
         return answer
 
@@ -292,9 +297,9 @@ class ZooKeeperArea:
     async def _read(self) -> Picture:
         answer = await self._client.reads([self._shards])
         (count,) = values_of(answer)
+        self._said = Said(count_of(count.value), count.version) if count is not None else Said(None, 0)
         if count is None:
             return Picture(None, {}, answer.zxid)
-        self._said = count.version
         shards = sorted(int(name) for name in await self._client.children(self._shards) if name.isdigit())
         listed = lists_of(await self._client.reads([], [self._folder(shard) for shard in shards])) if shards else []
         places = [

@@ -22,7 +22,7 @@ OTHER = "bridge-b"
 PAY = ServiceName("pay")
 CART = ServiceName("cart")
 
-Can = Literal["change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence"]
+Can = Literal["change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence", "order"]
 
 
 Form = Callable[[ServiceName, Instance], Instance]
@@ -36,6 +36,7 @@ class Lab(Protocol):
     loose: the ledger is beside the records, so that an entry of it can be left behind.
     erase: a native deletes what a bridge wrote, and leaves its ledger entry.
     fence: what a process writes compares its lock, so that one that was stopped writes nothing when it wakes up.
+    order: who takes the free lock of a shard without a claim compares that nobody claims it.
     adopt: a bridge may take over what natives wrote.
     `form`: what the registry makes of an instance; see `instance`.
     """

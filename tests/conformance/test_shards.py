@@ -7,11 +7,12 @@ import copy
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
 
+from adapters.common.shards import Wish
 from bridge.adapter import Registry, Term, Tracer
 from bridge.errors import Conflict, Rejected, Superseded, Unavailable
 from bridge.shards import Shards, ShardTerm, Standing
@@ -185,7 +186,6 @@ async def test_who_handed_over_in_its_sleep_can_write_nothing_more(lab: ShardsLa
     need(lab, "fence")
     async with one.take(1) as term, taking(two, 1) as waiting:
         woken = asleep(term)
-        note = await one.seat.note_shard(b"one", None, term=term)
         async with asyncio.timeout(patience()):
             await term.claimed()
         assert await one.seat.hand_over(term)
@@ -193,11 +193,23 @@ async def test_who_handed_over_in_its_sleep_can_write_nothing_more(lab: ShardsLa
         with pytest.raises(Superseded):
             await one.write(1, woken)
         with pytest.raises(Superseded):
-            await one.seat.area.note(b"two", note, woken)  # type: ignore[attr-defined]
-        with pytest.raises(Superseded):
             await one.seat.note(b"two", None, term=woken)
         await two.write(2, following)
     assert await lab.truth(PAY) == at(instance(2))
+
+
+async def test_who_handed_over_in_its_sleep_leaves_no_note_of_its_shard(one: Member, two: Member) -> None:
+    async with one.take(1) as term, taking(two, 1) as waiting:
+        woken = asleep(term)
+        note = await one.seat.note_shard(b"one", None, term=term)
+        async with asyncio.timeout(patience()):
+            await term.claimed()
+        assert await one.seat.hand_over(term)
+        with pytest.raises(Superseded):
+            await one.seat.area.note(b"late", note, woken)  # type: ignore[attr-defined]
+        following = await waiting.has()
+        newer = await two.seat.note_shard(b"two", note, term=following)
+        assert await one.seat.shard_notes() == {1: newer}
 
 
 async def test_the_oldest_claim_has_the_lock_and_the_others_stay(lab: ShardsLab, one: Member, two: Member) -> None:
@@ -276,6 +288,69 @@ async def test_a_process_without_its_life_has_no_shard(lab: ShardsLab, one: Memb
     async with asyncio.timeout(TTL), one.take(0) as again:
         await one.write(2, again)
     assert await lab.truth(PAY) == at(instance(2))
+
+
+class Step(NamedTuple):
+    """One process at the steps of a store, which believes what is not so any more: what it sees may be old."""
+
+    area: Any
+    life: Any
+    who: str
+
+    async def take(self, *, claims: bool = True, count: int = COUNT) -> Any:
+        return await self.area.take(self.life, Wish(1, count, self.who, claims))
+
+    async def claim(self) -> None:
+        await self.area.claim(self.life, Wish(1, COUNT, self.who, True))
+
+    async def release(self) -> None:
+        await self.area.release(self.life, 1)
+
+
+@asynccontextmanager
+async def step(who: Member) -> AsyncIterator[Step]:
+    area: Any = who.seat.area  # type: ignore[attr-defined]
+    async with area.alive() as life:
+        yield Step(area, life, who.who)
+
+
+async def test_no_step_is_made_by_what_was_so_before(lab: ShardsLab, one: Member, two: Member) -> None:
+    async with step(one) as first, step(two) as second:
+        for each in (first, second):
+            await each.area.look()  # what it believes from now on
+        assert await first.take(count=COUNT + 1) is None
+        term = await first.take()
+        assert await second.take() is None, "it is held"
+        assert await one.standing(1) == Standing("one")
+        await second.claim()
+        (claim,) = (await second.area.look()).lot(1).claims
+        await second.release()
+        assert not await first.area.give(term, claim), "the claim was withdrawn"
+        assert await one.standing(1) == Standing("one")
+        await second.claim()
+        (claim,) = (await second.area.look()).lot(1).claims
+        assert await first.area.give(term, claim)
+        await first.claim()
+        (other,) = (await second.area.look()).lot(1).claims
+        assert not await first.area.give(term, other), "it is held by another"
+        await first.release()
+        assert await one.standing(1) == Standing("two")
+        term.lose()
+
+
+async def test_a_free_lock_that_is_claimed_is_not_taken_without_a_claim(
+    lab: ShardsLab, one: Member, two: Member
+) -> None:
+    need(lab, "order")
+    async with step(one) as first, step(two) as second:
+        for each in (first, second):
+            await each.area.look()
+        held = await first.take()
+        await second.claim()
+        await first.release()
+        assert await first.take(claims=False) is None
+        assert await two.standing(1) != Standing()
+        held.lose()
 
 
 async def test_a_note_of_a_shard_is_its_writers_alone(lab: ShardsLab, one: Member, two: Member) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from adapters.common.shards import Claim, Lot, Wish, may_try
 from adapters.memory.seat import MemorySeat
 from adapters.memory.server import Store
 from bridge.errors import Conflict, Superseded, Unavailable
@@ -41,6 +42,22 @@ async def so(store: Store, wanted: dict[int, Standing]) -> None:
         return standing(store) == wanted
 
     await until(look, f"{wanted}")
+
+
+@pytest.mark.parametrize(
+    ("lot", "claims", "tries"),
+    [
+        (Lot(), True, True),
+        (Lot(), False, True),
+        (Lot("me", version=1), True, True),  # handed over
+        (Lot("me", version=1, claims=(Claim("other", "two"),)), False, True),
+        (Lot("other", version=1), True, False),
+        (Lot(claims=(Claim("other", "two"),)), True, True),
+        (Lot(claims=(Claim("other", "two"),)), False, False),  # those who claim come first
+    ],
+)
+def test_a_lock_is_tried_where_it_may_be_ours(lot: Lot, claims: bool, tries: bool) -> None:
+    assert may_try(lot, "me", Wish(0, COUNT, "one", claims)) is tries
 
 
 async def test_what_could_not_be_given_back_is_given_back_later(store: Store) -> None:

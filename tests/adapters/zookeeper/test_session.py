@@ -13,9 +13,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adapters.common.shards import Wish
 from adapters.zookeeper import client as clients
 from adapters.zookeeper.times import Times
 from bridge.adapter import Synced
@@ -165,6 +167,24 @@ async def test_entries_of_a_shard_do_not_die_with_one_session(open_registry: Ope
         made = await sink.apply([create(PAY, instance(1)), create(PAY, instance(2), ttl=10)], term)
         assert [type(outcome.error) for outcome in made] == [type(None), Rejected]
     assert owners(await sink.held()) == {"i1": BRIDGE}
+
+
+async def test_a_queue_is_joined_without_a_claim_by_who_saw_its_last_alone(open_registry: Open) -> None:
+    """Whoever joined since and is gone again makes no difference: it is looked at anew."""
+    registry = open_registry()
+    seat = registry.seat(BRIDGE, registry.name)
+    assert isinstance(seat, Shards)
+    await seat.divide(2)
+    area: Any = seat.area  # type: ignore[attr-defined]
+    wish = Wish(0, 2, "one", claims=False)
+    async with area.alive() as life:
+        await area.look()
+        for seen in (0, 1):
+            await area.claim(life, wish)
+            await area.release(life, 0)
+            assert (await area._join(wish, area._divided, seen)).value, "refused"
+        assert not (await area._join(wish, area._divided, 2)).value
+        await area.release(life, 0)
 
 
 async def is_so(what: bool) -> bool:

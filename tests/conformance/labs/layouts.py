@@ -12,7 +12,7 @@ from tests.kit.stock import Native, Record
 
 PROTOCOL = "grpc"  # of the registries in the labs, whatever the layout's own is
 EVERYTHING: frozenset[Can] = frozenset(
-    {"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence"}
+    {"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence", "order"}
 )
 _LESS: dict[str, frozenset[Can]] = {
     "go-zero": frozenset({"change"}),  # the key says all: another record is another key

@@ -19,7 +19,7 @@ class MemoryLab:
     """Pokes the store itself."""
 
     can: frozenset[Can] = frozenset(
-        {"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence"}
+        {"change", "write", "spoil", "cut", "erase", "steal", "lease", "adopt", "loose", "fence", "order"}
     )
 
     def __init__(self, config: Config) -> None:
