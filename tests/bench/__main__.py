@@ -21,7 +21,7 @@ import adapters
 import bridge
 import mappings
 import tests
-from tests.bench import asked, cold, cost, exports, latency, machine, memory, moving, standby, stream, throughput
+from tests.bench import asked, cold, cost, exports, group, latency, machine, memory, moving, standby, stream, throughput
 from tests.bench.sides import KINDS
 from tests.bench.stage import Pair, Stage, set_up
 from tests.bench.table import Row, lines
@@ -65,6 +65,9 @@ ROWS = {
     "rebuild": Part(
         lambda stage, quick: stream.rebuild(stage, 10_000 if quick else 100_000, 2 if quick else 6), 90, 20
     ),
+    "group": Part(
+        lambda stage, quick: group.shared(stage, 2_000 if quick else 20_000, 8.0 if quick else 80.0), 420, 150
+    ),
     "exports": Part(exports.measure, 300, 40),
     "beside": Part(lambda stage, quick: stream.beside(stage, 15.0 if quick else 80.0, random.Random(1)), 110, 40),
     "requests": Part(
@@ -102,9 +105,11 @@ def _listed(stage: Stage, quick: bool) -> int:
 
 # What is measured of which pair where none is named.
 OF_REGISTRIES = ("requests", "watched", "watched10k", "mixed", "ticks", "renewing", "peers")
-OF_STREAMS = ("latency", "throughput", "writes", "rebuild", "beside")
+OF_STREAMS = ("latency", "throughput", "writes", "rebuild", "beside", "group")
 OF_EXPORTS = ("exports", "step", "plan")
-OF_STORES = tuple(name for name in ROWS if name not in (*OF_REGISTRIES, *OF_EXPORTS, "rebuild", "beside", "moving"))
+OF_STORES = tuple(
+    name for name in ROWS if name not in (*OF_REGISTRIES, *OF_EXPORTS, "rebuild", "beside", "group", "moving")
+)
 MEASURED: dict[Pair, tuple[str, ...]] = {
     **{Pair(source, target): OF_STORES for source in STORES for target in STORES},
     Pair("etcd", "etcd"): (*OF_STORES, "moving"),

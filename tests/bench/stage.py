@@ -98,6 +98,8 @@ class Propagated(NamedTuple):
 
 _PROPAGATED = [re.compile(rf"^isthmus_propagation_seconds_{end}{{[^}}]*}} (\S+)", re.M) for end in ("sum", "count")]
 
+_SHARDS = re.compile(r'^isthmus_shards{[^}]*kind="writes"[^}]*} (\S+)', re.M)
+
 
 class Bridge:
     """Our daemon, with a state folder of its own that outlives its restarts; `written` is its file when it starts."""
@@ -136,10 +138,15 @@ class Bridge:
 
     async def start(self) -> float:
         """Starts it and returns the seconds until it says that it is ready."""
-        await asyncio.to_thread(self._file.write_text, json.dumps(self.written))
+        await self.file()
         began = time.perf_counter()
         await self.process.start([sys.executable, "-m", "bridge.cli.main", "run", "-f", str(self._file)], self.ready)
         return time.perf_counter() - began
+
+    async def file(self) -> Path:
+        """Its file, as it is when it starts."""
+        await asyncio.to_thread(self._file.write_text, json.dumps(self.written))
+        return self._file
 
     async def ready(self) -> bool:
         """What /readyz says; False while nobody answers."""
@@ -149,6 +156,11 @@ class Bridge:
         """What it has measured itself of the changes so far."""
         text = await asyncio.to_thread(self._get, "metrics")
         return Propagated(*(sum(map(float, each.findall(text))) for each in _PROPAGATED))
+
+    async def shards(self) -> int:
+        """How many shards it writes, as a member of a group."""
+        found = _SHARDS.search(await asyncio.to_thread(self._get, "metrics"))
+        return int(float(found[1])) if found else 0
 
     def _asked(self) -> bool:
         try:
