@@ -198,6 +198,10 @@ class Group:
         """See `Leading.writes_at`."""
         return self.writes_in(self._sharding.of(name))
 
+    def minds(self, name: ServiceName) -> bool:
+        """See `Leading.minds`: of the shards that are written here, or are to be."""
+        return self._sharding.of(name) in self._read
+
     def notices(self, name: ServiceName) -> bool:
         """See `Leading.notices`: each member counts its own shards."""
         shard = self._sharding.of(name)

@@ -113,6 +113,10 @@ class Leading(Protocol):
         """Whether this process writes under a name now."""
         ...
 
+    def minds(self, name: ServiceName) -> bool:
+        """Whether what changes under a name at the destination is to be read now: not what other members write."""
+        ...
+
     def notices(self, name: ServiceName) -> bool:
         """Whether what became of our entries under a name, by somebody else, is this process's to count and to tell."""
         ...

@@ -88,6 +88,7 @@ class Reconciler:
         self._version = 0  # of the store, and how often a scope came to count: what is in the backlog already
         self._syncs = 0
         self._read_once = False
+        self._unminded: set[ServiceName] = set()  # changed at the destination, in shards that other members write
         self._settling: frozenset[object] | None = None  # what is settled as soon as all is written that was there
         self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
         self.lead: Leading = (
@@ -327,7 +328,9 @@ class Reconciler:
         self.renewals.begun()
         if turns.ended:
             self.destination.let_go(self.lead.writes_at)
-        names = [name for name in self.destination.names() if self.lead.shard_of(name) in turns.begun]
+        known = {*self.destination.names(), *self._unminded}
+        names = [name for name in known if self.lead.shard_of(name) in turns.begun]
+        self._unminded.difference_update(names)
         self.backlog.read_again(names)
         self.poke(names)
         self.lead.was_read(turns.begun - {self.lead.shard_of(name) for name in names}, whole=False)
@@ -343,8 +346,12 @@ class Reconciler:
     async def _follow_drift(self) -> None:
         async with aclosing(cast(Any, self.sink.drift())) as changed:
             async for names in changed:
-                self.backlog.read_again(names or None)
-                self._store.wake()
+                # Each member hears what all members write: to read that again would cost each as much as writing it.
+                mine = {name for name in names if self.lead.minds(name)}
+                self._unminded |= names - mine
+                if mine or not names:
+                    self.backlog.read_again(mine or None)
+                    self._store.wake()
 
     async def _resync_loop(self) -> None:
         while True:
@@ -399,6 +406,8 @@ class Reconciler:
             if reading.names is not None and not reading.names:
                 return
             shards = self.lead.unread()
+            if reading.names is None:
+                self._unminded.clear()
             held = await self.sink.held(reading.names)
             if self._trouble:
                 log.info("reached destination=%s identity=%s", self.name, held.identity)
@@ -426,6 +435,9 @@ class Reconciler:
         if version != self._version:
             for name, seen in self.destination.affected(self._version):
                 self.backlog.add(name, seen)
+                if name in self._unminded:  # it was taken for another member's while nothing fed it
+                    self._unminded.discard(name)
+                    self.backlog.read_again({name})
             self._version = version
 
     async def _work(self, names: list[ServiceName]) -> None:

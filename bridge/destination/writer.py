@@ -175,6 +175,10 @@ class Lead:
         """See `Leading.writes_at`."""
         return self.writes
 
+    def minds(self, name: ServiceName) -> bool:
+        """See `Leading.minds`: a standby follows all that the writer does."""
+        return True
+
     def notices(self, name: ServiceName) -> bool:
         """See `Leading.notices`: a standby may be the next writer."""
         return True

@@ -27,7 +27,7 @@ BLOCKS = 8
 GAIN = 1.6  # times the changes a second of one daemon, by two
 LOST = 10.0  # seconds that a lock outlives its holder
 BESIDE = 2.0  # seconds that may be added to that
-EVERY = 0.05  # seconds between two changes while a member dies
+EVERY = 0.02  # seconds between two changes while a member dies
 PATIENCE = 120.0  # seconds
 
 
@@ -38,10 +38,13 @@ async def shared(stage: Stage, count: int, seconds: float) -> list[Row]:
     took = 0.0
     for members in MEMBERS:
         async with _group(stage, members, count) as (source, watcher, daemons):
-            cost[members] = await _driven(source, count, seconds, [one.process.pid for one in daemons])
+            pids = [one.process.pid for one in daemons]
+            idle = await _idle(pids, seconds / 2)
+            cost[members] = await _driven(source, count, seconds, pids, idle)
             means = [1e6 * sum(each) / len(each) for each in zip(*cost[members], strict=True)]
             about[str(members)] = {
                 "us_per_change": means,
+                "idle_cores": idle,
                 "changes_per_core_second": 1e6 / max(means),
                 "pss_MB": [machine.pss(one.process.pid) / 1e6 for one in daemons],
             }
@@ -114,8 +117,20 @@ async def _shared(daemons: Sequence[Bridge]) -> bool:
     return sum(shards) == SHARDS and max(shards) - min(shards) <= 1
 
 
-async def _driven(source: Side, count: int, seconds: float, pids: Sequence[int]) -> list[list[float]]:
-    """Changes at a steady rate; for each stretch the CPU seconds that each daemon spent on a change of the whole."""
+async def _idle(pids: Sequence[int], seconds: float) -> list[float]:
+    """The cores that each daemon takes while nothing changes."""
+    before = [machine.cpu(pid) for pid in pids]
+    await asyncio.sleep(seconds)
+    return [(machine.cpu(pid) - was) / seconds for pid, was in zip(pids, before, strict=True)]
+
+
+async def _driven(
+    source: Side, count: int, seconds: float, pids: Sequence[int], idle: Sequence[float]
+) -> list[list[float]]:
+    """Changes at a steady rate; for each stretch the CPU seconds that each daemon spent on a change of the whole.
+
+    Without what it takes while nothing changes, which is no more however much does.
+    """
     mark = 0
     found = []
     for _ in range(BLOCKS):
@@ -128,22 +143,23 @@ async def _driven(source: Side, count: int, seconds: float, pids: Sequence[int])
                 number = mark * 7919 % count  # a prime: neighbours are not changed one after the other
                 writes.create_task(source.register([(records.path(number), source.value(number, mark))]))
         await asyncio.sleep(0.5)
-        found.append([(machine.cpu(pid) - was) / turns for pid, was in zip(pids, before, strict=True)])
+        spent, took = [machine.cpu(pid) for pid in pids], time.perf_counter() - start
+        found.append([(now - was - took * still) / turns for now, was, still in zip(spent, before, idle, strict=True)])
     return found
 
 
 async def _replaced(source: Side, watcher: Watcher, daemons: Sequence[Bridge]) -> float:
     """One is killed: the longest time from a change to its copy, while another change comes every few milliseconds."""
     mark, late = 10_000_000, 0.0  # above those of before
+    services = 40  # some of which lie in each shard
     waits: dict[str, tuple[int, float]] = {}  # the first change of a path that is not written yet, and when it was made
-    numbers = range(40 * records.SIZE)  # of forty services, some of which lie in each shard
     died = time.perf_counter()
     await daemons[0].process.kill()
     while time.perf_counter() - died < LOST + BESIDE or waits:
         now = time.perf_counter()
         if now - died < LOST + BESIDE:
             mark += 1
-            number = numbers[mark % len(numbers)]
+            number = mark % services * records.SIZE
             path = records.path(number)
             await source.register([(path, source.value(number, mark))])
             waits.setdefault(path, (mark, now))

@@ -27,6 +27,11 @@ async def test_shards_follow_the_members_and_have_one_writer_each(
         async with there.measured("join"):
             await three.start()
             await there.shared(one, two, three)
+        reads, writes = await target.asked("Range"), len(there.entries())
+        async with there.measured("rest"):
+            await asyncio.sleep(5.0)
+        reads, writes = await target.asked("Range") - reads, len(there.entries()) - writes
+        assert reads < writes, "no member reads again what the others write"
         async with there.measured("leave"):
             assert await two.bridge.stop() == 0
             await there.shared(one, three)
@@ -43,7 +48,7 @@ async def test_shards_follow_the_members_and_have_one_writer_each(
         async with there.measured("wake"):
             one.bridge.thaw()
             await there.shared(one, two, three)
-        join, leave, kill, freeze, wake = (figure.worst for figure in there.figures)
+        join, _, leave, kill, freeze, wake = (figure.worst for figure in there.figures)
         assert max(join, leave, wake) < SOON
         assert max(kill, freeze) < LATE
         await there.judged(there.members)
