@@ -24,6 +24,7 @@ from bridge.engine import moves
 from bridge.engine.engine import Engine
 from bridge.engine.observing import observe
 from bridge.errors import ConfigError, Conflict, Denied, Rejected, Superseded, Unavailable
+from bridge.guard.losses import WHOLE
 from bridge.migration import parity, quiet
 from bridge.migration.block import Migration, Part
 from bridge.migration.gates import Gate, Result, Timing, verdict
@@ -68,7 +69,7 @@ class Following:
         self._heard: frozenset[str] = frozenset()
         doses.heard = lambda block: moves.is_heard(engine, block)
         doses.sides = lambda block, _: moves.sides_of(engine, block)
-        self._follows: dict[str, int] = {}  # by place that this process writes: the turn that its shares are of
+        self._follows: dict[Post, int] = {}  # of what this process writes: the turn that its shares are of
 
     def restore(self) -> None:
         """What was followed before this process began: a share is kept where the record cannot be read."""
@@ -153,26 +154,44 @@ class Following:
         self.doses.regard(self._engine.configuration.migrations)
         self._poke()
 
-    def _written(self) -> dict[str, int]:
-        """Each place that this process writes, with the turn that all shares that are written there are of.
+    def _written(self) -> dict[Post, int]:
+        """What this process writes, with the turn that all shares that are written there are of.
 
         0 where removals of a service that moves are held: only who writes there knows of that.
         """
         writes = {name: one for name, one in self._engine.reconcilers.items() if one.lead.writes}
-        self._waiting = {(at, name) for at, name in self._waiting if at in writes and not writes[at].has_written(name)}
-        late = {place for place, _ in self._waiting}
-        turn, held = self.doses.record.turn, {at for at, one in writes.items() if self._is_held(at, one)}
-        return {at: 0 if at in held else self._follows.get(at, 0) if at in late else turn for at in writes}
+        mine = {post: names for at, one in writes.items() for post, names in self._spots(at, one).items()}
+        for post in mine.keys() - self._follows.keys():  # another process may have written it until now
+            self._waiting.update((post.place, name) for name in mine[post] if post.shard != WHOLE)
+        late: set[Post] = set()
+        for at, name in list(self._waiting):
+            where = Post(at, writes[at].lead.shard_of(name)) if at in writes else None
+            if where is None or where not in mine or writes[at].has_written(name):
+                self._waiting.discard((at, name))
+            else:
+                late.add(where)
+        turn = self.doses.record.turn
+        held = {post for post, names in mine.items() if any(moves.is_held(writes[post.place], one) for one in names)}
+        return {post: 0 if post in held else self._follows.get(post, 0) if post in late else turn for post in mine}
 
-    def _is_held(self, place: str, reconciler: Reconciler) -> bool:
+    def _spots(self, place: str, reconciler: Reconciler) -> dict[Post, list[ServiceName]]:
+        """What this process writes at a place, with the services there that move: all of it, or shards of a group."""
         going = (one.places.get(place) for one in self.doses.record.moves.values() if not one.state.ended)
-        return any(moves.is_held(reconciler, at.name) for at in going if at is not None)
+        names = [at.name for at in going if at is not None]
+        lead = reconciler.lead
+        if lead.share is None:
+            return {Post(place): names}
+        found: dict[Post, list[ServiceName]] = {}
+        for name in names:
+            if lead.writes_in(shard := lead.shard_of(name)):
+                found.setdefault(Post(place, shard), []).append(name)
+        return found
 
-    def _tell(self, follows: Mapping[str, int]) -> None:
-        for place in self._follows.keys() - follows.keys():
-            self._roll.leave(_key_of(place))
-        for place, turn in follows.items():
-            self._roll.follow(_key_of(place), turn)
+    def _tell(self, follows: Mapping[Post, int]) -> None:
+        for post in self._follows.keys() - follows.keys():
+            self._roll.leave(post.key)
+        for post, turn in follows.items():
+            self._roll.follow(post.key, turn)
         if follows != self._follows:
             self.news.set()
         self._follows = dict(follows)
@@ -196,19 +215,31 @@ class Following:
     def lacking(self, intent: Intent) -> str:
         """Who does not follow a step yet, "" if every place and every daemon does."""
         late: set[str] = set()
-        for place in intent.places:
-            others = [one for one in self._roll.others if _key_of(place) in one.follows]
-            if place not in self._follows and not others:
-                return f"nobody says that he writes {place}"
-            late |= {one.process.host for one in self._roll.behind(_key_of(place), intent.turn)}
-            if self._follows.get(place, intent.turn) < intent.turn:
+        for place, at in intent.places.items():
+            reconciler = self._engine.reconcilers.get(place)
+            post = Post(place, reconciler.lead.shard_of(at.name) if reconciler is not None else WHOLE)
+            others = [one for one in self._roll.others if post.key in one.follows]
+            if post not in self._follows and not others:
+                return f"nobody says that he writes {post}"
+            late |= {one.process.host for one in self._roll.behind(post.key, intent.turn)}
+            if self._follows.get(post, intent.turn) < intent.turn:
                 late.add("this daemon")
         return f"{', '.join(sorted(late))} does not follow this step yet" if late else ""
 
 
-def _key_of(place: str) -> str:
-    """What the record is called on the roll, as far as one place is concerned."""
-    return f"{KEY}/{place}"
+class Post(NamedTuple):
+    """A place that is written, or one shard of it that a member of a group writes."""
+
+    place: str
+    shard: int = WHOLE
+
+    def __str__(self) -> str:
+        return self.place if self.shard == WHOLE else f"shard {self.shard} of {self.place}"
+
+    @property
+    def key(self) -> str:
+        """What the record is called on the roll, as far as this is concerned."""
+        return f"{KEY}/{self.place}" if self.shard == WHOLE else f"{KEY}/{self.place}/#{self.shard}"
 
 
 class Seen(NamedTuple):

@@ -177,8 +177,10 @@ class Reconciler:
         """
         if not self.lead.writes:
             raise Unavailable(f"this process does not write {self.name}")
-        outcomes: list[Outcome] = []
-        for shard, names in self.lead.parts(list(dict.fromkeys(change.service for change in changes))).mine.items():
+        parts = self.lead.parts(list(dict.fromkeys(change.service for change in changes)))
+        elsewhere = Unavailable("another member of the group writes this service: undo it there")
+        outcomes = [Outcome(one, error=elsewhere) for one in changes if one.service in {*parts.others}]
+        for shard, names in parts.mine.items():
             some = [change for change in changes if change.service in {*names}]
             for start in range(0, len(some), self._batch):
                 outcomes += await self.sink.apply(some[start : start + self._batch], self.lead.term_in(shard))
