@@ -62,7 +62,9 @@ class KafkaSource:
         try:
             complete = self._whole(copy)
             scope = Scope(complete.picture, complete.identity, complete.part)
-            yield Listing(complete.identity, complete.incarnation, part=complete.part)
+            # Whoever writes a shard next compares: a generation below one that was known is an older topic.
+            generation = complete.generation if self._part is not None else 0
+            yield Listing(complete.identity, complete.incarnation, generation, part=complete.part)
             told: set[ServiceName] = set()
             for name in [name for name in copy.services if mapping.picture_of(name) == self._picture]:
                 if (observed := self._observed(copy, name, scope)) is not None:

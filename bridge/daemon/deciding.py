@@ -22,6 +22,7 @@ from bridge.guard.limits import Limit
 from bridge.link import Link, Policy
 from bridge.model import ServiceName
 from bridge.report import plans, status
+from bridge.shards import whole_of
 from bridge.sources.view import View
 from bridge.state.decisions import Decision, Kind, link_of
 from bridge.state.folder import State
@@ -84,7 +85,10 @@ class Deciding:
         items = sorted(one.item for _, ones in held for one in ones)
         shown = {
             "id": set_hash(items),
-            "scopes": [{"registry": view.registry, "scope": view.scope, "doubt": view.doubt} for view in views],
+            "scopes": [
+                {"registry": view.registry, "scope": whole_of(view.scope), "doubt": view.doubt}
+                for view in {view.whole: view for view in views}.values()
+            ],
             "removes": [] if empty else [plans.removal_row(one, held_one) for one, ones in held for held_one in ones],
             "keeps": sum(len(ones) for _, ones in held) if empty else 0,
             "here_only": here_only(self._engine, lambda link: any(_reads(link, view) for view in views)),
@@ -99,9 +103,10 @@ class Deciding:
             if empty:
                 for identity in sorted(view.identities):
                     self._kept.decisions.decide(Kind.ENDED, f"{identity} {view.part}", by=str(peer), reason=reason)
-            log.warning("accept registry=%r doubt=%r empty=%s by=%r", view, view.doubt, empty, str(peer))
-            self._acts.note("accept", reason=f"{view!r}: {view.doubt}: {reason}", by=str(peer))
-            self._kept.decisions.decide(Kind.ACCEPTED, repr(view), by=str(peer), reason=reason, life=view.life)
+            if view is next(one for one in views if one.whole == view.whole):  # once, however many shards there are
+                log.warning("accept registry=%s doubt=%r empty=%s by=%r", view.whole, view.doubt, empty, str(peer))
+                self._acts.note("accept", reason=f"{view.whole}: {view.doubt}: {reason}", by=str(peer))
+            self._kept.decisions.decide(Kind.ACCEPTED, view.whole, by=str(peer), reason=reason, life=view.life)
             view.believe()
         if not empty:
             self._let_go(held, reason, str(peer))
@@ -115,7 +120,7 @@ class Deciding:
         """The scopes of which nothing is known, neither from this process nor from one before it."""
         registry, _, scope = subject.partition("/")
         views = self._engine.store.views(registry)
-        return [view for view in views if scope in ("", view.scope) and not view.known]
+        return [view for view in views if scope in ("", view.scope, whole_of(view.scope)) and not view.known]
 
     def _go_without(self, views: list[View], sure: object, reason: str, peer: Peer) -> Any:
         """Exports that waited for these go on without them: nothing that data planes have is taken away."""
@@ -146,7 +151,8 @@ class Deciding:
         if registry not in self._engine.configuration.registries:
             known = ", ".join(self._engine.configuration.registries)
             raise LookupError(f"{registry!r} is no registry of the file that runs; it has {known}")
-        views = [view for view in self._engine.store.views(registry) if view.doubt and scope in ("", view.scope)]
+        mine = (view for view in self._engine.store.views(registry) if scope in ("", view.scope, whole_of(view.scope)))
+        views = [view for view in mine if view.doubt]
         if not views:
             raise LookupError(f"nothing is doubted of {subject}; see `isthmus status`")
         if any(not view.up for view in views):
@@ -250,7 +256,7 @@ class Deciding:
         ahead = time.time() - self._engine.clock()
         accepted = self._kept.decisions.of(Kind.ACCEPTED)
         for view in self._engine.store.views() if accepted else ():
-            one = accepted.get(repr(view))
+            one = accepted.get(view.whole)
             if one is not None and view.up and view.synced and view.is_accepted(one.life, one.at - ahead):
                 log.warning("accepted registry=%r doubt=%r by=%r reason=%r", view, view.doubt, one.by, one.reason)
                 view.believe()

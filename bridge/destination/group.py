@@ -216,6 +216,7 @@ class Group:
         self._begun.clear()
         self._ended.clear()
         for number in found.begun:
+            self._reserves.recall(number)
             self.shards[number].taken_up = self.shards[number].term is not None
         self._unread |= found.begun
         return found

@@ -128,6 +128,7 @@ class Reconciler:
             shard_of=sharding.of,
             terms=lambda: group.terms,
             again=self.poke,
+            relist=self._relist,
         )
         group = Group(
             there.name,

@@ -15,7 +15,8 @@ from bridge.guard.losses import Lost, within
 from bridge.guard.reserve import AGAIN, Elsewhere, ShardNote, counts, decode, elsewhere, encode
 from bridge.guard.windows import MINUTE
 from bridge.model import ServiceName
-from bridge.shards import Shards, ShardTerm
+from bridge.shards import Shards, ShardTerm, whole_of
+from bridge.sources.view import View
 
 log = logging.getLogger("isthmus.group")
 
@@ -29,8 +30,10 @@ class Said:
     def __init__(self, note: Note | None, content: ShardNote | None) -> None:
         self.note = note
         self.content = content
+        self.entered = content or ShardNote()  # as the writer before us left it
         self.at = float("-inf")
         self.counted = False  # what the writer before us counted is counted here
+        self.recalled: set[str] = set()  # scopes of which it is known here what the writer before us believed
         self.writing = asyncio.Lock()
 
 
@@ -38,7 +41,7 @@ class Reserves:
     """One destination of a member of a group.
 
     `shard_of(name)`: the shard of a name. `terms()`: those of the shards that are ours. `again(names)` has these
-    planned again. `wall()`: seconds since the epoch.
+    planned again, `relist(view, reason)` starts a watch over. `wall()`: seconds since the epoch.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Reserves:
         shard_of: Callable[[ServiceName], int],
         terms: Callable[[], Mapping[int, ShardTerm]],
         again: Callable[[Iterable[ServiceName]], None],
+        relist: Callable[[View, str], None],
     ) -> None:
         self._destination = destination
         self._seat = seat
@@ -61,6 +65,7 @@ class Reserves:
         self._shard_of = shard_of
         self._terms = terms
         self._again = again
+        self._relist = relist
         self._said: dict[int, Said] = {}
         self._heard = float("-inf")  # when the notes of all were read last
         self._round: asyncio.Task[None] | None = None  # the reading that has yet to begin
@@ -99,7 +104,7 @@ class Reserves:
         if one is None or one.counted:
             return
         one.counted = True
-        losses, ahead, note = self._destination.losses, self._ahead, one.content or ShardNote()
+        losses, ahead, note = self._destination.losses, self._ahead, one.entered
         for identity, scopes in note.reserves.items():
             for name, reserve in scopes.items():
                 scope = (identity, name)
@@ -111,6 +116,21 @@ class Reserves:
                     losses.settled_in.add((shard, scope))
         for each in note.losses:
             losses.enter_service(each, ahead)
+
+    def recall(self, shard: int) -> None:
+        """Doubts another life of a scope than the writer before us believed (safety rule 3)."""
+        one = self._said.get(shard)
+        for view in self._views(shard) if one is not None and one.entered.lives else ():
+            scope = whole_of(view.scope)
+            if one is None or scope in one.recalled or scope not in one.entered.lives:
+                continue
+            one.recalled.add(scope)
+            if view.recall(*one.entered.lives[scope], one.entered.generations.get(scope, 0)):
+                view.mark_stale()
+                self._relist(view, "another process that wrote believed another life of it")
+
+    def _views(self, shard: int) -> list[View]:
+        return [view for view in self._destination.routing.views() if view.shard == shard]
 
     async def leave(self, shard: int) -> None:
         """A shard is about to be handed over: who takes it over reads what was counted. Raises as `enter`."""
@@ -130,7 +150,15 @@ class Reserves:
         reserves: dict[str, dict[str, Any]] = {}
         for (identity, name), one in there.gate.reserves(shard, owned, self._shard_of, now, self._ahead).items():
             reserves.setdefault(identity, {})[name] = one
-        return ShardNote(who=self._who, reserves=reserves, losses=tuple(self._lost(shard, now)))
+        entered = self._said[shard].entered
+        views = {whole_of(view.scope): view for view in self._views(shard) if view.believed[0]}
+        return ShardNote(
+            who=self._who,
+            lives=entered.lives | {scope: view.believed for scope, view in views.items()},
+            generations=entered.generations | {scope: view.revision for scope, view in views.items()},
+            reserves=reserves,
+            losses=tuple(self._lost(shard, now)),
+        )
 
     def _lost(self, shard: int, now: float) -> Iterable[Lost]:
         """What services of a shard lost within the guard's window, by the minute."""
@@ -197,6 +225,7 @@ class Reserves:
             await asyncio.sleep(EVERY)
             try:
                 for shard in [*self.counted]:
+                    self.recall(shard)
                     if self._is_due(shard):
                         await self._write(shard)
                 if self._destination.holds.names() and self._clock() - self._heard >= AGAIN:

@@ -52,14 +52,16 @@ class Reserve(msgspec.Struct, frozen=True, omit_defaults=True):
 class ShardNote(msgspec.Struct, frozen=True, kw_only=True):
     """What the holder of a shard leaves beside its lock.
 
-    `who` wrote it. `generations`: up to which one each scope of the stream was read, by its name there. `reserves`: by
-    identity of a registry and its scope. `losses`: of services, those that lost most. `cut`: there was no room for all
-    reserves, and what is missing is not known.
+    `who` wrote it. `lives`: the life of each scope of the stream that is believed, by its name there, as its identity
+    and its incarnation; `generations`: in which one it was read. `reserves`: by identity of a registry and its scope.
+    `losses`: of services, those that lost most. `cut`: there was no room for all reserves, and what is missing is not
+    known.
     """
 
     format: int = FORMAT
     version: str = __version__
     who: str = ""
+    lives: dict[str, tuple[str, str]] = {}
     generations: dict[str, int] = {}
     reserves: dict[str, dict[str, Reserve]] = {}
     losses: tuple[Lost, ...] = ()

@@ -14,9 +14,8 @@ from bridge.adapter import Concerned, Credential, Credentialed, Registry
 from bridge.destination.leading import Share
 from bridge.destination.likeness import DIFFERENT
 from bridge.engine.engine import Engine
-from bridge.report.status import is_beginning, link_rows, scope_row
+from bridge.report.status import link_rows, scope_rows
 from bridge.report.values import Row
-from bridge.sources.view import View
 
 BEHIND = 10.0  # seconds that a watch may be behind its store before somebody should look
 ROUNDS = 3  # intervals that a round of heartbeats may be late before somebody should look
@@ -130,9 +129,8 @@ class Finding(msgspec.Struct, frozen=True):
 def findings(engine: Engine) -> Iterator[Finding]:
     """What the engine itself knows; the daemon adds what it knows of the disk, the file and its loops."""
     now, wall = engine.clock(), time.time()
-    for view in engine.store.views():
-        if not is_beginning(view, now):
-            yield from _of_scope(view, scope_row(engine, view, now))
+    for row in scope_rows(engine, now):
+        yield from _of_scope(row)
     for name, registry in engine.registries.items():
         yield from _of_registry(name, registry, wall)
     for row in link_rows(engine):
@@ -171,11 +169,11 @@ def ends_soon(credential: Credential, wall: float) -> bool:
     return credential.ends - wall < (SOON if life >= 2 * SOON else life / 10)
 
 
-def _of_scope(view: View, row: Row) -> Iterator[Finding]:
-    subject = repr(view)
+def _of_scope(row: Row) -> Iterator[Finding]:
+    subject = f"{row['registry']}/{row['scope']}" if row["scope"] else row["registry"]
     if row["doubt"]:
         yield Finding("source-doubted", subject, row["doubt"])
-    elif not view.up:
+    elif row["state"] != "synced":
         yield Finding("source-stale", subject, row["reason"] or "it has not been reached yet")
     if row["behind"] > BEHIND:
         far = f", {row['behind_revisions']:,} revisions" if row["behind_revisions"] else ""

@@ -10,7 +10,7 @@ import msgspec
 
 from bridge.adapter import Cause, Listing, Observed, Synced
 from bridge.model import Health, Instance, Mark, Service, ServiceName
-from bridge.shards import shard_in
+from bridge.shards import shard_in, whole_of
 from bridge.sources.dialing import unroutable
 
 if TYPE_CHECKING:
@@ -114,6 +114,12 @@ class View:
         return f"{self.registry}/{self.scope}" if self.scope else self.registry
 
     @property
+    def whole(self) -> str:
+        """How it is called where its shards are not told apart."""
+        scope = whole_of(self.scope)
+        return f"{self.registry}/{scope}" if scope else self.registry
+
+    @property
     def part(self) -> str:
         """As which scope of its store it is known in marks: its own name, but where it is read by way of another."""
         return self.scope if self._part is None else self._part
@@ -170,6 +176,24 @@ class View:
         self.known = True
         for name in services:
             self._store.touch(self.registry, name)
+
+    @property
+    def believed(self) -> tuple[str, str]:
+        """The identity and the incarnation of the life that is believed."""
+        return self._trusted.identity, self._trusted.incarnation
+
+    def recall(self, identity: str, incarnation: str, revision: int) -> bool:
+        """What another process believed of it until now: any other life is doubted, once it is listed again.
+
+        Returns whether it is to be listed again for that.
+        """
+        is_other = bool(self._came.identity) and bool(
+            _new_life(Listing(identity, incarnation), revision, Listing(*self.believed, self._reached))
+        )
+        if is_other or not self._came.identity:
+            self._trusted = Listing(identity, incarnation)
+            self.revision = max(self.revision, revision)
+        return is_other
 
     def claim(self) -> None:
         """Tells of every instance at which pairs it is; that is no news."""

@@ -71,6 +71,7 @@ class Member:
             shard_of=shard_of,
             terms=self._terms,
             again=lambda names: None,
+            relist=lambda view, reason: None,
         )
         sharding = Sharding(shard_of, self.there.entries, lambda name: (name,), "b1")
         self.there.divide(sharding, shard_of, lambda: self.reserves.counted)

@@ -115,7 +115,7 @@ async def test_each_shard_of_a_scope_is_a_source_that_has_its_services_alone(kaf
         for shard in (0, 2):
             watch = await stack.enter_async_context(watching(await found.source(shard)))
             await synced(watch)
-            assert watch.said[0] == Listing("consul:abc", "1", part="dc1")
+            assert watch.said[0] == Listing("consul:abc", "1", 1, part="dc1")
             assert {one: ids(watch, one) for one in ALL} == {one: {f"i{one}"} if one == shard else set() for one in ALL}
         assert found.sources.keys() == {"core/dc1/#0", "core/dc1/#2"}
         found.registry.read(ALL)
@@ -204,7 +204,7 @@ async def test_another_life_of_the_registry_is_another_listing_of_each_shard(kaf
             assert isinstance(watch.error, Expired)
         async with watching(source) as watch:
             await synced(watch)
-            assert watch.said[0] == Listing("consul:abc", "2", part="dc1")
+            assert watch.said[0] == Listing("consul:abc", "2", 2, part="dc1")
 
 
 async def test_a_topic_that_was_made_again_is_no_emptiness_of_a_shard(kafka: Kafka) -> None:
