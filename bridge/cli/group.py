@@ -79,13 +79,15 @@ def _print(rows: list[Row]) -> None:
 @FILE
 @click.argument("destination")
 @BY
-def init(file: Path | None, destination: str, by: str | None) -> int:
+@OUTPUT
+def init(file: Path | None, destination: str, by: str | None, output: str) -> int:
     """Divides a destination. While no daemon writes there; daemons with `bridge.group` share it from then on."""
     configuration = load(file, ephemeral=True)
     known_registry(configuration, destination)
     permitted(configuration, "group init", by)
     count = asyncio.run(divide(configuration, destination))
-    say(f"{destination} is divided into {count} shards: only daemons with bridge.group write there from now on")
+    said = f"{destination} is divided into {count} shards: only daemons with bridge.group write there from now on"
+    print_answer(output, {"destination": destination, "shards": count}, lambda: say(said))
     return OK
 
 
@@ -93,11 +95,13 @@ def init(file: Path | None, destination: str, by: str | None) -> int:
 @FILE
 @click.argument("destination")
 @BY
-def end(file: Path | None, destination: str, by: str | None) -> int:
+@OUTPUT
+def end(file: Path | None, destination: str, by: str | None, output: str) -> int:
     """Makes a destination whole again. While no member runs; one daemon without `bridge.group` writes it then."""
     configuration = load(file, ephemeral=True)
     known_registry(configuration, destination)
     permitted(configuration, "group end", by)
     asyncio.run(unite(configuration, destination))
-    say(f"{destination} is whole: only a daemon without bridge.group writes there from now on")
+    said = f"{destination} is whole: only a daemon without bridge.group writes there from now on"
+    print_answer(output, {"destination": destination, "shards": None}, lambda: say(said))
     return OK
