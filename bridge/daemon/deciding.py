@@ -204,20 +204,20 @@ class Deciding:
     def _expectations(self, subject: str, lose: int, until: float) -> list[Expectation]:
         """What a subject means: a link, a registry or one of its scopes, or a service."""
         if any(link.name == subject for link in self._engine.configuration.links):
-            return [Expectation(subject=subject, left=lose, until=until, link=subject)]
+            return [Expectation(subject=subject, left=lose, of=lose, until=until, link=subject)]
         registry, slash, scope = subject.partition("/")
         if registry in self._engine.configuration.registries:
             identities = {one for view in self._engine.store.views(registry) for one in view.identities}
             origin = scope if slash else "*"
             return [
-                Expectation(subject=subject, left=lose, until=until, origin=(identity, origin))
+                Expectation(subject=subject, left=lose, of=lose, until=until, origin=(identity, origin))
                 for identity in sorted(identities)
             ]
         name = ServiceName.parse(subject)
         known = any(name in view.services for view in self._engine.store.views()) or any(
             name in one.destination.entries for one in self._engine.reconcilers.values()
         )
-        return [Expectation(subject=subject, left=lose, until=until, service=name)] if known else []
+        return [Expectation(subject=subject, left=lose, of=lose, until=until, service=name)] if known else []
 
     def rows(self) -> list[dict[str, Any]]:
         """The losses that are stated, as `status` shows them: `left` of each; `until` in seconds since the epoch."""
@@ -246,7 +246,8 @@ class Deciding:
                 self._state(reconciler, subject, decision)
             reconciler.destination.gate.expected.only(stated.keys())
         for subject, decision in stated.items():
-            expected = (one.destination.gate.expected for one in self._engine.reconcilers.values())
+            alone = (one for one in self._engine.reconcilers.values() if one.lead.share is None)
+            expected = (one.destination.gate.expected for one in alone)
             left = min((each.left(subject, decision.count) for each in expected), default=decision.count)
             if left < decision.count:
                 self._kept.decisions.put(replace(decision, count=left, turn=decision.turn + 1))

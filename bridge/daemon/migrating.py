@@ -104,6 +104,8 @@ class Following:
         if notes is not None and (self._engine.configuration.migrations or self.doses.record.moves):
             await self.newest(notes)
             self._steer()
+            for place, reconciler in self._engine.reconcilers.items():
+                reconciler.watch(frozenset(self._moving(place)))
             self._tell(self._written())
             await self.probed.look(notes, leads=self.leads)
             self.reason = ""
@@ -176,9 +178,7 @@ class Following:
 
     def _spots(self, place: str, reconciler: Reconciler) -> dict[Post, list[ServiceName]]:
         """What this process writes at a place, with the services there that move: all of it, or shards of a group."""
-        going = (one.places.get(place) for one in self.doses.record.moves.values() if not one.state.ended)
-        names = [at.name for at in going if at is not None]
-        lead = reconciler.lead
+        names, lead = self._moving(place), reconciler.lead
         if lead.share is None:
             return {Post(place): names}
         found: dict[Post, list[ServiceName]] = {}
@@ -186,6 +186,11 @@ class Following:
             if lead.writes_in(shard := lead.shard_of(name)):
                 found.setdefault(Post(place, shard), []).append(name)
         return found
+
+    def _moving(self, place: str) -> list[ServiceName]:
+        """The names at a place of services that move."""
+        going = (one.places.get(place) for one in self.doses.record.moves.values() if not one.state.ended)
+        return [at.name for at in going if at is not None]
 
     def _tell(self, follows: Mapping[Post, int]) -> None:
         for post in self._follows.keys() - follows.keys():

@@ -127,7 +127,10 @@ class Moving:
         names: dict[str, set[ServiceName]] = {}
         for place, at in (one for intent in meant if not intent.state.ended for one in intent.places.items()):
             reconciler = self._engine.reconcilers.get(place)
-            if reconciler is not None and reconciler.role == "standby" and len(names.get(place, ())) < FRESH:
+            follows = (
+                reconciler is not None and reconciler.role != "observing" and not reconciler.lead.writes_at(at.name)
+            )
+            if follows and len(names.get(place, ())) < FRESH:
                 names.setdefault(place, set()).add(at.name)
         backlogs = []
         for place, some in names.items():

@@ -16,7 +16,7 @@ from bridge.destination.routing import Routing
 from bridge.destination.trial import Trial
 from bridge.destination.went import Went
 from bridge.errors import Rejected
-from bridge.group.sharding import Sharding
+from bridge.group.sharding import Sharding, part
 from bridge.guard.additions import Additions
 from bridge.guard.gate import Allowed, Gate, Refused, Settled
 from bridge.guard.holds import HeldRemoval, Holds, Item, item_of
@@ -83,15 +83,11 @@ class Destination:
         self.routing.route(links)
         self._place(networks)
 
-    def divide(
-        self, sharding: Sharding, shard_of: Callable[[ServiceName], int], mine: Callable[[], Collection[int]]
-    ) -> None:
-        """Several processes share the writing: this one counts in the shards `mine()` only.
-
-        `shard_of`: the shard of a service of the stream.
-        """
-        self.inventory.shard_of, self.inventory.mine = shard_of, mine
+    def divide(self, sharding: Sharding, mine: Callable[[], Collection[int]]) -> None:
+        """Several processes share the writing: this one counts in the shards `mine()` only."""
+        self.inventory.shard_of, self.inventory.mine = sharding.shard_of, mine
         self.losses.mine = mine
+        self.gate.expected.part = lambda count: part(count, mine(), sharding.count)
         self.planner.clash = sharding.clash
         self._shard_of = sharding.of
 

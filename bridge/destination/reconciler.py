@@ -88,6 +88,7 @@ class Reconciler:
         self._version = 0  # of the store, and how often a scope came to count: what is in the backlog already
         self._syncs = 0
         self._read_once = False
+        self._watched: frozenset[ServiceName] = frozenset()  # to be known as they are, whoever writes them
         self._unminded: set[ServiceName] = set()  # changed at the destination, in shards that other members write
         self._settling: frozenset[object] | None = None  # what is settled as soon as all is written that was there
         self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
@@ -118,7 +119,9 @@ class Reconciler:
         """This process is one of several that write there."""
         there = self.destination
         stream = sharing.stream
-        sharding = Sharding(stream.shard_of, there.inventory.entries, there.routing.services, there.owner)
+        sharding = Sharding(
+            stream.shard_of, there.inventory.entries, there.routing.services, there.owner, stream.shards
+        )
         reserves = Reserves(
             there,
             sharing.seat,
@@ -141,7 +144,7 @@ class Reconciler:
             still=self._is_answered,
             woken=self._store.wake,
         )
-        there.divide(sharding, stream.shard_of, lambda: reserves.counted)
+        there.divide(sharding, lambda: reserves.counted)
         return group
 
     async def _is_answered(self, term: Term) -> None:
@@ -165,6 +168,12 @@ class Reconciler:
         self.backlog.read_again(names)
         if names:
             self._store.wake()
+
+    def watch(self, names: frozenset[ServiceName]) -> None:
+        """What stands under these names is to be known here also where another member of a group writes them."""
+        if names != self._watched and self.lead.share is not None:
+            self.read_again(names - self._watched)
+            self._watched = names
 
     async def still(self) -> None:
         """Returns when no write is under way that was planned before."""
@@ -350,7 +359,7 @@ class Reconciler:
         async with aclosing(cast(Any, self.sink.drift())) as changed:
             async for names in changed:
                 # Each member hears what all members write: to read that again would cost each as much as writing it.
-                mine = {name for name in names if self.lead.minds(name)}
+                mine = {name for name in names if self.lead.minds(name) or name in self._watched}
                 self._unminded |= names - mine
                 if mine or not names:
                     self.backlog.read_again(mine or None)

@@ -65,6 +65,7 @@ def is_settled(view: View, reconcilers: Mapping[str, Reconciler]) -> bool:
     return all(
         one.idle
         and one.role in ("writer", "observing")
+        and (view.shard is None or one.lead.share is None or one.lead.writes_in(view.shard))
         and mine.isdisjoint(one.destination.holds.scopes())
         and not _spares(one.destination, view, mine)
         for one in fed

@@ -404,7 +404,7 @@ def trouble(engine: Engine, block: Migration, intent: Intent) -> str:
             (one.name for one in reconciler.destination.links if reconciler.destination.is_frozen(one.name)), ""
         ):
             return f"the link {frozen} is frozen"
-        if reconciler.lead.writes and is_held(reconciler, at.name):
+        if reconciler.lead.writes_at(at.name) and is_held(reconciler, at.name):
             return f"{place} holds removals of {at.name}"
     return ""
 

@@ -8,11 +8,16 @@ from bridge.adapter import Entry
 from bridge.model import ServiceName
 
 
+def part(count: int, mine: Iterable[int], shards: int) -> int:
+    """How much of a number falls to some shards, where all of them together have exactly that much."""
+    return sum(count * (shard + 1) // shards - count * shard // shards for shard in mine)
+
+
 class Sharding:
     """The shards of one destination.
 
-    `shard_of(service)`: the shard of a service of the stream. `entries`: what the destination holds. `feeding(name)`:
-    the services of the stream that feed a name. `owner`: whose entries count.
+    `shard_of(service)`: the shard of a service of the stream, which has `count` of them. `entries`: what the
+    destination holds. `feeding(name)`: the services of the stream that feed a name. `owner`: whose entries count.
     """
 
     def __init__(
@@ -21,8 +26,10 @@ class Sharding:
         entries: Mapping[ServiceName, Mapping[str, Entry]],
         feeding: Callable[[ServiceName], Iterable[ServiceName]],
         owner: str,
+        count: int,
     ) -> None:
-        self._shard_of = shard_of
+        self.shard_of = shard_of
+        self.count = count
         self._entries = entries
         self._feeding = feeding
         self._owner = owner
@@ -30,7 +37,7 @@ class Sharding:
     def of(self, name: ServiceName) -> int:
         """The shard of a name; of several the one that comes first, and nothing is written there (`clash`)."""
         service = next(self._services(name), name)  # where there is nothing of ours, any shard will do, always the same
-        return self._shard_of(service)
+        return self.shard_of(service)
 
     def clash(self, name: ServiceName) -> str:
         """Why nothing may change under a name, "" if it may: it is made of services of several shards.
@@ -42,7 +49,7 @@ class Sharding:
         for service in self._services(name):
             if service != last:
                 last = service
-                first.setdefault(self._shard_of(service), service)
+                first.setdefault(self.shard_of(service), service)
         if len(first) < 2:
             return ""
         said = ", ".join(f"{service} (shard {shard})" for shard, service in sorted(first.items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -16,7 +16,7 @@ COVERED = (None, Limit.HARD_SHARE, Limit.SOURCE_SHARE, Limit.SERVICE_SHARE)
 
 
 class Expectation(msgspec.Struct, kw_only=True):
-    """`left` more serving instances of a subject may be lost, until `until` (monotonic seconds).
+    """`left` more serving instances of a subject, of the number stated, may be lost until `until` (monotonic seconds).
 
     `subject`: as the operator named it. Exactly one of `link`, `service` and `origin` is set; `origin` is
     the identity of a registry and a scope, "*": each.
@@ -24,6 +24,7 @@ class Expectation(msgspec.Struct, kw_only=True):
 
     subject: str
     left: int
+    of: int = 0
     until: float
     link: str = ""
     service: ServiceName | None = None
@@ -43,9 +44,13 @@ class Expectation(msgspec.Struct, kw_only=True):
 
 
 class Expectations:
-    """The expected losses at one destination, by key of the decision."""
+    """The expected losses at one destination, by key of the decision.
+
+    `part(count)`: how many of a number that was stated fall to the shards that this process writes; None: all.
+    """
 
     def __init__(self) -> None:
+        self.part: Callable[[int], int] | None = None
         self.entries: dict[str, Expectation] = {}
         self._stated: dict[str, tuple[str, float]] = {}  # by key: the subject, and when it was stated
         self._taken: dict[ServiceName, dict[str, str]] = {}  # by removal, the expectation that let it go
@@ -57,9 +62,15 @@ class Expectations:
             return None
         mine = self._taken.get(removal.change.service, {}).get(removal.change.id)
         for key, one in self.entries.items():
-            if one.until > now and one.covers(removal) and one.left > self._promised[key] - (mine == key):
+            if one.until <= now or not one.covers(removal):
+                continue
+            if one.left - self._elsewhere(one) > self._promised[key] - (mine == key):
                 return key
         return None
+
+    def _elsewhere(self, one: Expectation) -> int:
+        """How many of these are for others to lose: a service is in one shard, all else is in all of them."""
+        return 0 if self.part is None or one.service is not None else one.of - self.part(one.of)
 
     def take(self, removal: Removal, key: str) -> None:
         """Notes that an expectation lets a removal go."""

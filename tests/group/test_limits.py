@@ -73,8 +73,8 @@ class Member:
             again=lambda names: None,
             relist=lambda view, reason: None,
         )
-        sharding = Sharding(shard_of, self.there.entries, lambda name: (name,), "b1")
-        self.there.divide(sharding, shard_of, lambda: self.reserves.counted)
+        sharding = Sharding(shard_of, self.there.entries, lambda name: (name,), "b1", MEMBERS)
+        self.there.divide(sharding, lambda: self.reserves.counted)
         names = [ServiceName(f"{shard}-{round}-{number}") for number in range(SERVING)]
         self.entries = {name: {"i1": Entry(instance("i1"), mark("i1", service=name), 1)} for name in names}
         self.there.take(Held("new", self.entries), None, ())
