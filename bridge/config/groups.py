@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from string import Formatter
 
 from bridge import adapter as interface
@@ -47,17 +47,19 @@ def judge_group(
     """What a group asks of the links to each destination that its members share."""
     if bridge.group is None:
         return
-    shared = False
+    shared: set[str] = set()  # streams
     for name in dict.fromkeys(link.to for link in links if link.to in made):
         mine = [(index, link) for index, link in enumerate(links) if link.to == name]
         found = streams([link for _, link in mine if link.policy is not Policy.OBSERVE], made)
         if not found or not _may_be_shared(name, made):
             continue
-        shared = True
+        shared.add(found[0])
         for index, link in mine:
             _judge_sources(document, index, link, found)
             _judge_name(document, index, link)
         _judge_locks(document, bridge, mine[0][0], name, made)
+    for index, link in enumerate(links):
+        _judge_reader(document, index, link, shared, made)
     if not shared:
         document.warn(("bridge", "group"), "no destination is written from a stream: there is nothing to share")
 
@@ -71,6 +73,19 @@ def _judge_sources(document: Document, index: int, link: Link, found: Sequence[s
             ("links", index, "from"),
             f"{link.to} is shared by the group, which writes it from the stream {found[0]} alone; "
             f"fill {found[0]} from {', '.join(others)} too, or remove bridge.group",
+        )
+
+
+def _judge_reader(
+    document: Document, index: int, link: Link, shared: Collection[str], made: Mapping[str, interface.Registry]
+) -> None:
+    """Whatever is not shared reads the whole: a member reads its shards alone."""
+    read = [name for name in streams([link], made) if name in shared]
+    if read and link.policy is not Policy.OBSERVE and link.to in made and not _may_be_shared(link.to, made):
+        document.fault(
+            ("links", index, "from"),
+            f"each member of the group reads some shards of {read[0]} alone; feed {link.to} from its own registries, "
+            "or by a bridge without a group",
         )
 
 

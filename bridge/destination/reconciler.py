@@ -286,6 +286,8 @@ class Reconciler:
                 "resync": self._resync_loop(),
             }
             if self.destination.writes:
+                if self.lead.share is not None:
+                    self.renewals.begun()  # entries live on whoever of the group wrote them
                 works["lock"] = self._retrying("lock", self.lead.run)
                 works["renewals"] = self.renewals.run(self.lead)
                 if self.lead.peers is not None:

@@ -44,8 +44,9 @@ def _plan_rows(reconciler: Reconciler, name: ServiceName, plan: Plan) -> list[Ro
                 "after": plain(change.after),
             }
         )
+    waits = reconciler.lead.waits_in(reconciler.lead.shard_of(name))
     rows += [
-        _removal_row(reconciler, one, held[key].verdict.rule if (key := one.change.id) in held else "")
+        _removal_row(reconciler, one, held[key].verdict.rule if (key := one.change.id) in held else waits)
         for one in plan.removals
     ]
     return rows

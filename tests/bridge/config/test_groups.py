@@ -20,6 +20,7 @@ REGISTRIES: dict[str, Any] = {
     "core": ETCD,
     "legacy": ETCD,
     "poor": {"kind": "memory", "seat": False},
+    "mesh": {"kind": "prometheus", "listen": "127.0.0.1:1"},
     "folder": {"kind": "file", "path": "./inventory"},
 }
 LINK = {"from": "stream/a", "to": "core", "policy": "sync", "services": {"include": ["*"]}}
@@ -55,6 +56,11 @@ def test_what_a_group_cannot_share_is_named_with_the_remedy(
 ) -> None:
     said = faults(tmp_path, link)
     assert f"{key}: " in said and remedy in said
+
+
+def test_what_members_do_not_share_cannot_read_their_stream(tmp_path: Path) -> None:
+    said = faults(tmp_path, {}, {"to": "mesh"})
+    assert "links[1].from: each member of the group reads some shards of stream alone; feed mesh from" in said
 
 
 def test_links_to_one_destination_read_one_stream(tmp_path: Path) -> None:
