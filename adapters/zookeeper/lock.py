@@ -104,8 +104,8 @@ class ZooKeeperTerm:
             self.lose()
 
 
-class _Wake:
-    """Wakes the task that waits for the lock."""
+class Wake:
+    """Wakes who waits for a change below a folder. `reason`: why the session is over, "" while it is not."""
 
     def __init__(self, folder: str) -> None:
         self.event = asyncio.Event()
@@ -172,7 +172,7 @@ async def _first(client: Client, folder: str, mine: str) -> bool:
 
 async def _children(client: Client, folder: str) -> AsyncGenerator[list[str]]:
     """The names below a node, now and at each possible change. Raises Unavailable where the session ends."""
-    wake = _Wake(folder)
+    wake = Wake(folder)
     quiet = client.listen(wake)
     try:
         while True:

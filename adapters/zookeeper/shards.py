@@ -17,7 +17,7 @@ from adapters.common.places import SHARDS
 from adapters.common.shards import Claim, Lot, OfShard, Picture, Said, Wish, count_of, said, who_of
 from adapters.zookeeper import acl, wire
 from adapters.zookeeper.client import Client
-from adapters.zookeeper.lock import NODE, ZooKeeperTerm, contenders
+from adapters.zookeeper.lock import NODE, Wake, ZooKeeperTerm, contenders
 from adapters.zookeeper.replies import Answer, Disconnected, lists_of, values_of
 from adapters.zookeeper.txn import superseded
 from adapters.zookeeper.wire import Acl, Check, Create, Delete, Failed, Node, Op, SetData
@@ -90,29 +90,6 @@ class ZooKeeperShardTerm(OfShard, ZooKeeperTerm):
         """Ends the term."""
         super().lose()
         self._life.terms.discard(self)
-
-
-class _News:
-    """Wakes who follows the nodes of all shards."""
-
-    def __init__(self, folder: str) -> None:
-        self.event = asyncio.Event()
-        self.reason = ""
-        self._folder = folder
-
-    def connected(self) -> None:
-        self.event.set()
-
-    def disconnected(self) -> None:
-        self.event.set()
-
-    def lost(self, reason: str) -> None:
-        self.reason = reason
-        self.event.set()
-
-    def told(self, kind: int, path: str) -> None:
-        if path.startswith(self._folder):
-            self.event.set()
 
 
 class ZooKeeperArea:
@@ -188,7 +165,7 @@ class ZooKeeperArea:
 
     async def follow(self, hear: Callable[[Picture], None]) -> None:
         """By a watch of all nodes."""
-        news = _News(self._shards)
+        news = Wake(self._shards)
         quiet = self._client.listen(news)
         try:
             while True:

@@ -24,6 +24,7 @@ from bridge.cli.output import (
     say,
 )
 from bridge.cli.permitted import permitted
+from bridge.config.schema import Configuration
 from bridge.engine.dividing import divide, unite
 
 PATIENCE = 12.0  # seconds that a daemon may take: it asks the group, and the store of the locks
@@ -75,6 +76,14 @@ def _print(rows: list[Row]) -> None:
         gap()
 
 
+def _decided(file: Path | None, destination: str, what: str, by: str | None) -> Configuration:
+    """The file, where it has that destination and this user may do that."""
+    configuration = load(file, ephemeral=True)
+    known_registry(configuration, destination)
+    permitted(configuration, what, by)
+    return configuration
+
+
 @command("init", "isthmus group init core", EXITS, groups)
 @FILE
 @click.argument("destination")
@@ -82,10 +91,7 @@ def _print(rows: list[Row]) -> None:
 @OUTPUT
 def init(file: Path | None, destination: str, by: str | None, output: str) -> int:
     """Divides a destination. While no daemon writes there; daemons with `bridge.group` share it from then on."""
-    configuration = load(file, ephemeral=True)
-    known_registry(configuration, destination)
-    permitted(configuration, "group init", by)
-    count = asyncio.run(divide(configuration, destination))
+    count = asyncio.run(divide(_decided(file, destination, "group init", by), destination))
     said = f"{destination} is divided into {count} shards: only daemons with bridge.group write there from now on"
     print_answer(output, {"destination": destination, "shards": count}, lambda: say(said))
     return OK
@@ -98,10 +104,7 @@ def init(file: Path | None, destination: str, by: str | None, output: str) -> in
 @OUTPUT
 def end(file: Path | None, destination: str, by: str | None, output: str) -> int:
     """Makes a destination whole again. While no member runs; one daemon without `bridge.group` writes it then."""
-    configuration = load(file, ephemeral=True)
-    known_registry(configuration, destination)
-    permitted(configuration, "group end", by)
-    asyncio.run(unite(configuration, destination))
+    asyncio.run(unite(_decided(file, destination, "group end", by), destination))
     said = f"{destination} is whole: only a daemon without bridge.group writes there from now on"
     print_answer(output, {"destination": destination, "shards": None}, lambda: say(said))
     return OK

@@ -95,7 +95,8 @@ async def _whole(seat: Seat, *, leave: bool) -> None:
         return
     if not leave:
         raise Unavailable(
-            f"a group writes there, in {count} shards: stop its daemons and end the group, then do this again"
+            f"a group writes there, in {count} shards: stop its daemons, run `isthmus group end` for it, then do this "
+            "again"
         )
     try:
         await seat.unite()
