@@ -103,6 +103,7 @@ class Host:
         links: tuple[Link, ...],
         disk: Disk | None = None,
         folder: Path | None = None,
+        group: str | None = None,
     ) -> None:
         self.owner = owner
         self.links = links
@@ -119,7 +120,7 @@ class Host:
         )
         self.engine = Engine(
             Configuration(
-                bridge=blocks.Bridge(id=owner, resync=30.0, seat="locks"),
+                bridge=blocks.Bridge(id=owner, resync=30.0, seat="locks", group=group),
                 registries={name: world.block(name) for name in {*("locks",), *names(links)}},
                 links=links,
                 warnings=(),
@@ -162,10 +163,11 @@ def names(links: tuple[Link, ...]) -> Iterator[str]:
 class World:
     """A registry, the stream of it, and a mirror of the stream."""
 
-    def __init__(self, loop: Loop, seed: int) -> None:
+    def __init__(self, loop: Loop, seed: int, partitions: int = PARTITIONS) -> None:
         self.loop = loop
         self.rng = random.Random(seed)
-        self.broker = Broker(loop, self.rng, PARTITIONS)
+        self.partitions = partitions
+        self.broker = Broker(loop, self.rng, partitions)
         self.stores = {name: Store(f"mem:{name}") for name in ("a", "c", "locks")}
         self.since: dict[Place, float] = {}  # when a native came back to life, or came
         self.broken: list[str] = []
@@ -173,13 +175,13 @@ class World:
         self.killed: list[Host] = []
         self.broker.committed = self._judge
         self._numbers = 0
-        self._copy = WorkingCopy(PARTITIONS)
+        self._copy = WorkingCopy(partitions)
         self._seen: set[Place] = set()
 
     def block(self, name: str) -> blocks.Registry:
         """Its block of the file."""
         if name == "stream":
-            options = kafka.Config(bootstrap_servers=["127.0.0.1:1"], partitions=PARTITIONS, changes_topic=LOG)
+            options = kafka.Config(bootstrap_servers=["127.0.0.1:1"], partitions=self.partitions, changes_topic=LOG)
             return blocks.Registry(name=name, kind="kafka", options=options)
         return blocks.Registry(name=name, kind="memory", options=FULL)
 
@@ -441,7 +443,12 @@ async def by_the_loop(work: Callable[..., Any], *about: Any) -> Any:
 def play(scenario: Scenario, seed: int) -> list[str]:
     """One history; which promises it broke."""
     loop = Loop()
-    world = World(loop, seed)
+    return lived(World(loop, seed), scenario)
+
+
+def lived(world: World, scenario: Callable[[Any], Coroutine[Any, Any, None]]) -> list[str]:
+    """What happens in a world, until everything agrees; which promises were broken."""
+    loop = world.loop
 
     async def live() -> None:
         always = [loop.spawn(None, work) for work in (world.look(), world.sessions())]
