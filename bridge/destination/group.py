@@ -63,6 +63,7 @@ class Shard:
         self.claimed = False
         self.whole = 0  # the assignment since which the picture was complete
         self.asks: tuple[Step, int] | None = None
+        self.waits = False  # for removals, as it was seen last
         self.cares: float | None = None  # since when it is ours, and nothing may be removed
         self.over = asyncio.Event()
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -192,7 +193,11 @@ class Group:
         member = self.membership
         if member is None or self._leaving or shard not in member.should:
             return f"shard {shard} is for another member of the group to write, and nobody has claimed it yet"
-        return "the group has not been heard for a session" if member.away else ""
+        if member.away:
+            return "the group has not been heard for a session"
+        one = self.shards.get(shard)
+        is_whole = one is not None and one.whole == self._assignment(one)
+        return "" if is_whole else f"shard {shard} has not been read to its end since it was assigned"
 
     def writes_at(self, name: ServiceName) -> bool:
         """See `Leading.writes_at`."""
@@ -423,6 +428,10 @@ class Group:
                 self._run(one, "picture", self._complete(one))
             now = step(facts)
             one.cares = (one.cares or self._clock()) if now in (Step.CARE, Step.HAND_OVER) else None
+            waits = bool(self.waits_in(one.number))
+            if one.waits and not waits and one.term is not None:
+                self._resume(one)  # what was to be removed meanwhile is planned now
+            one.waits = waits
             await actions[now](one, now)
             await turn.wait()
 
