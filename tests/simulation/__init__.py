@@ -23,6 +23,7 @@ One seed is one history: it replays event for event.
 | `saying` | what operators say of instances in the place of their sources: `set`, `unset`, `drain` |
 | `migrating` | what a process has for migrations: the record at the seat, and what answers gates |
 | `moving` | histories of migrations, their promises, and those written by hand |
+| `groups` | histories of members that share the writing of one destination, and a mutant for each rule of theirs |
 | `process` | one process of a bridge (the real engine), its disk, and what it has truly been told |
 | `faults` | the lines between a process and a registry, and the weather on them: lies, lost, late and repeated words |
 | `spells` | spells of bad weather: silence, errors, other lives of a store, slow and lost answers ... |

@@ -10,7 +10,7 @@ import sys
 import time
 
 from tests.kit.mutants import applied
-from tests.simulation import moving, streams
+from tests.simulation import groups, moving, streams
 from tests.simulation.deploys import DAYS, count
 from tests.simulation.mutants import MUTANTS, hunt
 from tests.simulation.run import Report, play
@@ -18,6 +18,7 @@ from tests.simulation.scenarios import SCENARIOS
 
 ANY = SCENARIOS | DAYS | {moving.moved_anyhow.__name__: moving.moved_anyhow}
 CHANCES = 3  # seeds for each scenario
+GROUP_CHANCES = 12  # seeds for each mutant of a group
 FALSE_HOLDS = 40  # days of each kind
 
 
@@ -33,6 +34,10 @@ def main() -> int:
     parser.add_argument("--holds", action="store_true", help="count false holds in days without a fault")
     parser.add_argument("--streams", type=int, help="play so many histories of a stream, and those written by hand")
     parser.add_argument("--stream-mutant", choices=streams.MUTANTS, help="break the stream until that is seen")
+    parser.add_argument("--groups", type=int, help="play so many histories of a group, and those written by hand")
+    parser.add_argument(
+        "--group-mutant", choices=groups.MUTANTS, help="break the members of a group until that is seen"
+    )
     parser.add_argument("--migrations", type=int, help="play so many histories of migrations")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell the story")
     options = parser.parse_args()
@@ -41,10 +46,14 @@ def main() -> int:
         os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})
     if options.holds:
         return false_holds()
-    if options.streams:
-        return streams_broken(options.streams)
-    if options.stream_mutant:
-        return stream_survives(options.stream_mutant)
+    if options.streams or options.groups:
+        logging.disable(logging.CRITICAL)  # of what goes wrong on purpose
+        return streams_broken(options.streams) if options.streams else groups_broken(options.seed or 0, options.groups)
+    if options.stream_mutant or options.group_mutant:
+        logging.disable(logging.CRITICAL)
+        return (
+            stream_survives(options.stream_mutant) if options.stream_mutant else member_survives(options.group_mutant)
+        )
     if options.mutants:
         return sum([survives(name, options) for name in MUTANTS])
     if options.mutant and options.seed is None:
@@ -54,7 +63,6 @@ def main() -> int:
 
 def streams_broken(count: int) -> int:
     """Plays so many seeds of each history of a stream; 0: every promise was kept."""
-    logging.disable(logging.CRITICAL)  # of what goes wrong on purpose
     failed = 0
     for name, scenario in streams.SCENARIOS.items():
         for seed in range(count if scenario is streams.anything else CHANCES):
@@ -67,12 +75,33 @@ def streams_broken(count: int) -> int:
 
 def stream_survives(name: str) -> int:
     """Breaks what writes a stream; 0: a history has shown it."""
-    logging.disable(logging.CRITICAL)
     mutant = streams.MUTANTS[name]
     with applied(mutant):
         broken = [text for seed in range(CHANCES) for text in streams.play(streams.SCENARIOS[mutant.found_by], seed)]
     print(f"{name}: {broken[0] if broken else 'survives'}")
     return 0 if broken else 1
+
+
+def groups_broken(first: int, count: int) -> int:
+    """Plays so many seeds of what members go through, and some of the rest; 0: every promise was kept."""
+    failed = 0
+    for name, scenario in groups.SCENARIOS.items():
+        for seed in range(first, first + (count if scenario is groups.any_member else CHANCES)):
+            broken = groups.play(scenario, seed)
+            failed += bool(broken)
+            print(*(f"{name}, seed {seed}: {text}" for text in broken[:8]), sep="\n", end="\n" if broken else "")
+    print(f"{failed} histories of a group broken")
+    return 1 if failed else 0
+
+
+def member_survives(name: str) -> int:
+    """Breaks a rule of the members; 0: a history has shown it."""
+    mutant = groups.MUTANTS[name]
+    scenario = groups.SCENARIOS[mutant.found_by]
+    with applied(mutant):
+        found = next((text for seed in range(GROUP_CHANCES) for text in groups.play(scenario, seed)), "survives")
+    print(f"{name}: {found}")
+    return found == "survives"
 
 
 def histories(options: argparse.Namespace) -> list[tuple[str, int]]:

@@ -41,7 +41,8 @@ BEAT = 1.0  # seconds between two of them
 LOST = 1.5  # seconds in which a removal that was sent as it might be has arrived
 UNWRITTEN = 8.0  # seconds that a shard may be unwritten while its holder is well: a lock ends and is taken in that time
 LIMIT = 4
-STRICT = replace(OPEN, source_count=LIMIT, source_share=0.0)
+FREE = replace(OPEN, service_share=0.0)
+STRICT = replace(FREE, source_count=LIMIT, source_share=0.0, confirm_event=60.0)
 
 Scenario = Callable[["World"], Coroutine[Any, Any, None]]
 
@@ -324,8 +325,8 @@ class World(streams.World):
 
 NAMES = tuple(ServiceName(f"s{number}") for number in range(200))
 SERVED = tuple(next(one for one in NAMES if mapping.partition_of(one, SHARDS) == shard) for shard in range(SHARDS))
-TO_STREAM = (link("stream", "a", guard=OPEN),)
-ONWARD = (link("c", "stream/a", guard=OPEN),)
+TO_STREAM = (link("stream", "a", guard=FREE),)
+ONWARD = (link("c", "stream/a", guard=FREE),)
 WARY = (link("c", "stream/a", guard=STRICT),)
 
 
@@ -428,7 +429,7 @@ async def lost_at_once(world: World) -> None:
     before = len(world.removals)
     for service in SERVED:
         world.stop(service, "i1")
-    await asyncio.sleep(0.9)  # before a second opinion may let them go
+    await asyncio.sleep(STRICT.confirm_event / 2)  # before a second opinion lets them go
     if (gone := len(world.removals) - before) > LIMIT:
         world.broken.append(f"{world.loop.time():.3f} {gone} were removed at once, and {LIMIT} may go")
 

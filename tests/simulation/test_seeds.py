@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.simulation import streams
+from tests.simulation import groups, streams
 from tests.simulation.mutants import MUTANTS
 
 CHUNK = 25  # histories in a process: enough to share the work, few enough to share it well
@@ -65,6 +65,23 @@ def test_every_promise_holds_in_every_history_of_a_migration() -> None:
 @pytest.mark.parametrize("name", streams.MUTANTS)
 def test_a_mutant_of_the_stream_does_not_survive(name: str) -> None:
     kept("--stream-mutant", name)
+
+
+def test_each_shard_has_one_writer_in_every_history_of_a_group() -> None:
+    kept("--groups", "40")
+
+
+@pytest.mark.parametrize("name", groups.MUTANTS)
+def test_a_mutant_of_a_group_does_not_survive(name: str) -> None:
+    kept("--group-mutant", name)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_each_shard_has_one_writer_in_many_histories(pytestconfig: pytest.Config) -> None:
+    given = pytestconfig.getoption("--seed")
+    first = given if given is not None else SEEDS + random.getrandbits(32)
+    kept("--groups", "1000", "--seed", str(first))
 
 
 @pytest.mark.soak
