@@ -48,6 +48,7 @@ def judge_group(
     if bridge.group is None:
         return
     shared: set[str] = set()  # streams
+    lenders: set[str] = set()  # registries that keep the locks
     for name in dict.fromkeys(link.to for link in links if link.to in made):
         mine = [(index, link) for index, link in enumerate(links) if link.to == name]
         found = streams([link for _, link in mine if link.policy is not Policy.OBSERVE], made)
@@ -57,7 +58,13 @@ def judge_group(
         for index, link in mine:
             _judge_sources(document, index, link, found)
             _judge_name(document, index, link)
-        _judge_locks(document, bridge, mine[0][0], name, made)
+        lenders |= _judge_locks(document, bridge, mine[0][0], name, made)
+    if len(lenders) > 1 and bridge.seat is None:
+        document.fault(
+            ("bridge", "seat"),
+            f"missing: the locks that the group shares are in {', '.join(sorted(lenders))}; name the one of them where "
+            "its daemons keep what they tell each other",
+        )
     for index, link in enumerate(links):
         _judge_reader(document, index, link, shared, made)
     if not shared:
@@ -101,8 +108,8 @@ def _judge_name(document: Document, index: int, link: Link) -> None:
 
 def _judge_locks(
     document: Document, bridge: Bridge, index: int, name: str, made: Mapping[str, interface.Registry]
-) -> None:
-    """A shard has a lock and a note, and what operators decide is in notes by key beside them."""
+) -> set[str]:
+    """A shard has a lock and a note, and what operators decide is in notes by key. The registry that has the locks."""
     place = ("links", index, "to")
     try:
         own = seat(made[name], bridge.id, name)
@@ -112,11 +119,14 @@ def _judge_locks(
             document.fault(
                 place, f"{name} cannot lock, so the group cannot share it; name a registry in bridge.seat that can"
             )
-        elif not isinstance(found, Shards) or notes(lender, bridge.id) is None:
+        elif isinstance(found, Shards) and notes(made.get(bridge.seat or "", lender), bridge.id) is not None:
+            return {lender.name}
+        else:
             document.fault(
                 place,
                 f"the locks of {name} are in {lender.name}, which keeps none by shard; remove bridge.group, or write "
                 f"{name} by another bridge",
             )
     except ConfigError:
-        return  # of a registry that is only read, which is a fault already
+        pass  # of a registry that is only read, which is a fault already
+    return set()

@@ -17,7 +17,7 @@ from bridge.engine.engine import Engine
 from bridge.engine.stopping import shared
 from bridge.errors import Unavailable
 from bridge.guard.expected import Expectation
-from bridge.guard.holds import APPROVED, HeldRemoval, set_hash
+from bridge.guard.holds import APPROVED, HeldRemoval, Item, set_hash
 from bridge.guard.limits import Limit
 from bridge.link import Link, Policy
 from bridge.model import ServiceName
@@ -49,6 +49,10 @@ class Deciding:
         hold, reason, by = str(arguments["id"]), str(arguments["reason"]), str(peer)
         now, lasting = self._engine.clock(), float(arguments.get("lasting") or APPROVED)
         for reconciler in self._engine.reconcilers.values():
+            if reconciler.lead.share is not None:
+                if (items := await _of_members(reconciler, hold, now, lasting)) is None:
+                    continue
+                return await self._approved(reconciler, hold, items, reason, by, lasting)
             if reconciler.role == "standby":
                 if all(one.id != hold for one in reconciler.destination.holds.show(now)):
                     continue
@@ -57,14 +61,20 @@ class Deciding:
                 items = reconciler.destination.holds.approve(hold, now, lasting)
             except KeyError:
                 continue
-            self._kept.decisions.approve(hold, items, reason, by, lasting)
-            await self._kept.flush()
-            self._acts.note("approve", link=items[0][0] if items else "", reason=f"{hold}: {reason}", by=by, hold=hold)
-            log.warning("approve id=%s removals=%d by=%r reason=%r", hold, len(items), by, reason)
-            told = await shared(reconciler)  # what is made use of is no decision any more
-            reconciler.poke()
-            return {"items": list(items), "here_only": [] if told else [reconciler.name]}
+            return await self._approved(reconciler, hold, items, reason, by, lasting)
         raise LookupError(f"nothing is held under {hold!r}; see `isthmus holds`")
+
+    async def _approved(
+        self, reconciler: Reconciler, hold: str, items: tuple[Item, ...], reason: str, by: str, lasting: float
+    ) -> Any:
+        """Writes down that these may go, and tells the other daemons before this one makes use of it."""
+        self._kept.decisions.approve(hold, items, reason, by, lasting)
+        await self._kept.flush()
+        self._acts.note("approve", link=items[0][0] if items else "", reason=f"{hold}: {reason}", by=by, hold=hold)
+        log.warning("approve id=%s removals=%d by=%r reason=%r", hold, len(items), by, reason)
+        told = await shared(reconciler)  # what is made use of is no decision any more
+        reconciler.poke()
+        return {"items": list(items), "here_only": [] if told else [reconciler.name]}
 
     # -- a new life ------------------------------------------------------------------------------------------------
 
@@ -313,3 +323,23 @@ def _held(reconciler: Reconciler, views: list[View]) -> list[HeldRemoval]:
         for one in reconciler.destination.holds.of(name).values()
         if one.removal.scope in scopes and one.verdict.limit is Limit.INCARNATION
     ]
+
+
+async def _of_members(reconciler: Reconciler, hold: str, now: float, lasting: float) -> tuple[Item, ...] | None:
+    """Approves what is left of a set that was shown, of which each member of a group holds a part; None: none was.
+
+    Each frees its own part. Raises ValueError where any part has grown, or nothing of it is held any more.
+    """
+    await shared(reconciler)  # what the others hold is read now
+    holds = reconciler.destination.holds
+    current = plans.sets_of(reconciler, now)
+    if (known := holds.shown(hold)) is None:
+        return None
+    for one in current:
+        if frozenset(one.items) > known:
+            raise ValueError(f"the set has grown since it was shown: it is {one.id} now; look again")
+    left = tuple(sorted(known & {item for one in current for item in one.items}))
+    if not left:
+        raise ValueError(f"nothing of {hold} is held any more")
+    holds.grant(hold, left, now + lasting)
+    return left

@@ -30,7 +30,7 @@ from bridge.destination.went import Gone
 from bridge.destination.writer import Member, Writer
 from bridge.errors import ConfigError, Conflict, Denied, Unavailable, reason
 from bridge.formats import format_of
-from bridge.guard.holds import FOLLOWED
+from bridge.guard.holds import FOLLOWED, Hold
 from bridge.guard.losses import Lost
 from bridge.model import ServiceName
 from bridge.retry import BUG, Reaction, forever
@@ -68,7 +68,8 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The note of one daemon. `at`: seconds since the epoch. `process`: who it is.
 
     `losses`: as in a standby's note. `went`: what it let go. `digests`: of what it serves, as `likeness` has them;
-    `services`: the digest of each service, of some parts in which it serves something else than another.
+    `services`: the digest of each service, of some parts in which it serves something else than another. `holds`: the
+    sets that a member of a group holds, those for which there is no room without their items.
     """
 
     process: Writer
@@ -77,6 +78,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     went: tuple[Gone, ...] = ()
     digests: str = ""
     services: Mapping[str, Mapping[str, str]] = {}
+    holds: tuple[Hold, ...] = ()
     format: int = FORMAT
 
 
@@ -214,6 +216,15 @@ class Joint:
     def behind(self, turn: int) -> list[Daemon]:
         """The other daemons that run and do not follow what was decided up to that turn, by the last look at them."""
         return self._roll.behind(self._key, turn)
+
+    @property
+    def held_elsewhere(self) -> Mapping[str, Sequence[Hold]]:
+        """What other members of a group hold, by host."""
+        now = self._wall()
+        return {
+            _named(share.process): [replace(hold, age=max(0.0, now - share.at)) for hold in share.holds]
+            for share in self._shares.values()
+        }
 
     async def look_around(self) -> None:
         """Looks which daemons run and what they follow. Raises Unavailable or Denied."""
@@ -354,6 +365,18 @@ class Joint:
         self._shares = {key: one for key, one in shares.items() if key != mine and one.process.place in runs}
         if self.kind == EXPORT:
             self._compare()
+        else:
+            self._use(gone for share in self._shares.values() for gone in share.went)
+
+    def _use(self, went: Iterable[Gone]) -> None:
+        """An approval is for once: what another member let go by it is not let go here, should its shard come here."""
+        holds, approvals = self._destination.holds, self._kept.decisions.of(Kind.APPROVAL)
+        granted = holds.granted()
+        for gone in went if granted else ():
+            grant = granted.get(gone.item)
+            approval = approvals.get(grant.hold) if grant is not None else None
+            if approval is not None and approval.at <= gone.at:
+                holds.use(gone.item)
 
     def _let_go(self, went: Iterable[Gone]) -> None:
         there, ahead = self._destination, self._wall() - self._clock()
@@ -393,7 +416,12 @@ class Joint:
 
     def _share(self, known: Share | None, now: float) -> Share:
         if self.kind == GROUP:  # losses are in the notes of the shards
-            return Share(process=self._me(), at=self._wall())
+            return Share(
+                process=self._me(),
+                at=self._wall(),
+                went=self._destination.went.since(now, self._wall() - now),
+                holds=_without_ages(self._destination.holds.show(now)),
+            )
         losses = known.losses if known is not None else ()
         if now - self._lost >= LOSSES_EVERY:
             losses, self._lost = _fitting(self._handover.losses()), now
@@ -432,6 +460,16 @@ def _fitting(losses: Sequence[Lost]) -> tuple[Lost, ...]:
             log.warning("the losses of a note are cut short count=%d", len(losses))
             break
         found.append(one)
+    return tuple(found)
+
+
+def _without_ages(holds: Sequence[Hold]) -> tuple[Hold, ...]:
+    """What does not change while nothing happens; the smallest sets with their items, as far as there is room."""
+    found, room = [], LONGEST
+    for hold in sorted(holds, key=lambda one: one.instances):
+        told = replace(hold, age=0.0, due_in=None)
+        room -= len(msgspec.json.encode(told))
+        found.append(told if room > 0 else replace(told, items=()))
     return tuple(found)
 
 

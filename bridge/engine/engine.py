@@ -166,7 +166,8 @@ class Engine:
                 shares = configuration.bridge.group is not None and not self._observe
                 side = _side(registries, configuration, name, shares=shares)
                 known = (self._lenders.get(name), self._shared.get(name, ""))
-                needed = {name, side.lender, side.stream} - {""}
+                keeper = configuration.bridge.seat if side.stream else None
+                needed = {name, side.lender, side.stream, keeper or ""} - {""}
                 is_as_before = needed <= kept and (side.lender, side.stream) == known
                 if not (is_as_before and name in self.reconcilers):
                     sides[name] = side
@@ -425,7 +426,8 @@ class Engine:
                 await asyncio.wait(tasks)
 
     async def _run_reconciler(self, name: str) -> None:
-        for needed in filter(None, (name, self._lenders[name], self._shared.get(name))):
+        keeper = self.configuration.bridge.seat if name in self._shared else None
+        for needed in filter(None, (name, self._lenders[name], self._shared.get(name), keeper)):
             await self._registries.opened(needed)
         await self.reconcilers[name].run()
 
@@ -461,9 +463,13 @@ class Engine:
 
     @property
     def notes(self) -> Notes | None:
-        """Where the daemons of this bridge keep notes by key, in the store of `bridge.seat`; None: nowhere."""
+        """Where the daemons of this bridge keep notes by key; None: nowhere.
+
+        That is in the store of `bridge.seat`, else in that of the locks of what a group shares, which is one store.
+        """
         bridge = self.configuration.bridge
-        registry = self.registries.get(bridge.seat) if bridge.seat is not None else None
+        keeper = bridge.seat or next((self._lenders[name] for name in self._shared if name in self._lenders), "")
+        registry = self.registries.get(keeper)
         return kinds.notes(registry, bridge.id) if registry is not None else None
 
     def sources(self, name: str) -> list[Source]:
@@ -551,7 +557,7 @@ def _side(registries: Mapping[str, Registry], configuration: Configuration, name
         lender, notes = bridge.seat, kinds.notes(registries[bridge.seat], bridge.id)
     elif shares:
         stream = groups.stream_of(name, configuration.links, registries)
-        notes = kinds.notes(registries[lender], bridge.id) if stream else None
+        notes = kinds.notes(registries[bridge.seat or lender], bridge.id) if stream else None
     return Side(kinds.sink(registries[name], bridge.id), seat, lender, notes, stream)
 
 

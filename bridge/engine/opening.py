@@ -15,7 +15,8 @@ from bridge.shards import Shards
 class Opened(NamedTuple):
     """A registry that is open, and the seat of one bridge there. `is_lent`: another registry keeps that seat.
 
-    `notes`: of an export, and of what a group shares, where its daemons keep what they share.
+    `notes`: of an export, and of what a group shares, where its daemons keep what they share: at `bridge.seat`, else
+    beside the locks.
     """
 
     registry: Registry
@@ -30,20 +31,14 @@ async def opened(configuration: Configuration, name: str, bridge: str) -> AsyncI
     async with AsyncExitStack() as stack:
         registry = await stack.enter_async_context(_made(configuration, name))
         seat, lender = kinds.seat(registry, bridge, name), configuration.bridge.seat
-        if seat is not None or lender is None:
-            yield Opened(registry, seat, False, _notes_of(configuration, registry, seat, bridge))
-        else:
-            lending = await stack.enter_async_context(_made(configuration, lender))
-            if isinstance(registry, Export):
-                yield Opened(registry, None, True, kinds.notes(lending, bridge))
-            else:
-                lent = kinds.seat(lending, bridge, name)
-                yield Opened(registry, lent, True, _notes_of(configuration, lending, lent, bridge))
-
-
-def _notes_of(configuration: Configuration, keeper: Registry, seat: Seat | None, bridge: str) -> Notes | None:
-    """Where the members of a group keep what they decide: in the store of its locks."""
-    return kinds.notes(keeper, bridge) if isinstance(seat, Shards) else None
+        lends = seat is None and lender is not None
+        keeper = registry
+        if lender not in (None, name) and (lends or isinstance(seat, Shards)):
+            keeper = await stack.enter_async_context(_made(configuration, lender or ""))
+        if lends and not isinstance(registry, Export):
+            seat = kinds.seat(keeper, bridge, name)
+        shared = (isinstance(registry, Export) and lends) or isinstance(seat, Shards)
+        yield Opened(registry, seat, lends, kinds.notes(keeper, bridge) if shared else None)
 
 
 def _made(configuration: Configuration, name: str) -> Registry:

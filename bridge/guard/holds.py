@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -36,7 +36,11 @@ class HeldRemoval(NamedTuple):
 
 
 class Hold(msgspec.Struct, frozen=True):
-    """A set of removals held for one reason; `id` is the hash of exactly this set. Ages in seconds."""
+    """A set of removals held for one reason; `id` is the hash of exactly this set. Ages in seconds.
+
+    `limit`: which limit holds it, and of which service where it is one of a service. `items` may be left out where
+    another process tells of more than there is room for.
+    """
 
     id: str
     link: str
@@ -48,11 +52,40 @@ class Hold(msgspec.Struct, frozen=True):
     age: float
     due_in: float | None
     items: tuple[Item, ...]
+    limit: str = ""
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """The same for all parts of one set, whoever holds them."""
+        return self.link, self.scope, str(self.cause), self.limit
 
 
 def item_of(change: Change) -> Item:
     """The item that names a change in a set."""
     return change.mark.link if change.mark else "", str(change.service), change.id
+
+
+def united(holds: Iterable[Hold]) -> list[Hold]:
+    """One set of all parts that are held for one reason by several processes; a part without items stays by itself."""
+    parts: dict[tuple[str, ...], list[Hold]] = {}
+    for hold in holds:
+        parts.setdefault(hold.why if hold.items else (*hold.why, hold.id), []).append(hold)
+    found = [ones[0] if len(ones) == 1 else _united(ones) for ones in parts.values()]
+    return sorted(found, key=lambda hold: (hold.link, hold.scope, hold.rule))
+
+
+def _united(parts: Sequence[Hold]) -> Hold:
+    items = tuple(sorted({item for part in parts for item in part.items}))
+    dues = [part.due_in for part in parts]
+    return msgspec.structs.replace(
+        max(parts, key=lambda part: part.instances),
+        id=set_hash(items),
+        services=len({item[1] for item in items}),
+        instances=len(items),
+        age=max(part.age for part in parts),
+        due_in=None if None in dues else max(due for due in dues if due is not None),
+        items=items,
+    )
 
 
 def set_hash(items: Iterable[Item]) -> str:
@@ -331,7 +364,7 @@ class Holds:
                 key = (one.item[0], one.removal.scope, one.removal.cause, f"{one.verdict.limit} {by_service}")
                 sets.setdefault(key, []).append(one)
         shown = []
-        for (link, scope, cause, _), ones in sets.items():
+        for (link, scope, cause, limit), ones in sets.items():
             items = tuple(sorted(one.item for one in ones))
             dues = [one.due for one in ones if one.due is not None]
             hold = Hold(
@@ -345,6 +378,7 @@ class Holds:
                 age=now - min(one.since for one in ones),
                 due_in=max(0.0, max(dues) - now) if dues else None,
                 items=items,
+                limit=limit.strip(),
             )
             self._shown[hold.id] = frozenset(items)
             shown.append(hold)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from bridge.adapter import Adviser
+from bridge.destination.joint import GROUP, Joint
 from bridge.destination.reconciler import Reconciler
 from bridge.engine.engine import Engine
 from bridge.errors import Denied, Unavailable
-from bridge.guard.holds import HeldRemoval
+from bridge.guard.holds import HeldRemoval, Hold, united
 from bridge.model import ServiceName
 from bridge.plan.values import Plan, Removal
 from bridge.report.values import Row, plain, value_hash
@@ -73,13 +75,26 @@ def _removal_row(reconciler: Reconciler, removal: Removal, held: str) -> Row:
 
 
 def hold_rows(engine: Engine) -> list[Row]:
-    """What is held, as the sets that `approve` takes."""
-    now = engine.clock()
+    """What is held, as the sets that `approve` takes; in a group with what other members hold for the same reason."""
     return [
         {**msgspec.to_builtins(hold), "to": reconciler.name}
         for reconciler in engine.reconcilers.values()
-        for hold in reconciler.destination.holds.show(now)
+        for hold in sets_of(reconciler, engine.clock())
     ]
+
+
+def sets_of(reconciler: Reconciler, now: float) -> list[Hold]:
+    """The sets that are held at a destination, each of which may be approved from now on."""
+    holds, peers = reconciler.destination.holds, reconciler.peers
+    found = holds.show(now)
+    if isinstance(peers, Joint) and peers.kind == GROUP:
+        for host, theirs in peers.held_elsewhere.items():
+            there = f"; more than fits a note: approve it at {host}"
+            found += [one if one.items else replace(one, rule=one.rule + there) for one in theirs]
+        found = united(found)
+        for one in found:
+            holds.remember(one.id, one.items)
+    return found
 
 
 def unwritten_rows(engine: Engine) -> list[Row]:

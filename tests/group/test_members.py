@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
+from bridge.errors import Unavailable
 from tests.conftest import StartEtcd
 from tests.kit.natives import PREFIX, Etcd
 from tests.kit.running import Bridge, isthmus
@@ -37,8 +40,8 @@ class Site(NamedTuple):
 
 
 @asynccontextmanager
-async def site(etcd: StartEtcd, kafka: Kafka, folder: Path) -> AsyncIterator[Site]:
-    """Everything runs but the members; the source has some services of two instances each."""
+async def site(etcd: StartEtcd, kafka: Kafka, folder: Path, **guard: Any) -> AsyncIterator[Site]:
+    """Everything runs but the members; the source has some services of two instances each. `guard`: of the members."""
     one, other = await etcd(), await etcd()
     stream = {"kind": "kafka", "bootstrap_servers": [node.address for node in kafka.nodes], "partitions": SHARDS}
     block = {"kind": "etcd", "layout": "kratos"}
@@ -48,7 +51,7 @@ async def site(etcd: StartEtcd, kafka: Kafka, folder: Path) -> AsyncIterator[Sit
         "stream": stream,
     }
     fill = {"from": "a", "to": "stream", "policy": "sync", "services": {"include": ["*"]}, "guard": GUARD}
-    share = {**fill, "from": "stream/a", "to": "b"}
+    share = {**fill, "from": "stream/a", "to": "b", "guard": {**GUARD, **guard}}
     async with Etcd(one.address) as source, Etcd(other.address) as target:
         lease = await source.lease()
         for number in range(SERVICES):
@@ -130,6 +133,40 @@ async def test_one_daemon_becomes_a_group_and_one_again(etcd_server: StartEtcd, 
         assert await frozen(there.one)
         await there.one.ask("unfreeze", link=LINK)
         await change(there, "10.9.4.0")
+
+
+async def test_a_held_set_is_shown_whole_at_each_member_and_approved_at_any(
+    etcd_server: StartEtcd, kafka: Kafka, tmp_path: Path
+) -> None:
+    limits = {"hard_share": 0.1, "source_share": 0.1, "hard_count": 1}
+    async with site(etcd_server, kafka, tmp_path, **limits) as there:
+        await ran(there.one, "init", "b")
+        await there.one.start()
+        await there.two.start()
+        await until(lambda: shared(there.one), "both have their half")
+        await until(there.in_step, "and write it")
+        await there.source.delete(*(f"{PREFIX}s{number}/i1" for number in range(SERVICES)))
+        hold = await until(lambda: held(there), "both show what both hold")
+        await there.source.delete(f"{PREFIX}s0/i0")
+        await until(lambda: grown(there, hold), "one more is held")
+        with pytest.raises(Unavailable, match="has grown"):
+            await there.one.ask("approve", id=hold, reason="the test says so")
+        more = await held(there)
+        await there.two.ask("approve", id=more, reason="the test says so")
+        await until(there.in_step, "each member lets its part go")
+
+
+async def held(there: Site) -> str:
+    """The id of the one set that is held, where both members show all of it; "": they do not."""
+    ones, others = await there.one.holds(), await there.two.holds()
+    wanted = there.source.truth.now.keys()
+    left = sum(where not in wanted for where in await there.target.records())
+    whole = [row["instances"] for row in ones] == [left] and left > 1
+    return str(ones[0]["id"]) if whole and [row["id"] for row in ones] == [row["id"] for row in others] else ""
+
+
+async def grown(there: Site, hold: str) -> bool:
+    return await held(there) not in ("", hold)
 
 
 async def ran(member: Bridge, verb: str, *words: str, code: int = 0) -> str:

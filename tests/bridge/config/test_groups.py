@@ -58,6 +58,12 @@ def test_what_a_group_cannot_share_is_named_with_the_remedy(
     assert f"{key}: " in said and remedy in said
 
 
+def test_daemons_of_a_group_tell_each_other_in_one_store(tmp_path: Path) -> None:
+    two: tuple[dict[str, Any], ...] = ({}, {"to": "legacy"})
+    assert "bridge.seat: missing: the locks that the group shares are in core, legacy" in faults(tmp_path, *two)
+    assert loaded(tmp_path, *two, seat="legacy").bridge.group == "crew"
+
+
 def test_what_members_do_not_share_cannot_read_their_stream(tmp_path: Path) -> None:
     said = faults(tmp_path, {}, {"to": "mesh"})
     assert "links[1].from: each member of the group reads some shards of stream alone; feed mesh from" in said
