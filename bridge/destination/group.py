@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from bridge.adapter import Change, Term
+from bridge.adapter import Change, Entry, Term
 from bridge.destination.apply import Batch
 from bridge.destination.events import Events, Happened
 from bridge.destination.leading import NO_TURNS, Parts, Share, Turns
@@ -206,6 +206,11 @@ class Group:
     def minds(self, name: ServiceName) -> bool:
         """See `Leading.minds`: of the shards that are written here, or are to be."""
         return self._sharding.of(name) in self._read
+
+    def elsewhere(self, name: ServiceName, entries: Mapping[str, Entry]) -> int | None:
+        """See `Leading.elsewhere`: what stands in several shards is to be known wherever one of them is."""
+        shards = self._sharding.all(name, entries)
+        return shards[0] if self._read.isdisjoint(shards) else None
 
     def notices(self, name: ServiceName) -> bool:
         """See `Leading.notices`: each member counts its own shards."""

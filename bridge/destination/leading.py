@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bridge.adapter import Change, Seat, Term
+from bridge.adapter import Change, Entry, Seat, Term
 from bridge.model import ServiceName
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ class Leading(Protocol):
 
     def minds(self, name: ServiceName) -> bool:
         """Whether what changes under a name at the destination is to be read now: not what other members write."""
+        ...
+
+    def elsewhere(self, name: ServiceName, entries: Mapping[str, Entry]) -> int | None:
+        """The shard of what stands under a name, where only other members have to know it; None: it is to be known."""
         ...
 
     def notices(self, name: ServiceName) -> bool:

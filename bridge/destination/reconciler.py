@@ -7,11 +7,11 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import aclosing
 from typing import Any, cast
 
-from bridge.adapter import Change, Observed, Outcome, Seat, Sink, Term
+from bridge.adapter import Change, Entry, Held, Observed, Outcome, Seat, Sink, Term
 from bridge.destination.apply import Applier, Batch, Planned, Records
 from bridge.destination.awake import Awake
 from bridge.destination.backlog import Backlog
@@ -89,7 +89,7 @@ class Reconciler:
         self._syncs = 0
         self._read_once = False
         self._watched: frozenset[ServiceName] = frozenset()  # to be known as they are, whoever writes them
-        self._unminded: set[ServiceName] = set()  # changed at the destination, in shards that other members write
+        self._elsewhere: dict[ServiceName, int] = {}  # names that other members are to know, by the shard they were in
         self._settling: frozenset[object] | None = None  # what is settled as soon as all is written that was there
         self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
         self.lead: Leading = (
@@ -342,9 +342,12 @@ class Reconciler:
         self.renewals.begun()
         if turns.ended:
             self.destination.let_go(self.lead.writes_at)
-        known = {*self.destination.names(), *self._unminded}
-        names = [name for name in known if self.lead.shard_of(name) in turns.begun]
-        self._unminded.difference_update(names)
+            self._forget_others()
+        known = {*self.destination.names(), *self._elsewhere}
+        shards = {name: {self.lead.shard_of(name), self._elsewhere.get(name)} for name in known} if turns.begun else {}
+        names = [name for name, some in shards.items() if not turns.begun.isdisjoint(some)]
+        for name in names:
+            self._elsewhere.pop(name, None)
         self.backlog.read_again(names)
         self.poke(names)
         self.lead.was_read(turns.begun - {self.lead.shard_of(name) for name in names}, whole=False)
@@ -362,7 +365,7 @@ class Reconciler:
             async for names in changed:
                 # Each member hears what all members write: to read that again would cost each as much as writing it.
                 mine = {name for name in names if self.lead.minds(name) or name in self._watched}
-                self._unminded |= names - mine
+                self._elsewhere.update((name, self.lead.shard_of(name)) for name in names - mine)
                 if mine or not names:
                     self.backlog.read_again(mine or None)
                     self._store.wake()
@@ -370,7 +373,10 @@ class Reconciler:
     async def _resync_loop(self) -> None:
         while True:
             await asyncio.sleep(self.resync * (0.9 + self._rng.random() / 5))
-            self.backlog.read_again()
+            minds, watched = self.lead.minds, self._watched
+            alone = self.lead.share is None
+            names = None if alone else {one for one in self.destination.names() if minds(one) or one in watched}
+            self.backlog.read_again(names)
             self._store.wake()
 
     # -- reading and planning ------------------------------------------------------------------------------------
@@ -421,8 +427,10 @@ class Reconciler:
                 return
             shards = self.lead.unread()
             if reading.names is None:
-                self._unminded.clear()
+                self._elsewhere.clear()
             held = await self.sink.held(reading.names)
+            if reading.names is None and self.lead.share is not None:
+                held = self._mine(held)
             if self._trouble:
                 log.info("reached destination=%s identity=%s", self.name, held.identity)
             self._trouble = ""
@@ -440,6 +448,28 @@ class Reconciler:
             self.lead.was_read(shards, whole=reading.names is None)
             self.poke(differ)
 
+    def _mine(self, held: Held) -> Held:
+        """What this member has to know of all that was read; of the rest it keeps the names until their shard comes."""
+        self._forget_others()
+        names = held.services.keys() | held.loose.keys()
+        apart = self._apart({name: held.services.get(name, {}) for name in names})
+        self._elsewhere.update(apart)
+        services = {name: entries for name, entries in held.services.items() if name not in apart}
+        loose = {name: entries for name, entries in held.loose.items() if name not in apart}
+        return Held(held.identity, services, loose)
+
+    def _forget_others(self) -> None:
+        """What stands in shards of other members is theirs to know."""
+        inventory = self.destination.inventory
+        for name, shard in self._apart(inventory.entries).items():
+            inventory.replace(name, {}, {})
+            self._elsewhere[name] = shard
+
+    def _apart(self, entries: Mapping[ServiceName, Mapping[str, Entry]]) -> dict[ServiceName, int]:
+        """The names of these that only other members have to know, by shard."""
+        shards = ((name, self.lead.elsewhere(name, some)) for name, some in entries.items())
+        return {name: shard for name, shard in shards if shard is not None and name not in self._watched}
+
     def _collect(self) -> None:
         """Takes up what changed at the sources, and what waited until a scope has listed everything."""
         if self._syncs != self._store.syncs:
@@ -449,8 +479,7 @@ class Reconciler:
         if version != self._version:
             for name, seen in self.destination.affected(self._version):
                 self.backlog.add(name, seen)
-                if name in self._unminded:  # it was taken for another member's while nothing fed it
-                    self._unminded.discard(name)
+                if self._elsewhere.pop(name, None) is not None:  # taken for another member's while nothing fed it
                     self.backlog.read_again({name})
             self._version = version
 

@@ -234,7 +234,9 @@ class Reserves:
                 log.info("no notes destination=%s reason=%r", self._destination.name, str(error))
 
     def _is_due(self, shard: int) -> bool:
-        one = self._said[shard]
+        one = self._said.get(shard)
+        if one is None:  # it was handed over while the note of another one was written
+            return False
         if self._clock() - one.at >= SAID:
             return True
         before = one.content.reserves if one.content is not None else {}

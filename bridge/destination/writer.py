@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from bridge.adapter import Change, Seat, Term
+from bridge.adapter import Change, Entry, Seat, Term
 from bridge.destination.events import Events, Happened
 from bridge.destination.leading import NO_TURNS, Parts, Turns
 from bridge.guard.losses import WHOLE
@@ -178,6 +178,10 @@ class Lead:
     def minds(self, name: ServiceName) -> bool:
         """See `Leading.minds`: a standby follows all that the writer does."""
         return True
+
+    def elsewhere(self, name: ServiceName, entries: Mapping[str, Entry]) -> int | None:
+        """See `Leading.elsewhere`."""
+        return None
 
     def notices(self, name: ServiceName) -> bool:
         """See `Leading.notices`: a standby may be the next writer."""

@@ -39,6 +39,11 @@ class Sharding:
         service = next(self._services(name), name)  # where there is nothing of ours, any shard will do, always the same
         return self.shard_of(service)
 
+    def all(self, name: ServiceName, entries: Mapping[str, Entry]) -> list[int]:
+        """The shards of a name, at least one, where that is what stands there."""
+        services = [*self._feeding(name), *self._copied(entries)] or [name]
+        return list(dict.fromkeys(map(self.shard_of, services)))
+
     def clash(self, name: ServiceName) -> str:
         """Why nothing may change under a name, "" if it may: it is made of services of several shards.
 
@@ -57,6 +62,10 @@ class Sharding:
 
     def _services(self, name: ServiceName) -> Iterator[ServiceName]:
         yield from self._feeding(name)
-        for entry in self._entries.get(name, {}).values():
+        yield from self._copied(self._entries.get(name, {}))
+
+    def _copied(self, entries: Mapping[str, Entry]) -> Iterator[ServiceName]:
+        """Which services our entries are copies of."""
+        for entry in entries.values():
             if entry.mark is not None and entry.mark.owner == self._owner:
                 yield entry.mark.service
