@@ -306,6 +306,9 @@ async def test_fault_46_a_source_that_leaves_the_file_removes_nothing(folder: Pa
         made.bridge.registries["old"] = {"kind": "etcd", "endpoints": [f"http://{made.up.address}"], "layout": "kratos"}
         made.bridge.links.append(link)
         await made.bridge.hup()
+        # What comes before the source is heard again came with the file: added to names that are served, it is held.
+        await until(made.heard, "the source is heard again")
+        await until(made.bridge.rests)
         await made.change()
         await made.in_step()
 

@@ -480,7 +480,8 @@ def _path_ignored() -> Replacements:
     real = route._refusal
 
     def refusal(supply: Any, service: Service, *rest: Any) -> Any:
-        return real(supply, Service(service.name, service.instances), *rest)
+        bare = Service(service.name, service.instances)
+        return real(supply._replace(service=bare), bare, *rest)
 
     return [(route, "_refusal", refusal)]
 

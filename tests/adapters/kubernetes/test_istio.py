@@ -265,15 +265,21 @@ async def moved(there: Mesh, folder: Path, stream: Conversation) -> None:
         (place,) = found["places"]
         return place["means"], place["lacks"], place["steps"]["25"], " ".join(found["missing"])
 
+    async def told(wanted: Any) -> None:
+        async def so() -> bool:
+            return bool(await planned() == wanted)
+
+        await until(so, f"the plan says {wanted}")
+
     async with bridge:
-        assert await planned() == ("counts", "destination_rules", 0.0, "")
+        await told(("counts", "destination_rules", 0.0, ""))
         assert "without `destination_rules: true`" in (await isthmus("migrate", "plan", "-f", bridge.file, "pay")).out
         bridge.registries["mesh"] |= {"destination_rules": True, "attach": True}
         await bridge.hup()
         assert "always weigh 1" in (await planned())[3]
         del bridge.registries["mesh"]["attach"]
         await bridge.hup()
-        assert await planned() == ("both", "", 25.0, "")
+        await told(("both", "", 25.0, ""))  # once both sides are read again
         await act(bridge, "start")
         (place,) = (await reaches(bridge, "shift", 1))["places"]
         assert place["intended"] == 25.0
