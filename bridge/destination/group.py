@@ -63,6 +63,7 @@ class Shard:
         self.claimed = False
         self.whole = 0  # the assignment since which the picture was complete
         self.asks: tuple[Step, int] | None = None
+        self.trouble = ""  # what went wrong last
         self.waits = False  # for removals, as it was seen last
         self.cares: float | None = None  # since when it is ours, and nothing may be removed
         self.over = asyncio.Event()
@@ -481,14 +482,20 @@ class Group:
                 finally:
                     self._end(one)
         except IsthmusError as error:
-            log.warning("shard=%d destination=%s reason=%r", one.number, self._destination, str(error))
+            self._trouble(one, "without a lock", error)
             await asyncio.sleep(AGAIN)
         finally:
             one.asks = None
             self._changed()
 
+    def _trouble(self, one: Shard, what: str, error: Exception) -> None:
+        """Said once, however often it is tried."""
+        if one.trouble != str(error):
+            one.trouble = str(error)
+            log.warning("%s destination=%s shard=%d reason=%r", what, self._destination, one.number, one.trouble)
+
     def _begin(self, one: Shard, term: ShardTerm) -> None:
-        one.term, one.over, one.claimed = term, asyncio.Event(), False
+        one.term, one.over, one.claimed, one.trouble = term, asyncio.Event(), False, ""
         self._begun[one.number] = term.taken_over
         self._ended.discard(one.number)
         self._run(one, "claims", self._watch_claims(one, term))
@@ -537,7 +544,7 @@ class Group:
         except Superseded:
             one.over.set()
         except IsthmusError as error:
-            log.warning("not handed over destination=%s shard=%d reason=%r", self._destination, one.number, str(error))
+            self._trouble(one, "not handed over", error)
             self._resume(one)
             await asyncio.sleep(AGAIN)
             self._changed()
@@ -559,7 +566,7 @@ class Group:
                 if self._assignment(one) == now:
                     one.whole = now
             except IsthmusError as error:
-                log.info("unread destination=%s shard=%d reason=%r", self._destination, one.number, str(error))
+                self._trouble(one, "unread", error)
                 await asyncio.sleep(AGAIN)
             now = self._assignment(one)
         self._changed()

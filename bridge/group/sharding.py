@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from bridge.adapter import Entry
 from bridge.model import ServiceName
@@ -11,6 +12,9 @@ from bridge.model import ServiceName
 def part(count: int, mine: Iterable[int], shards: int) -> int:
     """How much of a number falls to some shards, where all of them together have exactly that much."""
     return sum(count * (shard + 1) // shards - count * shard // shards for shard in mine)
+
+
+NOTHING: Mapping[str, Entry] = MappingProxyType({})
 
 
 class Sharding:
@@ -36,8 +40,12 @@ class Sharding:
 
     def of(self, name: ServiceName) -> int:
         """The shard of a name; of several the one that comes first, and nothing is written there (`clash`)."""
-        service = next(self._services(name), name)  # where there is nothing of ours, any shard will do, always the same
-        return self.shard_of(service)
+        for service in self._feeding(name):  # of every name this is asked where a shard comes or goes
+            return self.shard_of(service)
+        for entry in self._entries.get(name, NOTHING).values():
+            if entry.mark is not None and entry.mark.owner == self._owner:
+                return self.shard_of(entry.mark.service)
+        return self.shard_of(name)  # where there is nothing of ours, any shard will do, always the same
 
     def all(self, name: ServiceName, entries: Mapping[str, Entry]) -> list[int]:
         """The shards of a name, at least one, where that is what stands there."""

@@ -20,8 +20,9 @@ from adapters.memory.lots import Lots, MemoryLife
 from adapters.memory.server import Fence, Store
 from bridge.adapter import Change
 from bridge.destination.apply import Batch
-from bridge.destination.group import Group, Shard
+from bridge.destination.group import PROBE, UNREACHED, Group, Shard
 from bridge.destination.reserves import Reserves
+from bridge.errors import Unavailable
 from bridge.group.sharding import Sharding
 from bridge.model import ServiceName
 from bridge.shards import Member
@@ -211,11 +212,14 @@ class Judged(Store):
         super().__init__("mem:c")
         self.lots: Lives = Lives()
         self.late = 0.0  # seconds that a request is on its way at most
+        self.storeless: set[object] = set()  # processes that do not reach it
         self._world = world
 
     async def reached(self) -> None:
         """A request travels."""
         await super().reached()
+        if PROCESS.get() in self.storeless:
+            raise Unavailable("this process does not reach the mirror")
         if self.late:
             await asyncio.sleep(self._world.rng.random() * self.late)
 
@@ -421,6 +425,22 @@ async def stopped_in_mid_write(world: World) -> None:
     world.mirror.late = 0.0
 
 
+async def without_the_store(world: World) -> None:
+    """One member alone does not reach the destination: others write its shards, and it is back when it does."""
+    await begun(world)
+    member = world.rng.choice(world.members)
+    world.mirror.storeless.add(member)
+    await asyncio.sleep(10.0)
+    world.supersede(member)  # its lease ends
+    await asyncio.sleep(UNREACHED + 2 * PROBE)
+    await world.shared(MEMBERS - 1)
+    await world.serve(10.0)
+    world.mirror.storeless.discard(member)
+    await asyncio.sleep(2 * PROBE)
+    await world.shared()
+    await world.serve(10.0)
+
+
 async def lost_at_once(world: World) -> None:
     """In every shard something goes at the same moment: together it is more than may go."""
     world.links = WARY
@@ -435,7 +455,8 @@ async def lost_at_once(world: World) -> None:
 
 
 SCENARIOS: dict[str, Scenario] = {
-    one.__name__: one for one in (any_member, joined_by_the_deaf, cared_for, stopped_in_mid_write, lost_at_once)
+    one.__name__: one
+    for one in (any_member, joined_by_the_deaf, cared_for, stopped_in_mid_write, without_the_store, lost_at_once)
 }
 
 
@@ -479,6 +500,13 @@ def _reserve_skipped() -> list[tuple[Any, str, Any]]:
     return [(Reserves, "allowed", allowed)]
 
 
+def _stays() -> list[tuple[Any, str, Any]]:
+    async def unreached(self: Group) -> None:
+        await asyncio.Event().wait()
+
+    return [(Group, "_unreached", unreached)]
+
+
 MUTANTS = {
     "another-shard": Mutant(
         "a service is written under the lock of another shard", "stopped_in_mid_write", _another_shard
@@ -489,6 +517,9 @@ MUTANTS = {
     ),
     "member-lock-not-compared": Mutant(
         "no write compares the lock of its shard", "stopped_in_mid_write", _lock_not_compared
+    ),
+    "stays-without-store": Mutant(
+        "who does not reach the store of the locks stays a member", "without_the_store", _stays
     ),
     "reserve-skipped": Mutant("removals are sent without being reserved", "lost_at_once", _reserve_skipped),
 }
