@@ -73,10 +73,12 @@ async def heard(there: Fleet) -> bool:
 
 
 async def quiet(there: Fleet) -> bool:
-    """Whether nothing happened for a while."""
-    before = len(await there.history.caught_up())
+    """Whether no entry changed for a while; the members' notes of themselves change all the time."""
+    await there.history.caught_up()
+    before = len(there.entries())
     await asyncio.sleep(2.0)
-    return len(await there.history.caught_up()) == before
+    await there.history.caught_up()
+    return len(there.entries()) == before
 
 
 async def stand(there: Fleet, entries: dict[str, str]) -> bool:
