@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
 from adapters.common import assembly
-from adapters.common.changes import Outcomes, judge, portions, turn
+from adapters.common.changes import Outcomes, judge, turn
 from adapters.common.term import writing
 from adapters.consul import records, txn
 from adapters.consul.client import Client, instances_of
@@ -83,7 +83,7 @@ class ConsulSink:
                     outcomes.fail(change, error)
             adds = [each for each in steps if each.change.after is not None]
             for some in (adds, steps[len(adds) :]):
-                for portion in _portions(some):
+                for portion in txn.portions(some):
                     with self._drift.writing({each.change.service for each in portion}):
                         made = await self._commit(writer, portion)
                     outcomes.put(*made)
@@ -163,9 +163,8 @@ class ConsulSink:
     async def _commit(self, term: ConsulTerm, steps: list[Step]) -> list[Outcome]:
         """One transaction; where some changes spoil it, the others are made without them."""
         fence = txn.fence_of(term)
-        ops = [*fence, *(op for each in steps for op in each.ops)]
         try:
-            results = await txn.submit(self._client, self._dc, ops)
+            results = await txn.submit(self._client, self._dc, txn.operations(fence, steps))
         except Refusal as refusal:
             if refusal.superseded(fence):
                 raise Superseded(f"the lock of {self._bridge} is not ours any more") from None
@@ -226,11 +225,6 @@ def _deletes(op: dict[str, dict[str, object]]) -> bool:
 
 def _entry(id: str, one: Found) -> Entry:
     return assembly.entry(id, one.record, one.version, ledgered=one.where.ledgered)
-
-
-def _portions(steps: list[Step]) -> Iterable[list[Step]]:
-    """Steps by transaction: each change has at most four operations."""
-    return portions(steps, lambda step: step.size, txn.OPERATIONS // 4, txn.BYTES)
 
 
 def _folded(names: Iterable[str]) -> list[str]:

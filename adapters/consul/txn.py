@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from adapters.common import changes
 from adapters.consul.client import Client, classify
 from adapters.consul.lock import ConsulTerm
 from adapters.consul.records import Version
@@ -17,7 +18,6 @@ from mappings import consul
 
 OPERATIONS = 126  # in one transaction: Consul takes 128, and two of them may be the fence
 BYTES = 400 * 1024  # of its body: Consul takes 512 KiB
-
 
 COMPARED = ("failed session check", "failed to check session", "failed index check", "failed to check index")
 
@@ -79,6 +79,16 @@ def fence_of(term: ConsulTerm) -> list[dict[str, Any]]:
     if divided is None:
         return [kv("check-session", key, Session=session)]
     return [kv("check-index", key, Index=divided.held), kv("check-index", divided.key, Index=divided.said)]
+
+
+def portions(steps: Iterable[Step]) -> Iterable[list[Step]]:
+    """Steps by transaction, in their order: a step has four operations at most, and there is room for the fence."""
+    return changes.portions(steps, lambda step: step.size, OPERATIONS // 4, BYTES)
+
+
+def operations(fence: Sequence[dict[str, Any]], steps: Iterable[Step]) -> list[dict[str, Any]]:
+    """One transaction of these steps, which compares the fence first."""
+    return [*fence, *(op for each in steps for op in each.ops)]
 
 
 def kv(verb: str, key: str, **more: Any) -> dict[str, Any]:

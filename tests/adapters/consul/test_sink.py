@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -11,14 +13,16 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from adapters.consul import Consul as Registry
-from adapters.consul import nodes
+from adapters.consul import nodes, txn
+from adapters.consul.client import Client
 from bridge.adapter import Entry
-from bridge.errors import Conflict, Rejected
+from bridge.errors import Conflict, Rejected, Superseded
 from bridge.model import Health, Instance, Locality, Port, ServiceName
 from mappings import consul as mapping
 from tests.adapters.consul.lab import PAY, register, registry
 from tests.conformance.lab import BRIDGE, adopt, change, create, instance, mark, refusals, release, shown, write
 from tests.kit.seated import Seated
+from tests.kit.waiting import until
 from tests.servers.consul import Consul, datacenters
 
 WHOLE = Instance(
@@ -32,6 +36,7 @@ WHOLE = Instance(
     ("blue",),
     {"team": "pay", "management.port": "8081", "long": "x" * 600},
 )
+LONG = {f"k{number}": "x" * 480 for number in range(40)}
 RELEASED = "1 services on it were released, and are nobody's"
 
 
@@ -46,6 +51,19 @@ async def sink(opened: Registry) -> AsyncIterator[Seated]:
     sink = Seated(opened, BRIDGE)
     async with sink.writer():
         yield sink
+
+
+@asynccontextmanager
+async def asking(server: Consul) -> AsyncIterator[Client]:
+    client = Client([server.url])
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def written(server: Consul) -> int:
+    return len(await health(server))
 
 
 async def health(server: Consul, name: str = "pay") -> list[dict[str, Any]]:
@@ -129,6 +147,50 @@ async def test_what_is_never_written_takes_no_place_on_a_node(consul: Consul, si
     assert set(await refusals(sink, *long)) == {Rejected}
     await write(sink, create(PAY, replace(WHOLE, id="i2")))
     assert {one["Node"]["Node"] for one in await health(consul)} == {"isthmus-bridge-a-00"}
+
+
+async def test_consul_refuses_what_is_beyond_one_transaction(consul: Consul) -> None:
+    many = [txn.kv("set", f"isthmus/many/{number}", Value="") for number in range(129)]
+    large = [txn.kv("set", f"isthmus/large/{number}", Value="A" * 40_000) for number in range(14)]
+    async with asking(consul) as asked:
+        for ops in (many, large):
+            with pytest.raises(Rejected, match=r"too many operations|too large"):
+                await txn.submit(asked, "dc1", ops)
+            await txn.submit(asked, "dc1", ops[:-1])
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        [
+            replace(WHOLE, id=f"i{number}", metadata={}, health=Health.DRAINING) for number in range(43)
+        ],  # 129 operations
+        [replace(WHOLE, id=f"i{number}", metadata=LONG) for number in range(27)],  # beyond 512 KiB
+    ],
+)
+async def test_more_than_one_transaction_takes_is_written_by_several(sink: Seated, many: list[Instance]) -> None:
+    (old,) = await write(sink, create(PAY, replace(WHOLE, id="stale")))
+    await write(sink, change(PAY, old, replace(WHOLE, id="stale", version="v2")))
+    outcomes = await sink.apply([change(PAY, old, replace(WHOLE, id="stale")), *(create(PAY, each) for each in many)])
+    assert isinstance(outcomes[0].error, Conflict)  # in the last one, which it spoils for nobody else
+    assert [outcome.error for outcome in outcomes[1:]] == [None] * len(many)
+    found = {id: entry.instance for id, entry in (await shown(sink, PAY)).items()}
+    assert found == {each.id: each for each in (*many, replace(WHOLE, id="stale", version="v2"))}
+    assert len({outcome.version.modified for outcome in outcomes[1:]}) == 2  # one of each transaction
+
+
+async def test_every_part_of_a_batch_compares_the_lock(consul: Consul, sink: Seated) -> None:
+    async def stolen() -> None:
+        await until(lambda: written(consul), every=0.0)
+        (lock,) = await consul.call("GET", f"/v1/kv/isthmus/lock/{BRIDGE}/?recurse")
+        await consul.call("PUT", f"/v1/session/destroy/{lock['Session']}")
+
+    many = [replace(WHOLE, id=f"i{number}", metadata=LONG) for number in range(400)]  # some 27 transactions
+    thief = asyncio.create_task(stolen())
+    with pytest.raises(Superseded):
+        await sink.apply([create(PAY, each) for each in many])
+    await thief
+    assert 0 < await written(consul) < len(many)
 
 
 async def test_nothing_but_our_own_keys_is_touched(consul: Consul, sink: Seated) -> None:
