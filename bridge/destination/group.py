@@ -17,6 +17,7 @@ from bridge.destination.apply import Batch
 from bridge.destination.events import Events, Happened
 from bridge.destination.leading import NO_TURNS, Parts, Share, Turns
 from bridge.destination.reserves import Reserves
+from bridge.destination.waiting import first
 from bridge.destination.writer import Peers, Role, Writer
 from bridge.errors import IsthmusError, Superseded
 from bridge.group.sharding import Sharding
@@ -320,24 +321,13 @@ class Group:
         while True:
             self._round += 1
             member = self.membership = self._sharing.stream.membership(self._sharing.group, self._sharing.who)
-            running = asyncio.create_task(member.run())
-            hearing = asyncio.create_task(self._hear(member))
-            leaving = asyncio.create_task(self._until_leaving())
-            probing = asyncio.create_task(self._unreached())
-            tasks = (running, hearing, leaving, probing)
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for one in tasks:
-                    if one.done():
-                        one.result()
+                await first(member.run(), self._hear(member), self._until_leaving(), self._unreached())
             except IsthmusError as error:
                 self.fault = str(error)
                 log.warning("no member destination=%s reason=%r", self._destination, self.fault)
                 await asyncio.sleep(AGAIN)
             finally:
-                for one in tasks:
-                    one.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
                 self._changed()
             if self._leaving:
                 await asyncio.Event().wait()
@@ -478,7 +468,7 @@ class Group:
                 await self._reserves.enter(one.number)
                 self._begin(one, term)
                 try:
-                    await _first(term.ended(), one.over.wait())
+                    await first(term.ended(), one.over.wait())
                 finally:
                     self._end(one)
         except IsthmusError as error:
@@ -520,7 +510,7 @@ class Group:
         """Returns when somebody claims the shard, and says so."""
         while one.term is term:
             try:
-                await _first(term.claimed(), term.ended())
+                await first(term.claimed(), term.ended())
                 one.claimed = one.term is term
                 break
             except IsthmusError:
@@ -570,17 +560,3 @@ class Group:
                 await asyncio.sleep(AGAIN)
             now = self._assignment(one)
         self._changed()
-
-
-async def _first(*works: Any) -> None:
-    """Returns when one of these does, and ends the others; raises what the first one raises."""
-    tasks = [asyncio.ensure_future(one) for one in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for one in tasks:
-            if one.done():
-                one.result()
-    finally:
-        for one in tasks:
-            one.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,13 +6,14 @@ import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from bridge.adapter import Change, Entry, Seat, Term
 from bridge.destination.events import Events, Happened
 from bridge.destination.leading import NO_TURNS, Parts, Turns
+from bridge.destination.waiting import first
 from bridge.guard.losses import WHOLE
 from bridge.model import ServiceName
 
@@ -236,7 +237,7 @@ class Lead:
             after = {"after": self.before.place} if self.before is not None else {}
             self._events.tell(Happened("writer", {"destination": self._destination, **after}))
             try:
-                await self._over(term)
+                await first(self._lost.wait(), *([term.ended()] if term is not None else []))
             finally:
                 self._stand_by()
                 self._ended()
@@ -251,16 +252,6 @@ class Lead:
 
     def _stand_by(self) -> None:
         self.role, self.term = Role.STANDBY, None
-
-    async def _over(self, term: Term | None) -> None:
-        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._lost.wait())]
-        if term is not None:
-            ends.append(asyncio.ensure_future(term.ended()))
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for end in ends:
-                end.cancel()
 
 
 def _of(writer: Writer) -> tuple[str, int, float]:
