@@ -206,7 +206,7 @@ async def locked(lock: Lock) -> AsyncIterator[LeaseTerm]:
         await _release(lock, holder)  # it may have been taken, and the answer lost
         raise
     term = LeaseTerm(Fence(lock.name, holder, lease.spec.lease_transitions), since, taken_over=taken_over)
-    keeping = asyncio.create_task(_keep(lock, lease, term, since))
+    keeping = asyncio.create_task(kept(term, since, _renewal(lock, lease, holder)))
     try:
         yield term
     finally:
@@ -268,8 +268,11 @@ async def _acquire(lock: Lock, holder: str) -> tuple[Lease, float, bool]:
         await asyncio.sleep(POLL)
 
 
-async def _keep(lock: Lock, lease: Lease, term: LeaseTerm, since: float) -> None:
-    """Renews the lock until it is lost, at the latest when another may have it."""
+async def kept(term: LeasedTerm[Any], since: float, renew: Callable[[], Awaitable[bool]]) -> None:
+    """Renews a Lease until it is lost, at the latest when another process may have it; the term is over then.
+
+    `renew()` returns whether the Lease was renewed, and raises Conflict where it is no longer ours.
+    """
     loop = asyncio.get_running_loop()
     try:
         with contextlib.suppress(TimeoutError):
@@ -278,19 +281,33 @@ async def _keep(lock: Lock, lease: Lease, term: LeaseTerm, since: float) -> None
                     await asyncio.sleep(RENEWAL)
                     asked = loop.time()
                     try:
-                        lease = await lock.leases.patch(lease, {"renewTime": time_of(lock.now())})
-                    except Conflict:  # a note was written there, or the lock was taken
-                        found = await _look(lock)
-                        if found is not None and found.spec.holder_identity != term.fence.holder:
-                            return
-                        lease = found or lease
+                        if await renew():
+                            limit.reschedule(asked + LOCK_TTL)
+                            term.renewed(asked)
+                    except Conflict:
+                        return
                     except IsthmusError:
                         await asyncio.sleep(PAUSE)  # tried again until it is too late
-                    else:
-                        limit.reschedule(asked + LOCK_TTL)
-                        term.renewed(asked)
     finally:
-        term.lost.set()
+        term.lose()
+
+
+def _renewal(lock: Lock, lease: Lease, holder: str) -> Callable[[], Awaitable[bool]]:
+    """How the Lease of a lock is renewed, for `kept`."""
+
+    async def renew() -> bool:
+        nonlocal lease
+        try:
+            lease = await lock.leases.patch(lease, {"renewTime": time_of(lock.now())})
+        except Conflict:  # a note was written there, or the lock was taken
+            found = await _look(lock)
+            if found is not None and found.spec.holder_identity != holder:
+                raise
+            lease = found or lease
+            return False
+        return True
+
+    return renew
 
 
 async def _look(lock: Lock) -> Lease | None:

@@ -13,6 +13,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from math import inf
 
 import msgspec
@@ -25,14 +26,13 @@ from adapters.kubernetes.lease import (
     MEMBER,
     PART,
     PATIENCE,
-    PAUSE,
     POLL,
-    RENEWAL,
     SHARDS,
     Fence,
     Lease,
     LeaseTerm,
     Lock,
+    kept,
     taken,
     time_of,
 )
@@ -184,7 +184,7 @@ class LeaseArea:
         name = f"{lock.name}.member-{secrets.token_hex(8)}"
         spec = taken(f"{socket.gethostname()}-{os.getpid()}", 1, lock.now())
         life = LeaseLife(await self._leases.create(name, MEMBER[lock.kind], lock.bridge, spec, self._seat), since)
-        keeping = asyncio.create_task(self._keep(life, since + LOCK_TTL))
+        keeping = asyncio.create_task(kept(life, since, partial(self._renewed, life)))
         try:
             yield life
         finally:
@@ -308,26 +308,10 @@ class LeaseArea:
             with contextlib.suppress(IsthmusError, TimeoutError):  # Conflict: it was renewed just now
                 await self._leases.delete(lease)
 
-    async def _keep(self, life: LeaseLife, ends: float) -> None:
-        """Renews our Lease until it is gone, at the latest when it may be: others have seen it silent by then."""
-        loop = asyncio.get_running_loop()
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(ends) as limit:
-                    while True:
-                        await asyncio.sleep(RENEWAL)
-                        asked = loop.time()
-                        try:
-                            await self._changed(life, {})
-                        except Conflict:
-                            return
-                        except IsthmusError:
-                            await asyncio.sleep(PAUSE)  # tried again until it is too late
-                        else:
-                            limit.reschedule(asked + LOCK_TTL)
-                            life.renewed(asked)
-        finally:
-            life.lose()
+    async def _renewed(self, life: LeaseLife) -> bool:
+        """For `kept`. Raises Conflict where our Lease is gone: others have seen it silent for its whole time."""
+        await self._changed(life, {})
+        return True
 
     async def _claiming(self, life: LeaseLife, claims: Mapping[int, _Wanted]) -> int:
         """Says what we claim; the revision from which on that stands."""
