@@ -12,12 +12,12 @@ from bridge.destination.destination import Destination
 from bridge.destination.events import Events, Happened
 from bridge.destination.note import Common, Shared
 from bridge.guard.losses import Lost
+from bridge.guard.windows import MINUTE, minutes
 from bridge.state.decisions import EVERY_LINK, RULES, Decision, Kind, merged
 from bridge.state.decisions import about as concerning
 from bridge.state.folder import State
 from bridge.state.formats import Told
 
-MINUTE = 60
 SERVICES = 1000  # services whose losses are in the note: those that lost most
 
 
@@ -152,11 +152,7 @@ class Handover:
         since = (self._wall() - self._window) // MINUTE * MINUTE  # whole minutes: no new note each second
         found: list[Lost] = []
         for key, deltas in self._destination.losses.windows.lost(since - ahead).items():
-            won: dict[int, int] = {}
-            for at, delta in deltas:
-                minute = int((at + ahead) // MINUTE)
-                won[minute] = won.get(minute, 0) + delta
-            found.append(Lost.of(key, won))
+            found.append(Lost.of(key, minutes(deltas, ahead)))
         services = sorted((one for one in found if one.service), key=lambda one: (-one.lost, one.service))
         scopes = sorted((one for one in found if one.scope), key=lambda one: str(one.about))
         return (*scopes, *services[:SERVICES])

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any
 
 SECOND = 1.0
 MINUTE = 60
+
+
+def minutes(deltas: Iterable[tuple[float, int]], ahead: float) -> dict[int, int]:
+    """Gains and losses, each with its time, by the minute of a clock that is so many seconds ahead."""
+    found: dict[int, int] = {}
+    for at, delta in deltas:
+        minute = int((at + ahead) // MINUTE)
+        found[minute] = found.get(minute, 0) + delta
+    return found
 
 
 class Windows:
@@ -77,12 +86,7 @@ class Windows:
 
     def minutes(self, key: Hashable, after: float, ahead: float) -> dict[int, int]:
         """Gains and losses after a time, by the minute of a clock that is so many seconds ahead."""
-        found: dict[int, int] = {}
-        for at, delta in self._deltas.get(key, ()):
-            if at > after:
-                minute = int((at + ahead) // MINUTE)
-                found[minute] = found.get(minute, 0) + int(delta)
-        return found
+        return minutes(((at, int(delta)) for at, delta in self._deltas.get(key, ()) if at > after), ahead)
 
     def keys(self) -> Collection[Any]:
         """All of which anything is counted."""
