@@ -193,8 +193,7 @@ class Gate:
         free: list[Change] = []
         grounds: dict[str, Ground] = {}
         again = 0.0
-        losing = [removal for removal in plan.removals if removal.loses]
-        going = Going(len(losing), sum(1 for removal in losing if removal.ordered))
+        going = _going(plan)
         for removal in plan.removals:
             granted, agreed = self.holds.is_granted(removal, now), self.holds.is_agreed(removal)
             counts = removal.loses and not removal.ordered
@@ -374,9 +373,7 @@ class Gate:
         ground = self.ground(change)
         if ground is not None and ground.freed in (Freed.APPROVAL, Freed.EXPECTED):
             return True
-        losing = [one for one in plan.removals if one.loses]
-        going = Going(len(losing), sum(1 for one in losing if one.ordered))
-        verdict = self._judge(plan, removal, going, now).verdict
+        verdict = self._judge(plan, removal, _going(plan), now).verdict
         return verdict.limit is None or (self.holds.is_agreed(removal) and not verdict.operator)
 
     # -- outcomes -----------------------------------------------------------------------------------------------
@@ -425,6 +422,11 @@ def _freed(verdict: Verdict, *, granted: bool, expected: bool) -> Freed:
     if verdict.limit is None:
         return Freed.LIMITS
     return Freed.APPROVAL if granted else Freed.EXPECTED if expected else Freed.OPINION
+
+
+def _going(plan: Plan) -> Going:
+    losing = [removal for removal in plan.removals if removal.loses]
+    return Going(len(losing), sum(removal.ordered for removal in losing))
 
 
 def _unsaid(plan: Plan) -> set[str]:
