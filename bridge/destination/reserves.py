@@ -68,7 +68,7 @@ class Reserves:
         self._relist = relist
         self._said: dict[int, Said] = {}
         self._heard = float("-inf")  # when the notes of all were read last
-        self._round: asyncio.Task[None] | None = None  # the reading that has yet to begin
+        self._round: asyncio.Task[Mapping[int, Note]] | None = None  # the read that has yet to begin
         self._reading = asyncio.Lock()
 
     @property
@@ -87,7 +87,7 @@ class Reserves:
 
         ConfigError where a newer isthmus wrote it: this one must not go against that.
         """
-        note = (await self._seat.shard_notes()).get(shard)
+        note = (await self._notes()).get(shard)
         try:
             content = decode(note)
         except ValueError as error:
@@ -180,22 +180,27 @@ class Reserves:
             try:
                 one.note = await self._seat.note_shard(encode(content), one.note, term=term)
             except Conflict:  # an answer was lost: it stands as it was written then
-                one.note = (await self._seat.shard_notes()).get(shard)
+                one.note = (await self._notes()).get(shard)
                 one.note = await self._seat.note_shard(encode(content), one.note, term=term)
             one.content, one.at = content, self._clock()
 
-    async def _hear(self) -> None:
-        """Reads the notes of all, in a reading that begins after this was asked: two that come together share one."""
+    async def _notes(self) -> Mapping[int, Note]:
+        """The notes of all shards, by a read that begins after this call: calls that come together share one read.
+
+        The guard then judges by these notes. Raises Unavailable or Denied.
+        """
         if self._round is None:
             self._round = asyncio.create_task(self._read())
-        await asyncio.shield(self._round)
+            self._round.add_done_callback(lambda read: read.cancelled() or read.exception())  # nobody may wait any more
+        return await asyncio.shield(self._round)
 
-    async def _read(self) -> None:
+    async def _read(self) -> Mapping[int, Note]:
         async with self._reading:
             self._round = None
             notes = await self._seat.shard_notes()
         self._heard = self._clock()
         self._again(self._destination.gate.hear(self._elsewhere(notes), self._clock()))
+        return notes
 
     def _elsewhere(self, notes: Mapping[int, Note]) -> Elsewhere:
         return elsewhere(notes, self.counted, self._ahead)
@@ -210,8 +215,8 @@ class Reserves:
         losing = {id(change) for change in batch.changes if _loses(batch, change)}
         if not losing:
             return batch.changes
-        await asyncio.gather(*(self._write(shard) for shard in {self._shard_of(name) for name in batch.plans}))
-        await self._hear()
+        await self._write(batch.shard)
+        await self._notes()
         gate, now = self._destination.gate, self._clock()
         return [
             change
@@ -229,7 +234,7 @@ class Reserves:
                     if self._is_due(shard):
                         await self._write(shard)
                 if self._destination.holds.names() and self._clock() - self._heard >= AGAIN:
-                    await self._hear()
+                    await self._notes()
             except IsthmusError as error:
                 log.info("no notes destination=%s reason=%r", self._destination.name, str(error))
 
