@@ -11,6 +11,8 @@ import msgspec
 from bridge.adapter import Note, Seat, Term
 from bridge.model import ServiceName
 
+WHOLE = -1  # in the place of a shard's number: what is meant is not divided
+LONGEST_NOTE = 16 * 1024  # bytes of the note of a shard, in every kind of store
 PART = "/#"  # between a scope and one of its shards: no scope of a registry ends so
 
 
@@ -90,7 +92,7 @@ class Shards(Seat, Protocol):
         ...
 
     async def note_shard(self, content: bytes, before: Note | None, *, term: ShardTerm) -> Note:
-        """As `Seat.note`, up to 16 KiB, for the shard of that term, and only while it is this process's."""
+        """As `Seat.note`, up to `LONGEST_NOTE` bytes, for the shard of that term, and only while the lock is ours."""
         ...
 
 

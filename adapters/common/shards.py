@@ -18,9 +18,8 @@ import msgspec
 from adapters.common.seat import MovedSeat
 from bridge.adapter import Note, Seat, Term
 from bridge.errors import Conflict, Expired, IsthmusError, Rejected, Superseded, Unavailable
-from bridge.shards import ShardTerm, Standing
+from bridge.shards import LONGEST_NOTE, ShardTerm, Standing
 
-LONGEST = 16 * 1024  # bytes of a note of a shard
 RELEASE_TIME = 2.0  # seconds; what cannot be given back in that time is given back once the store answers again
 PAUSE = 0.2  # seconds after which the locks are read again when the store does not tell of them any more
 
@@ -337,8 +336,8 @@ class DividedSeat(Generic[L, T]):
 
     async def note_shard(self, content: bytes, before: Note | None, *, term: ShardTerm) -> Note:
         """See `Shards.note_shard`."""
-        if len(content) > LONGEST:
-            raise Rejected(f"a note of {len(content):,} bytes: {LONGEST:,} is the most that a shard's may have")
+        if len(content) > LONGEST_NOTE:
+            raise Rejected(f"a note of {len(content):,} bytes: {LONGEST_NOTE:,} is the most that a shard's may have")
         return await self.area.note(content, before, self._ours(term))
 
     def _ours(self, term: ShardTerm) -> T:

@@ -205,8 +205,8 @@ BOUNDS = (
         unit="bytes",
     ),
     Bound(
-        "bridge.guard.reserve",
-        "LIMIT",
+        "bridge.shards",
+        "LONGEST_NOTE",
         "a note of a shard",
         "losses of services, then minutes give way; in the end all others hold what loses",
         unit="bytes",
@@ -335,7 +335,6 @@ BOUNDS = (
     Bound("adapters.xds.server", "NAME", "what a data plane says of itself", "cut off", unit="characters"),
     Bound("adapters.xds.resources", "VIEWS", "networks and localities of data planes", "one more is refused"),
     Bound("adapters.common.seat", "LONGEST", "a note by key", "refused", unit="bytes"),
-    Bound("adapters.common.shards", "LONGEST", "a note of a shard in a store", "refused", unit="bytes"),
     Bound("adapters.consul.seat", "LONGEST", "a note in Consul", "refused", unit="bytes"),
     Bound(
         "adapters.consul.watching",

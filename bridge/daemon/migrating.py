@@ -24,7 +24,6 @@ from bridge.engine import moves
 from bridge.engine.engine import Engine
 from bridge.engine.observing import observe
 from bridge.errors import ConfigError, Conflict, Denied, Rejected, Superseded, Unavailable
-from bridge.guard.losses import WHOLE
 from bridge.migration import parity, quiet
 from bridge.migration.block import Migration, Part
 from bridge.migration.gates import Gate, Result, Timing, verdict
@@ -37,6 +36,7 @@ from bridge.report import moving
 from bridge.report.attention import Finding
 from bridge.report.values import Row
 from bridge.retry import BUG, Reaction, forever, react
+from bridge.shards import WHOLE
 from bridge.state import files
 from bridge.state.journal import Journal
 

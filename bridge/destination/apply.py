@@ -20,10 +20,10 @@ from bridge.destination.events import Events, Failed
 from bridge.destination.leading import Leading
 from bridge.errors import Conflict, Denied, Rejected, Superseded, Unavailable
 from bridge.guard.holds import Item
-from bridge.guard.losses import WHOLE
 from bridge.model import ServiceName
 from bridge.plan.values import Plan
 from bridge.retry import LONGEST_DELAY, react
+from bridge.shards import WHOLE
 from bridge.sources.store import Seen
 
 log = logging.getLogger("isthmus.reconcile")

@@ -20,7 +20,7 @@ from bridge.group.sharding import Sharding, part
 from bridge.guard.additions import Additions
 from bridge.guard.gate import Allowed, Gate, Refused, Settled
 from bridge.guard.holds import HeldRemoval, Holds, Item, item_of
-from bridge.guard.losses import WHOLE, Losses, Past
+from bridge.guard.losses import Losses, Past
 from bridge.link import Link
 from bridge.model import Mark, ServiceName
 from bridge.plan.causes import TREATMENTS
@@ -28,6 +28,7 @@ from bridge.plan.echo import Written as Copied
 from bridge.plan.orders import UNORDERED, Ordering
 from bridge.plan.route import Desired, Supply
 from bridge.plan.values import Plan, Reason, Scope, scope_of
+from bridge.shards import WHOLE
 from bridge.sources.networks import ONE, Networks, Places
 from bridge.sources.store import Seen, Store
 

@@ -10,6 +10,7 @@ from bridge.adapter import Change, Entry, Held, Outcome
 from bridge.model import Mark, Place, ServiceName
 from bridge.plan.echo import Written
 from bridge.plan.values import Scope, Source, scope_of, source_of
+from bridge.shards import WHOLE
 from bridge.sources.networks import Places
 
 INDEXED = 16  # names with an index of our entries by place: those that are being written
@@ -61,7 +62,7 @@ class Inventory:
     def owned(self, scope: Scope) -> int:
         """How many of our entries from a scope serve here, in the shards that this process writes."""
         if self.shard_of is None:
-            return self._owned.get((scope, -1), 0)
+            return self._owned.get((scope, WHOLE), 0)
         return sum(self.owned_in(scope, shard) for shard in self.mine())
 
     def owned_in(self, scope: Scope, shard: int) -> int:
@@ -163,7 +164,7 @@ class Inventory:
         if not self._serving[name]:
             del self._serving[name]
         if entry.mark is not None and ours:
-            shard = -1 if self.shard_of is None else self.shard_of(entry.mark.service)
+            shard = WHOLE if self.shard_of is None else self.shard_of(entry.mark.service)
             key = (scope_of(entry.mark), shard)
             self._owned[key] = self._owned.get(key, 0) + by
 

@@ -14,8 +14,8 @@ from bridge.adapter import Change, Entry, Seat, Term
 from bridge.destination.events import Events, Happened
 from bridge.destination.leading import NO_TURNS, Parts, Turns
 from bridge.destination.waiting import first
-from bridge.guard.losses import WHOLE
 from bridge.model import ServiceName
+from bridge.shards import WHOLE
 
 if TYPE_CHECKING:
     from bridge.destination.apply import Batch

@@ -11,8 +11,7 @@ from bridge.guard.limits import STOOD, Level
 from bridge.guard.windows import MINUTE, SECOND, Windows
 from bridge.model import ServiceName
 from bridge.plan.values import Scope
-
-WHOLE = -1  # in the place of a shard's number: the destination is not divided
+from bridge.shards import WHOLE
 
 
 class Past(NamedTuple):

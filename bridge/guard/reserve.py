@@ -22,9 +22,9 @@ from bridge.guard.losses import Lost
 from bridge.guard.windows import MINUTE
 from bridge.plan.causes import TREATMENTS, Frees
 from bridge.plan.values import Removal, Scope
+from bridge.shards import LONGEST_NOTE
 
 FORMAT = 1
-LIMIT = 16 * 1024  # bytes of a note
 AGAIN = 2.0  # seconds between two looks at what the others ask for, where a removal waits for them
 COUNTED = (Frees.OPINION, Frees.COUNT)  # what lets these go depends on how many of their scope go
 
@@ -86,8 +86,8 @@ def decode(note: Note | None) -> ShardNote | None:
 
 
 def encode(note: ShardNote) -> bytes:
-    """At most `LIMIT` bytes: what has to give way is what others need least, and never makes them remove more."""
-    return next(content for content in map(msgspec.json.encode, _shorter(note)) if len(content) <= LIMIT)
+    """At most `LONGEST_NOTE` bytes. What others need least gives way first, and never makes them remove more."""
+    return next(content for content in map(msgspec.json.encode, _shorter(note)) if len(content) <= LONGEST_NOTE)
 
 
 def _shorter(note: ShardNote) -> Iterable[ShardNote]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from bridge.model import Instance, ServiceName
+from bridge.shards import WHOLE
 from bridge.sources.claims import Claims
 from bridge.sources.networks import Networks
 from bridge.sources.steered import NOBODY, Steered
@@ -122,9 +123,9 @@ class Store:
             view.disclaim()
 
     def shard(self, registry: str, service: ServiceName) -> int:
-        """The shard of a service, -1 where the shards of that registry are not read apart."""
+        """The shard of a service, `WHOLE` where the shards of that registry are not read apart."""
         of = self.shard_of.get(registry)
-        return of(service) if of is not None else -1
+        return of(service) if of is not None else WHOLE
 
     def regard(self, networks: Networks) -> None:
         """The file says which network an address is in."""

@@ -135,7 +135,7 @@ NO_BOUNDS = {
     ("adapters.kafka.topics", "WEEK"),
     ("adapters.kafka.working_copy", "MODULUS"),
     ("bridge.admin.access", "ROOT"),
-    ("bridge.guard.losses", "WHOLE"),
+    ("bridge.shards", "WHOLE"),
     ("bridge.admin.protocol", "NOT_PERMITTED"),
     ("bridge.admin.server", "SO_PEERGROUPS"),
     ("adapters.kubernetes.client", "KEPT"),

@@ -15,10 +15,11 @@ from bridge.guard.gate import Gate
 from bridge.guard.holds import Holds
 from bridge.guard.limits import Limit
 from bridge.guard.losses import Losses, Lost
-from bridge.guard.reserve import LIMIT, Elsewhere, Reserve, ShardNote, decode, elsewhere, encode, net
+from bridge.guard.reserve import Elsewhere, Reserve, ShardNote, decode, elsewhere, encode, net
 from bridge.link import Guard
 from bridge.model import Health, ServiceName
 from bridge.plan.values import Plan, Removal
+from bridge.shards import LONGEST_NOTE
 from tests.kit.builders import PAY, instance, mark
 from tests.kit.builders import link as linked
 
@@ -271,7 +272,7 @@ def test_a_note_fits_and_what_gives_way_never_hides_a_loss(scopes: int) -> None:
     reserves = {f"ns-{n}": losing if n % 2 else Reserve(serving=9, won={TODAY: 3}) for n in range(scopes)}
     losses = tuple(Lost({TODAY: -n}, f"service-{n}") for n in range(1000))
     content = encode(ShardNote(generations={"core": 1}, reserves={"cluster": reserves}, losses=losses))
-    assert len(content) <= LIMIT
+    assert len(content) <= LONGEST_NOTE
     note = decode(Note(content))
     assert note is not None
     if scopes == 1:
