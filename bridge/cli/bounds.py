@@ -326,9 +326,11 @@ BOUNDS = (
         metric="isthmus_link_parked",
     ),
     Bound("bridge.destination.went", "KEPT", "entries that a daemon tells others it let go", "the oldest is not told"),
-    Bound("bridge.destination.joint", "LONGEST", "losses in a daemon's note", "the rest is not told", unit="bytes"),
-    Bound("bridge.destination.joint", "PARTS", "parts of a picture told by service at a time", "the next ones follow"),
-    Bound("bridge.destination.joint", "SERVICES", "services told of such a part", "the first by name are told"),
+    Bound("bridge.destination.exchange", "LONGEST", "losses in a daemon's note", "the rest is not told", unit="bytes"),
+    Bound(
+        "bridge.destination.exchange", "PARTS", "parts of a picture told by service at a time", "the next ones follow"
+    ),
+    Bound("bridge.destination.exchange", "SERVICES", "services told of such a part", "the first by name are told"),
     Bound("bridge.destination.likeness", "PARTS", "parts of a picture with a digest each", "they get larger"),
     Bound("bridge.daemon.seeding", "LARGEST", "a seed, unpacked", "refused", unit="bytes"),
     Bound("adapters.xds.server", "SHOWN", "names in one line about an export", "the rest is counted"),

@@ -18,20 +18,18 @@ from msgspec.structs import replace
 
 from bridge import __version__
 from bridge.adapter import Note, Notes, Term
-from bridge.destination import likeness
+from bridge.destination import exchange
 from bridge.destination.destination import Destination
 from bridge.destination.events import Events
+from bridge.destination.exchange import Exchange, ExportExchange, GroupExchange, Here, Share, named
 from bridge.destination.handover import Handover
-from bridge.destination.likeness import Comparison, Likeness
 from bridge.destination.note import Act, Common, fitting
 from bridge.destination.roll import FORGOTTEN, Daemon, Roll, short
-from bridge.destination.standby import EVERY, LOSSES_EVERY, latest
-from bridge.destination.went import Gone
+from bridge.destination.standby import EVERY, latest
 from bridge.destination.writer import Member, Writer
 from bridge.errors import ConfigError, Conflict, Denied, Unavailable, reason
 from bridge.formats import format_of
-from bridge.guard.holds import FOLLOWED, Hold
-from bridge.guard.losses import Lost
+from bridge.guard.holds import Hold
 from bridge.model import ServiceName
 from bridge.retry import BUG, Reaction, forever
 from bridge.state.decisions import Decision, Kind
@@ -42,9 +40,7 @@ log = logging.getLogger("isthmus.joint")
 
 FORMAT = 1
 EXPORT, GROUP = "export", "group"  # what the daemons have in common: an export, or a destination that they share
-SERVICES = 100  # of which one daemon says the digests, where it serves something else than another
-PARTS = 2  # of a picture that are told by service at a time
-LONGEST = 96 * 1024  # bytes of losses in one note: there is room for the rest
+EXCHANGES: Mapping[str, Callable[[Here], Exchange]] = {EXPORT: ExportExchange, GROUP: GroupExchange}
 
 # Every daemon makes use of these for itself: that one did is no decision, and ends it for nobody else.
 EACH = frozenset({Kind.APPROVAL, Kind.EXPECTED})
@@ -62,24 +58,6 @@ class Agreed(Common, frozen=True, kw_only=True):
 
     format: int = FORMAT
     version: str = __version__
-
-
-class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The note of one daemon. `at`: seconds since the epoch. `process`: who it is.
-
-    `losses`: as in a standby's note. `went`: what it let go. `digests`: of what it serves, as `likeness` has them;
-    `services`: the digest of each service, of some parts in which it serves something else than another. `holds`: the
-    sets that a member of a group holds, those for which there is no room without their items.
-    """
-
-    process: Writer
-    at: float
-    losses: tuple[Lost, ...] = ()
-    went: tuple[Gone, ...] = ()
-    digests: str = ""
-    services: Mapping[str, Mapping[str, str]] = {}
-    holds: tuple[Hold, ...] = ()
-    format: int = FORMAT
 
 
 def start_of(destination: str, kind: str = EXPORT) -> str:
@@ -163,11 +141,7 @@ class Joint:
         self._trouble = ""
         self._shares: dict[str, Share] = {}  # of the other daemons that run, by key
         self._said: Share | None = None
-        self._lost = float("-inf")  # when losses were said last
-        self._likeness = Likeness()
-        self._compared: dict[str, Comparison] = {}
-        if kind == EXPORT:  # what the members of a group write is one thing, and not one of each
-            destination.inventory.touched = set(destination.entries)
+        self._exchange = EXCHANGES[kind](Here(destination, kept, self._handover, clock, wall, again))
 
     # -- what others ask -----------------------------------------------------------------------------------------------
 
@@ -180,7 +154,7 @@ class Joint:
     def members(self) -> Sequence[Member]:
         """The other daemons that serve it."""
         return tuple(
-            Member(role="serving" if self.kind == EXPORT else "member", seen=one.at, process=one.process)
+            Member(role=self._exchange.role, seen=one.at, process=one.process)
             for one in self._roll.others
             if self._key in one.follows
         )
@@ -191,27 +165,14 @@ class Joint:
         return ()
 
     @property
-    def digest(self) -> str:
-        """Of what is served, 8 hex digits: the same at every daemon that serves the same."""
-        return likeness.summary(self._likeness.text)
-
-    @property
-    def digests(self) -> Mapping[str, str]:
-        """Of what the others serve, by host."""
-        return {_named(one.process): likeness.summary(one.digests) for one in self._shares.values()}
+    def pictures(self) -> Mapping[str, str]:
+        """Of an export: a digest of what each daemon serves, 8 hex digits, by host; that of this one is ""."""
+        return self._exchange.pictures(self._shares)
 
     @property
     def unlike(self) -> Mapping[str, Sequence[str]]:
-        """See `Peers.unlike`; no services where the other one has not said yet which they are."""
-        now, found = self._clock(), dict[str, Sequence[str]]()
-        if self.kind == GROUP:
-            return found
-        for key, share in self._shares.items():
-            if lasting := self._compared[key].lasting(now):
-                told = [part for part in lasting if str(part) in share.services]
-                pairs = [(self._likeness.services(part), share.services[str(part)]) for part in told]
-                found[_named(share.process)] = [name for pair in pairs for name in likeness.unlike(*pair, SERVICES)]
-        return found
+        """See `Peers.unlike`."""
+        return self._exchange.unlike(self._shares)
 
     def behind(self, turn: int) -> list[Daemon]:
         """The other daemons that run and do not follow what was decided up to that turn, by the last look at them."""
@@ -222,7 +183,7 @@ class Joint:
         """What other members of a group hold, by host."""
         now = self._wall()
         return {
-            _named(share.process): [replace(hold, age=max(0.0, now - share.at)) for hold in share.holds]
+            named(share.process): [replace(hold, age=max(0.0, now - share.at)) for hold in share.holds]
             for share in self._shares.values()
         }
 
@@ -353,87 +314,25 @@ class Joint:
     # -- what each daemon did ------------------------------------------------------------------------------------------
 
     def _hear(self, found: Mapping[str, Note]) -> None:
-        """What the others let go is let go here; what they lost before this process looked counts here as well."""
-        shares = {key: share for key, note in found.items() if (share := _share(note)) is not None}
-        mine = self._own_key
-        is_first, self._is_first = self._is_first, False
-        if self.kind == EXPORT:
-            if is_first:
-                self._handover.lose(lost for share in shares.values() for lost in share.losses)
-            self._let_go(gone for key, share in shares.items() if key != mine for gone in share.went)
+        said = {key: share for key, note in found.items() if (share := exchange.decode(note)) is not None}
+        first, self._is_first = said if self._is_first else {}, False
+        others = {key: share for key, share in said.items() if key != self._own_key}
         runs = {one.process.place for one in self._roll.others}
-        self._shares = {key: one for key, one in shares.items() if key != mine and one.process.place in runs}
-        if self.kind == EXPORT:
-            self._compare()
-        else:
-            self._use(gone for share in self._shares.values() for gone in share.went)
-
-    def _use(self, went: Iterable[Gone]) -> None:
-        """An approval is for once: what another member let go by it is not let go here, should its shard come here."""
-        holds, approvals = self._destination.holds, self._kept.decisions.of(Kind.APPROVAL)
-        granted = holds.granted()
-        for gone in went if granted else ():
-            grant = granted.get(gone.item)
-            approval = approvals.get(grant.hold) if grant is not None else None
-            if approval is not None and approval.at <= gone.at:
-                holds.use(gone.item)
-
-    def _let_go(self, went: Iterable[Gone]) -> None:
-        there, ahead = self._destination, self._wall() - self._clock()
-        newest: dict[tuple[str, str, str], Gone] = {}
-        for gone in went:
-            if gone.item not in newest or gone.at > newest[gone.item].at:
-                newest[gone.item] = gone
-        names: set[ServiceName] = set()
-        for name in there.holds.names() if newest else ():
-            for one in there.holds.of(name).values():
-                gone_there = newest.get(one.item)
-                if gone_there is not None and gone_there.lets_go(one, one.since + ahead):
-                    there.holds.grant(FOLLOWED, [one.item], self._clock() + LOSSES_EVERY)
-                    names.add(name)
-        self._again(names)
-
-    def _compare(self) -> None:
-        touched = self._destination.inventory.touched or set()
-        self._likeness.take(touched, self._destination.entries)
-        touched.clear()
-        self._compared = {key: self._compared.get(key, Comparison()) for key in self._shares}
-        for key, share in self._shares.items():
-            self._compared[key].look(self._likeness.text, share.digests, self._clock())
+        self._shares = {key: share for key, share in others.items() if share.process.place in runs}
+        self._exchange.hear(first.values(), others.values(), self._shares)
 
     async def _say(self, found: Mapping[str, Note]) -> None:
         """The note of this process, where there is something new; those of daemons that are long gone are removed."""
-        before, now = found.get(self._own_key), self._clock()
-        known = _share(before) if before is not None else None
-        fresh = self._share(known, now)
+        before = found.get(self._own_key)
+        known = exchange.decode(before) if before is not None else None
+        fresh = self._exchange.say(self._me(), known)
         if known is None or replace(fresh, at=known.at) != known:
             await self._notes.write(self._own_key, msgspec.json.encode(fresh), before)
         for key, note in found.items():
-            share = _share(note)
+            share = exchange.decode(note)
             if key != self._own_key and share is not None and self._wall() - share.at > FORGOTTEN:
                 with contextlib.suppress(Conflict):
                     await self._notes.remove(key, note)
-
-    def _share(self, known: Share | None, now: float) -> Share:
-        if self.kind == GROUP:  # losses are in the notes of the shards
-            return Share(
-                process=self._me(),
-                at=self._wall(),
-                went=self._destination.went.since(now, self._wall() - now),
-                holds=_without_ages(self._destination.holds.show(now)),
-            )
-        losses = known.losses if known is not None else ()
-        if now - self._lost >= LOSSES_EVERY:
-            losses, self._lost = _fitting(self._handover.losses()), now
-        differ = {part for key in self._shares for part in self._compared[key].lasting(now)[:PARTS]}
-        return Share(
-            process=self._me(),
-            at=self._wall(),
-            losses=losses,
-            went=self._destination.went.since(now, self._wall() - now),
-            digests=self._likeness.text,
-            services={str(part): _few(self._likeness.services(part)) for part in sorted(differ)[:PARTS]},
-        )
 
     @property
     def _own_key(self) -> str:
@@ -443,39 +342,3 @@ class Joint:
 def _is_same(one: Decision | None, other: Decision) -> bool:
     """Whether both were decided at once: what is left of either is another thing."""
     return one is not None and one.at == other.at
-
-
-def _share(note: Note) -> Share | None:
-    try:
-        return msgspec.json.decode(note.content, type=Share)
-    except msgspec.DecodeError:  # of a format that this version does not know
-        return None
-
-
-def _fitting(losses: Sequence[Lost]) -> tuple[Lost, ...]:
-    found, room = [], LONGEST
-    for one in losses:
-        room -= len(msgspec.json.encode(one))
-        if room < 0:
-            log.warning("the losses of a note are cut short count=%d", len(losses))
-            break
-        found.append(one)
-    return tuple(found)
-
-
-def _without_ages(holds: Sequence[Hold]) -> tuple[Hold, ...]:
-    """What does not change while nothing happens; the smallest sets with their items, as far as there is room."""
-    found, room = [], LONGEST
-    for hold in sorted(holds, key=lambda one: one.instances):
-        told = replace(hold, age=0.0, due_in=None)
-        room -= len(msgspec.json.encode(told))
-        found.append(told if room > 0 else replace(told, items=()))
-    return tuple(found)
-
-
-def _few(services: Mapping[str, str]) -> dict[str, str]:
-    return dict(list(services.items())[:SERVICES])
-
-
-def _named(process: Writer) -> str:
-    return f"{process.host} (pid {process.pid})"

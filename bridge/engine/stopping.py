@@ -26,6 +26,7 @@ PATIENCE = 6.0  # seconds that a writer has to follow a decision: it looks once 
 SAVED = 3.0  # seconds that the disk, or a destination, has for what was decided
 HEARD = 8.0  # seconds that the daemons of an export have: one that ended is known by its silence
 REACH = 5.0  # seconds that a registry has to answer
+DOES = {EXPORT: "serve", GROUP: "write"}  # what each daemon does there
 
 
 class Followed(NamedTuple):
@@ -129,8 +130,7 @@ async def _all_follow(
                 await look()
     except TimeoutError:
         process = behind()[0].process
-        does = "serves" if kind == EXPORT else "writes"
-        why = f"{process.host} (pid {process.pid}) {does} {to} as before; it has not read the note yet"
+        why = f"{process.host} (pid {process.pid}) {DOES[kind]}s {to} as before; it has not read the note yet"
         return Followed(to, process, why)
     return Followed(to, None, "")
 
@@ -171,7 +171,7 @@ async def shared(reconciler: Reconciler) -> bool:
 
 
 async def _passed_to_all(peers: Joint, to: str) -> Followed:
-    does = "serve" if peers.kind == EXPORT else "write"
+    does = DOES[peers.kind]
     try:
         async with asyncio.timeout(SAVED):
             agreed = await peers.pass_on()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from bridge.adapter import Credentialed, Export
-from bridge.destination.joint import EXPORT, Joint
+from bridge.destination.joint import Joint
 from bridge.destination.reconciler import Reconciler
 from bridge.destination.writer import Writer
 from bridge.engine.engine import Engine
@@ -162,9 +162,9 @@ def writer(reconciler: Reconciler) -> Writer | None:
 
 
 def pictures(reconciler: Reconciler) -> Row:
-    """Of an export that several hosts serve: the digest of what each serves, by host; this one is ""."""
+    """See `Joint.pictures`."""
     peers = reconciler.peers
-    return {"": peers.digest, **peers.digests} if isinstance(peers, Joint) and peers.kind == EXPORT else {}
+    return dict(peers.pictures) if isinstance(peers, Joint) else {}
 
 
 def shards(reconciler: Reconciler) -> Row | None:

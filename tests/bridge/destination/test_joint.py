@@ -23,6 +23,7 @@ from bridge.daemon.deciding import Deciding
 from bridge.destination import joint, went
 from bridge.destination.apply import Records
 from bridge.destination.destination import Destination
+from bridge.destination.exchange import ExportExchange
 from bridge.destination.handover import Handover
 from bridge.destination.joint import Joint
 from bridge.destination.reconciler import Reconciler
@@ -581,7 +582,9 @@ MUTANTS: tuple[Mutant[History], ...] = (
         lambda: [(joint, "ALIKE", joint.ALIKE - {Kind.FREEZE})],
     ),
     Mutant(
-        "all let the same go", one_host_lets_go_and_the_others_follow, lambda: [(Joint, "_let_go", lambda *_: None)]
+        "all let the same go",
+        one_host_lets_go_and_the_others_follow,
+        lambda: [(ExportExchange, "_let_go", lambda *_: None)],
     ),
     Mutant("what came back stays", what_came_back_is_another_thing, _whenever),
     Mutant("illness is no removal", who_saw_no_illness_lets_no_removal_go_for_it, _removed_or_ill),
