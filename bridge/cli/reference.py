@@ -149,7 +149,8 @@ MEANINGS = {
         "tls": "`ca`, `cert`, `key`: PEM files, read anew when they change; `server_name`.",
         "scrape": "The longest time between two scrapes of what the queries read.",
         "sides": "`from`, `to`: the texts for `{{side}}` in queries.",
-        "requests": "A query for the number of requests of a side in `{{window}}`.",
+        "requests": "A query for the number of requests of a side in `{{window}}`; with "
+        '`instance=~"{{instances}}"` it counts those at natives that left, too: a batch is over once there is none.',
         "queries": "The gates, below.",
     },
     "Query": {

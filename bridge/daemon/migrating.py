@@ -28,6 +28,7 @@ from bridge.migration import parity, quiet
 from bridge.migration.block import Migration, Part
 from bridge.migration.gates import Gate, Result, Timing, verdict
 from bridge.migration.intent import DESTINATION, Intent, Record, Requests, decode, encode
+from bridge.migration.natives import Gone, Left
 from bridge.migration.phases import BEFORE_TRAFFIC, Facts, Looked, Phase, State, Waits, look, started
 from bridge.migration.quiet import Quiet
 from bridge.model import ServiceName
@@ -46,6 +47,8 @@ EVERY = 1.0  # seconds between two looks at the record
 SOON = 0.1  # seconds between two looks where this process has changed something meanwhile
 OBSERVE = 30.0  # seconds between two looks at the kinds of clients
 KEY = "migrations"
+UNCOUNTED = "nobody counts requests at natives that are out: their settle time is all there is"
+TOGETHER = f"{UNCOUNTED}, as others of their side serve; with {{{{instances}}}} `requests` tells them apart"
 BUSY = "{} others of the migration are on their way first, or two went back within the hour"
 FILE = "migrations.json"
 
@@ -66,7 +69,7 @@ class Following:
         self._roll = roll
         self._turn = asyncio.Lock()  # what is read is taken over before anything newer is written or read
         self._waiting: set[tuple[str, ServiceName]] = set()  # names whose new share is not written yet
-        self._heard: frozenset[str] = frozenset()
+        self._heard: frozenset[tuple[str, bool, str]] = frozenset()
         doses.heard = lambda block: moves.is_heard(engine, block)
         doses.sides = lambda block, _: moves.sides_of(engine, block)
         self._follows: dict[Post, int] = {}  # of what this process writes: the turn that its shares are of
@@ -86,10 +89,12 @@ class Following:
             self._engine.store.steer(steered)
 
     def listen(self) -> None:
-        """Plans anew where an old side was heard meanwhile: before that it is not known whether there is anything to
-        move."""
-        migrations = self._engine.configuration.migrations
-        heard = frozenset(one.name for one in migrations if self.doses.heard(one))
+        """Plans anew where a side was heard meanwhile: before that it is not known whether there is anything to move,
+        nor what a copy is of."""
+        blocks = {one.name: one for one in self._engine.configuration.migrations} | self.doses.record.blocks
+        heard = frozenset(
+            (name, self.doses.heard(one), moves.unknown(self._engine, one)) for name, one in blocks.items()
+        )
         if heard != self._heard:
             self._heard = heard
             self._poke()
@@ -402,10 +407,11 @@ class Steering:
         asking = self._asking.setdefault(intent.migration, Asking())
         scrape = prometheus.scrape if prometheus is not None else 0.0
         timing = Timing(intent.state.since, intent.state.settled, moves.settle(found), scrape)
+        gone = moves.gone(found) if intent.state.phase is Phase.DRAIN and intent.state.batches else Gone()
         if prometheus is not None and prometheus.requests is not None:
-            measured = await asking.measure(block, intent, known, timing, now)
+            measured = await asking.measure(block, intent, known, timing, now, gone)
         else:
-            measured = await asking.counted(self._engine, block, intent, timing, now) if block.envoys else None
+            measured = await asking.counted(self._engine, block, intent, timing, now, gone) if block.envoys else None
         if measured is not None:
             self.following.probed.measured = {**self.following.probed.measured, intent.name: measured}
         if intent.state.phase not in (Phase.SHIFT, Phase.DRAIN):
@@ -437,6 +443,7 @@ class Steering:
             batch=self._has_batch(block, intent, found),
             stuck=intent.stuck,
             crowded=waits(record, intent, found, now) if block.natives == "steer" else "",
+            left=self._called(block, intent, found),
         )
 
     def left(self, block: Migration, intent: Intent, now: float) -> Quiet:
@@ -455,6 +462,24 @@ class Steering:
         is_quiet = measured.quiet if measured.number == intent.state.number else None
         return quiet.both(Quiet(is_quiet, measured.why), seen)
 
+    def _called(self, block: Migration, intent: Intent, found: Sequence[moves.Spot]) -> Left:
+        """The requests at natives that this move has out, as they were counted since their last consumer followed."""
+        gone, prometheus, measured = moves.gone(found), block.gates.prometheus, self.requests(intent)
+        if prometheus is not None and prometheus.requests is not None:
+            if not (prometheus.by_instance or gone.alone):
+                return Left(counted=False, why=TOGETHER)
+        elif not block.envoys:
+            return Left(counted=False, why=UNCOUNTED)
+        if not gone.addresses:
+            return Left(counted=True, requests=0.0)
+        state = intent.state
+        if measured.number != state.number:
+            return Left(counted=True)
+        is_early = state.settled is None or measured.since < state.settled + moves.settle(found)
+        if measured.left_why or is_early:
+            return Left(counted=True, why=measured.left_why)
+        return Left(counted=True, requests=measured.left)
+
     def _has_batch(self, block: Migration, intent: Intent, found: Sequence[moves.Spot]) -> bool:
         """Whether there are natives that could be taken out of service now."""
         if not intent.state.steers or (intent.stuck and not (self.leads and self._natives.may_try(intent.name))):
@@ -470,9 +495,11 @@ class Steering:
     def tell(self, before: State | None, intent: Intent) -> None:
         """A transition is written down, with its reason."""
         state = intent.state
-        if before is not None and (before.phase, before.step, before.paused) == (state.phase, state.step, state.paused):
+        if before is not None and _shown(before) == _shown(state):
             return
-        said = f"{state.phase}, {state.share:g} %" + (f", paused: {state.paused}" if state.paused else "")
+        said = f"{state.phase}, {state.share:g} %"
+        said += f", batches of natives that are out: {state.batches}" if state.batches else ""
+        said += f", paused: {state.paused}" if state.paused else ""
         reason = f"{intent.name}: {said}" + (f": {state.reason}" if state.reason else "")
         log.warning(
             "migration move=%s phase=%r share=%g reason=%r", intent.name, state.phase, state.share, state.reason
@@ -490,6 +517,11 @@ class Steering:
         places = moves.placed(self._engine, block, name, service, state, {})
         state = replace(state, stood=stood, steers=steers)
         return Intent(migration=block.name, service=service, state=state, places=places)
+
+
+def _shown(state: State) -> tuple[object, ...]:
+    """What makes a state another one for people."""
+    return state.phase, state.step, state.batches, state.paused
 
 
 class Migrating:

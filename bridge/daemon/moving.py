@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -20,7 +20,7 @@ from bridge.errors import Conflict, Unavailable
 from bridge.migration import reports
 from bridge.migration.block import Migration, Named, Part
 from bridge.migration.intent import Intent, Record
-from bridge.migration.phases import Phase, State, nothing_to_do, rolled_back
+from bridge.migration.phases import REQUESTS, Phase, State, nothing_to_do, rolled_back
 from bridge.model import ServiceName
 from bridge.report import migrations as report
 from bridge.report.readers import reader_rows
@@ -32,7 +32,7 @@ UNASKED = (
     "Dubbo's; docs/safety.md#rule-6). Say --yes-write-natives, once; or write `natives: untouched`"
 )
 FRESH = 100  # names of a place that one who stands by reads anew for `status`; of more it tells what it knows
-READS = 2.0  # seconds that `status` waits for that at most
+READS = 2.0  # seconds that `status` waits for that at most, and `plan` for sides and places to be read
 LOOK = 0.02  # seconds between two looks at whether that is done
 TRIES = 10  # times that somebody else may change the record first
 
@@ -64,11 +64,14 @@ class Moving:
         given = reports.Reports.of(_reports(arguments)).reached
         probed = (*self._following.probed.known.reached, *given)
         rows = []
+        await self._until(lambda: not moves.unread(self._engine, block))
         for service in self._services(block, name):
             for place in block.places if block.consumers else ():  # else every kind that can read it counts anyway
                 if (there := moves.name_at(self._engine, block, service, place)) is not None:
                     await observe(self._engine, place, there)
-            rows.append(report.plan_rows(self._engine, block, service, probed))
+            rows.append(
+                report.plan_rows(self._engine, block, service, probed) | {"unread": moves.unread(self._engine, block)}
+            )
             await asyncio.sleep(0)  # of a thousand services a plan takes a second, and others are not to wait for it
         return rows
 
@@ -76,6 +79,9 @@ class Moving:
         """The addresses of one side, for `isthmus probe --targets` at another host."""
         name, part = Named.parse(str(arguments["name"])), Part(str(arguments.get("side") or Part.OLD))
         block = self._block(name.migration)
+        await self._until(lambda: not moves.unheard(self._engine, block))
+        if why := moves.unknown(self._engine, block):
+            raise Unavailable(f"not every address of the sides is known: {why}")
         return cast(Row, msgspec.to_builtins(targets_of_side(self._engine, block, self._services(block, name), part)))
 
     async def readers(self, arguments: dict[str, Any], _: Peer) -> list[Row]:
@@ -136,8 +142,12 @@ class Moving:
         for place, some in names.items():
             self._engine.reconcilers[place].read_again(some)
             backlogs.append((self._engine.reconcilers[place].backlog, some))
+        await self._until(lambda: not any(log.is_to_do(name) for log, some in backlogs for name in some))
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        """Until that is so, and at most a moment: a command that waits says in the end what is missing."""
         until = self._engine.clock() + READS
-        while self._engine.clock() < until and any(log.is_to_do(name) for log, some in backlogs for name in some):
+        while self._engine.clock() < until and not is_so():
             await asyncio.sleep(LOOK)
 
     # -- acting
@@ -192,10 +202,16 @@ class Moving:
                 continue
             made[move], blocks[block.name] = changed, block
             text = f"{changed.state.phase}, {changed.state.share:g} %"
+            if verb in ("back", "rollback") and (why := self._stopped(changed)):
+                text += f"; {why}: nothing goes back until that ends"
             if verb == "abort" and (left := report.steered_texts(changed)):
                 text += f"; it leaves natives out of service, and looks after them no more: {'; '.join(left)}"
             rows.append({"move": move, "code": report.Exit.OK, "text": text})
         return rows, record.with_moves(made, blocks) if made else None
+
+    def _stopped(self, intent: Intent) -> str:
+        """Why nothing of a move may change now, "" if it may."""
+        return next((why for place in intent.places if (why := moves.frozen(self._engine, place))), "")
 
     def _meant(self, record: Record, name: Named, verb: str) -> list[tuple[Intent | None, Migration, ServiceName]]:
         """The moves that a name means: those that were started, and (to start) those that the file has."""
@@ -245,12 +261,19 @@ class Moving:
                     f"it ends once the old side had no request for `quiet_for`, and is not known to: {left.why}; "
                     "--unmeasured: a person says so"
                 )
-        fresh = _state(verb, state, block, arguments, by, reason)
+        fresh = _state(verb, state, block, {**arguments, "stopped": bool(self._stopped(intent))}, by, reason)
         if isinstance(fresh, str):
             return fresh
+        return self._unmoved(verb, block, intent, fresh) or self._steering.at(block, intent, fresh)
+
+    def _unmoved(self, verb: str, block: Migration, intent: Intent, fresh: State) -> str:
+        """Why a move cannot come into that state now, "" if it can."""
+        is_step = fresh.number != intent.state.number and fresh.share > 0 and fresh.phase is not Phase.ABORTED
+        if is_step and (why := moves.unknown(self._engine, block)):
+            return f"{why}: what a step comes to is not known here; `rollback --now` takes everything back"
         if verb in ("rollback", "back") and not moves.old_serves(self._engine, block, intent):
             return "the old side serves less than when the move began: nothing is moved to it; repair it first"
-        return self._steering.at(block, intent, fresh)
+        return ""
 
     def _unstarted(self, block: Migration, service: ServiceName) -> str:
         """Why a move cannot begin, "" if it can."""
@@ -299,7 +322,9 @@ class Moving:
         if name.service:
             found = [one for one in found if str(one) == name.service]
         if not found:
-            raise LookupError(f"{block.name} finds no service{' ' + name.service if name.service else ''} at `from`")
+            why = moves.unheard(self._engine, block)
+            text = f"{block.name} finds no service{' ' + name.service if name.service else ''} at `from`"
+            raise LookupError(f"{text}, and may know too little: {why}" if why else text)
         return found
 
 
@@ -335,7 +360,7 @@ def _state(
     now = time.time()
     if verb == "next":
         gates = tuple(arguments.get("without") or ())
-        known = {query.name for query in block.gates.queries}
+        known = {query.name for query in block.gates.queries} | ({REQUESTS} if state.batches else set())
         if unknown := set(gates) - known:
             return f"{unknown.pop()!r} is no gate of it; {nearest('', known)}"
         return replace(state, approved=True, without=(*state.without, *gates), paused="", reason=reason, by=by)
@@ -366,5 +391,12 @@ def _backwards(
         if target >= state.step:
             return f"it is at {state.share:g} %: {asked} % is not back"
     return rolled_back(
-        state, block, now, reason=reason or verb, by=by, target=max(0, target), at_once=bool(arguments.get("now"))
+        state,
+        block,
+        now,
+        reason=reason or verb,
+        by=by,
+        target=max(0, target),
+        at_once=bool(arguments.get("now")),
+        stopped=bool(arguments.get("stopped")),
     )

@@ -15,6 +15,7 @@ from bridge.link import Item, Link, named
 from bridge.migration import parity
 from bridge.migration.block import End, Migration, Part
 from bridge.migration.intent import Intent, Placed
+from bridge.migration.natives import Gone
 from bridge.migration.phases import Phase, State
 from bridge.migration.shares import Fit, Means, Scale, Side, attached, fit, going_back
 from bridge.migration.sides import Scope, Sides
@@ -103,16 +104,31 @@ def sides_of(engine: Engine, block: Migration) -> Sides:
     if kept is not None and kept[0] == engine.store.lives and (kept[1] is block or kept[1] == block):
         return kept[2]
     views = engine.store.views()
-    made = Sides(block, [Scope(one, view.registry, view.scope) for view in views for one in view.identities])
+    scopes = [Scope(one, view.registry, view.scope) for view in views for one in view.identities or {""}]
+    made = Sides(block, [*scopes, *_unread(block, scopes)])
     engine.sides[block.name] = engine.store.lives, block, made
     return made
+
+
+def _unread(block: Migration, scopes: Sequence[Scope]) -> Iterator[Scope]:
+    """What of the sides nothing has been made known of, not even that it is there."""
+    for end in (*block.old, *block.new):
+        if not any(end.reads(one.registry, one.scope) for one in scopes):
+            yield Scope("", Item.parse(end.item).registry, "")
+
+
+def unknown(engine: Engine, block: Migration) -> str:
+    """Why the sides cannot be told apart by what stands at places, "" if they can."""
+    for name in sides_of(engine, block).unknown:
+        return f"{name} has not answered since this daemon began, and nothing of it is kept on its disk"
+    return ""
 
 
 def _originals(sides: Sides, service: Service) -> Iterable[tuple[str, Instance]]:
     """The instances of a service that are no copies of what a side has, by id."""
     if not service.marks:
         return service.instances.items()
-    return [(key, one) for key, one in service.instances.items() if not sides.is_copy(service.marks.get(key))]
+    return [(key, one) for key, one in service.instances.items() if sides.is_original(service.marks.get(key))]
 
 
 def is_heard(engine: Engine, block: Migration) -> bool:
@@ -348,6 +364,17 @@ def natives(found: Sequence[Spot]) -> int:
     return max((sum(each.id not in one.out for each in one.fixed[Part.OLD]) for one in found), default=0)
 
 
+def gone(found: Sequence[Spot]) -> Gone:
+    """The natives that are out of service at a place, and serve at no other one of the move."""
+    out: set[tuple[str, int]] = set()
+    serve: set[tuple[str, int]] = set()
+    for one in found:
+        for each in one.fixed[Part.OLD]:
+            some = out if each.id in one.out else serve
+            some |= {(each.address, port.number) for port in each.ports if port.connects}
+    return Gone(frozenset(out - serve), alone=not serve)
+
+
 def levers_of(engine: Engine, place: str) -> Levers | None:
     """What takes natives of a place out of service; None: people do."""
     registry = engine.registries.get(place)
@@ -377,6 +404,8 @@ def movable(engine: Engine, block: Migration, one: Spot) -> list[Instance]:
 
 def unheard(engine: Engine, block: Migration) -> str:
     """What is not known of the sides now: a scope that is doubted or does not answer; "" if all is known."""
+    if why := unknown(engine, block):
+        return why
     for part in Part:
         if not list(_views(engine, block, part)):
             return f"nothing of the side `{part}` is heard yet"
@@ -385,6 +414,17 @@ def unheard(engine: Engine, block: Migration) -> str:
                 return f"{view!r} is doubted: {view.doubt}"
             if not view.up or not view.synced:
                 return f"{view!r} is not heard: {view.reason or 'not reached yet'}"
+    return ""
+
+
+def unread(engine: Engine, block: Migration) -> str:
+    """What of the sides and the places is not known now, so that a plan may say less than there is; "" if all is."""
+    if why := unheard(engine, block):
+        return why
+    for place in block.places:
+        reconciler = engine.reconcilers[place]
+        if reconciler.reason or not reconciler.is_read:
+            return f"{place}: {reconciler.reason or 'not read yet'}"
     return ""
 
 
@@ -400,13 +440,20 @@ def trouble(engine: Engine, block: Migration, intent: Intent) -> str:
             return f"{place} is no destination of the file that runs"
         if reconciler.reason or not reconciler.is_read:
             return f"{place}: {reconciler.reason or 'not read yet'}"
-        if frozen := next(
-            (one.name for one in reconciler.destination.links if reconciler.destination.is_frozen(one.name)), ""
-        ):
-            return f"the link {frozen} is frozen"
+        if why := frozen(engine, place):
+            return why
         if reconciler.lead.writes_at(at.name) and is_held(reconciler, at.name):
             return f"{place} holds removals of {at.name}"
     return ""
+
+
+def frozen(engine: Engine, place: str) -> str:
+    """Why nothing may change at a place, "" if it may."""
+    reconciler = engine.reconcilers.get(place)
+    if reconciler is None:
+        return ""
+    links = [one.name for one in reconciler.destination.links if reconciler.destination.is_frozen(one.name)]
+    return f"the link {links[0]} is frozen" if links else ""
 
 
 def is_held(reconciler: Reconciler, name: ServiceName) -> bool:

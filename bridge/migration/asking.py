@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 from bridge.adapter import Meter, Sample
@@ -62,6 +64,22 @@ async def measure(meter: Meter, block: Prometheus, service: ServiceName, window:
     assert from_ is not None
     why = next((f"`{side}`: {said}" for side, one in (("from", from_), ("to", to)) if (said := _unusable(one, at))), "")
     return Measured(None, None, why) if why else Measured(from_.value, to.value)
+
+
+async def left(
+    meter: Meter, block: Prometheus, service: ServiceName, window: float, at: float, addresses: Collection[str]
+) -> tuple[float | None, str]:
+    """The requests of the old side at these addresses, none: at all of it; None, and why that is not known.
+
+    Never raises.
+    """
+    assert block.requests is not None
+    asked = filled(block.requests, side=block.sides.from_, window=window, service=service, addresses=addresses)
+    found = await _ask(meter, asked, None, at)
+    if found.value is not None and math.isnan(found.value):
+        return None, "the value is NaN"
+    why = _unusable(found, at)
+    return (None, why) if why else (found.value, "")
 
 
 def _unusable(sample: Sample, at: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from bridge.adapter import Counts
@@ -22,14 +22,23 @@ class Window(NamedTuple):
 def measured(before: Counts, after: Counts, old: Collection[Address], new: Collection[Address]) -> Measured:
     """How many requests each side had between two looks; an address of both sides or of none counts for none."""
     from_ = to = 0.0
-    for key, count in after.items():
-        address = key[1:]
+    for address, grown in _grown(before, after):
         if (address in old) == (address in new):
             continue
-        earlier = before.get(key, 0.0)
-        grown = count - earlier if count >= earlier else count  # it began anew
         if address in new:
             to += grown
         else:
             from_ += grown
     return Measured(from_, to)
+
+
+def reached(before: Counts, after: Counts, some: Collection[Address]) -> float:
+    """How many requests came to some addresses between two looks; who has forgotten one sends nothing there."""
+    return sum(grown for address, grown in _grown(before, after) if address in some)
+
+
+def _grown(before: Counts, after: Counts) -> Iterator[tuple[Address, float]]:
+    """By how much each counter grew; one that is less than before began anew."""
+    for key, count in after.items():
+        earlier = before.get(key, 0.0)
+        yield key[1:], count - earlier if count >= earlier else count

@@ -27,6 +27,7 @@ LARGEST = sys.float_info.max  # in the place of infinity, which JSON cannot say
 CONNECTION = ("url", "username", "password_file", "token_file", "tls")
 VARIABLE = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 VARIABLES = ("side", "window", "service", "namespace")
+INSTANCES = "instances"  # in `requests` alone: a regular expression for the label of what is scraped
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 PromQL = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
@@ -114,7 +115,7 @@ class Prometheus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 text = "counts requests: write in `requests`, beside `queries`, the query that counts those of a side"
                 yield Fault(text, ("queries", index, "min_samples"))
         if self.requests is not None:
-            yield from _variables(self.requests, "requests")
+            yield from _variables(self.requests, "requests", (*VARIABLES, INSTANCES))
             if "side" not in VARIABLE.findall(self.requests):
                 yield Fault("counts the requests of each side, so it needs {{side}}", ("requests",))
         if self.token_file is not None and self.password_file is not None:
@@ -125,6 +126,11 @@ class Prometheus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             yield Fault("cert and key go together: give both or neither", ("tls",))
         if self.sides.from_ == self.sides.to:
             yield Fault("both sides have the same text, so they cannot be told apart", ("sides",))
+
+    @property
+    def by_instance(self) -> bool:
+        """Whether `requests` can count those of some instances of a side apart."""
+        return self.requests is not None and INSTANCES in VARIABLE.findall(self.requests)
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -156,10 +162,10 @@ class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.prometheus.queries if self.prometheus is not None else ()
 
 
-def _variables(text: str, key: str) -> Iterator[Fault]:
+def _variables(text: str, key: str, variables: Sequence[str] = VARIABLES) -> Iterator[Fault]:
     for found in dict.fromkeys(VARIABLE.findall(text)):
-        if found not in VARIABLES:
-            known = ", ".join(f"{{{{{one}}}}}" for one in VARIABLES)
+        if found not in variables:
+            known = ", ".join(f"{{{{{one}}}}}" for one in variables)
             yield Fault(f"{{{{{found}}}}} is unknown; known: {known}", (key,))
 
 
@@ -167,15 +173,25 @@ def _placed(block: msgspec.Struct, keys: Sequence[str], beside: Callable[[str], 
     return {key: beside(path) for key in keys if (path := getattr(block, key)) is not None}
 
 
-def filled(text: str, *, side: str, window: float, service: ServiceName) -> str:
-    """The query as it is asked; what a name has of quotes and backslashes cannot end the text that it stands in."""
+def filled(text: str, *, side: str, window: float, service: ServiceName, addresses: Collection[str] = ()) -> str:
+    """The query as it is asked; what a name has of quotes and backslashes cannot end the text that it stands in.
+
+    `addresses`: of the instances that `{{instances}}` means, none: all.
+    """
     said = {
         "side": _quoted(side),
         "window": f"{math.ceil(window)}s",
         "service": _quoted(service.name),
         "namespace": _quoted(service.namespace),
+        INSTANCES: "|".join(_pattern(one) for one in sorted(addresses)) or ".*",
     }
     return VARIABLE.sub(lambda found: said.get(found[1], found[0]), text)
+
+
+def _pattern(address: str) -> str:
+    """A regular expression for an address with any port or none, which needs no escape in any kind of quotes."""
+    text = re.sub(r"[^A-Za-z0-9:_-]", ".", address)
+    return f"(.{text}.|{text})(:[0-9]+)?" if ":" in text else f"{text}(:[0-9]+)?"
 
 
 def _quoted(text: str) -> str:
@@ -205,6 +221,17 @@ class Timing(NamedTuple):
         """
         since = at - self.begun
         return min(since, self.whole) if since >= SCRAPES * self.scrape else None
+
+    @property
+    def over(self) -> float | None:
+        """When the last consumer has followed, since the epoch; None: nobody knows yet."""
+        return None if self.settled is None else self.settled + self.settle
+
+    def after(self, at: float) -> float | None:
+        """Seconds, whole ones, of a window that has nothing in it of before that; None: it is too early for one."""
+        least = max(1.0, math.ceil(SCRAPES * self.scrape))
+        since = 0.0 if self.over is None else at - self.over
+        return math.floor(min(since, max(self.settle, least))) if since >= least else None
 
     def settling(self, at: float, window: float) -> float | None:
         """Seconds until such a window has nothing in it of before the last consumer followed; None: nobody knows."""

@@ -64,7 +64,8 @@ class Requests(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was measured of the requests of a move. `at`: seconds since the epoch, `number`: of the step, then.
 
     `share` in percent of the new side, None: not known, and `why` says why. `settled`: it is of this step alone.
-    `quiet`: the old side had no request for as long as the block says; None: nobody knows.
+    `quiet`: the old side had no request for as long as the block says; None: nobody knows. `left`: requests at natives
+    that are out of service, in a window that began at `since`; None: not known, `left_why` says why, "": too early.
     """
 
     share: float | None = None
@@ -73,6 +74,9 @@ class Requests(msgspec.Struct, frozen=True, omit_defaults=True):
     at: float = 0.0
     number: int = 0
     settled: bool = False
+    left: float | None = None
+    left_why: str = ""
+    since: float = 0.0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

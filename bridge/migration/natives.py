@@ -55,6 +55,28 @@ class Out(msgspec.Struct, frozen=True, omit_defaults=True):
         return frozenset(self.levers) | {key for key, until in self.back.items() if until > now}
 
 
+class Gone(NamedTuple):
+    """The natives that are out of service and that nobody should call any more: their addresses and ports.
+
+    `alone`: no other native of the old side serves at a place of the move.
+    """
+
+    addresses: frozenset[tuple[str, int]] = frozenset()
+    alone: bool = False
+
+
+class Left(NamedTuple):
+    """What is measured of them since their last consumer should have followed.
+
+    `counted`: something counts their requests; where nothing does, `why` says so and a batch goes by its settle time.
+    `requests` None: not known, and `why` says why, "" where it is too early.
+    """
+
+    counted: bool
+    requests: float | None = None
+    why: str = ""
+
+
 class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is kept at the seat of one lever; None: nothing stands there.
 

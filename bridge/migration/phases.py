@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from bridge.migration.block import Migration
 from bridge.migration.gates import Result, Verdict
+from bridge.migration.natives import Left
 
 
 class Phase(enum.StrEnum):
@@ -36,6 +37,7 @@ class Phase(enum.StrEnum):
 ENDED = frozenset({Phase.DONE, Phase.ROLLED_BACK, Phase.ABORTED})
 FORWARD = (Phase.OBSERVE, Phase.MIRROR, Phase.ATTACH, Phase.SHIFT, Phase.DRAIN, Phase.RETIRE, Phase.DONE)
 BEFORE_TRAFFIC = frozenset({Phase.OBSERVE, Phase.MIRROR, Phase.ATTACH})
+REQUESTS = "requests"  # what `next --without` calls the count of those at natives that left
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,6 +86,7 @@ class Facts(NamedTuple):
     slowest consumer. `quiet`: whether the old side has had no request for as long as it should, None: nobody measures
     it; `used`: what says so, or what is missing. `busy`: why no further move begins, "" if one may. `batch`: some of
     the natives can be taken out of service; `stuck`: why the others cannot, `crowded`: why no batch may go now.
+    `left`: the requests at those that are out.
     """
 
     now: float
@@ -102,6 +105,7 @@ class Facts(NamedTuple):
     batch: bool = False
     stuck: str = ""
     crowded: str = ""
+    left: Left = Left(counted=False)
 
 
 class Waits(enum.StrEnum):
@@ -124,10 +128,13 @@ class Looked(NamedTuple):
 
 
 def started(block: Migration, now: float, before: State | None, by: str, reason: str) -> State:
-    """A move begins, or begins anew."""
+    """A move begins, or begins anew; one that was aborted goes on from the share that it was left at."""
     number = before.number + 1 if before is not None else 1
     steers = before is not None and before.steers
-    return State(phase=Phase.OBSERVE, number=number, begun=now, since=now, steers=steers, by=by, reason=reason)
+    state = State(phase=Phase.OBSERVE, number=number, begun=now, since=now, steers=steers, by=by, reason=reason)
+    share = before.share if before is not None and before.phase is Phase.ABORTED else 0.0
+    step = sum(1 for one in block.steps if one <= share)
+    return replace(state, phase=Phase.SHIFT, step=step, share=block.steps[step - 1]) if step else state
 
 
 def look(state: State, block: Migration, facts: Facts) -> Looked:
@@ -203,7 +210,29 @@ def _settling(state: State, block: Migration, facts: Facts) -> Looked | None:
     if state.phase in BEFORE_TRAFFIC:
         least = 0.0
     left = least - _for(state, facts)
-    return Looked(state, Waits.TIME, f"{left:.0f} s more at this step") if left > 0 else None
+    said = f"; {facts.left.why}" if _has_gone(state) and not facts.left.counted and facts.left.why else ""
+    return Looked(state, Waits.TIME, f"{left:.0f} s more at this step{said}") if left > 0 else None
+
+
+def _has_gone(state: State) -> bool:
+    """Whether the step that a move is at is a batch of natives that left."""
+    return state.phase is Phase.DRAIN and state.batches > 0
+
+
+def _called(state: State, block: Migration, facts: Facts) -> Looked | None:
+    """A batch is over once nobody calls what it took out: where that is counted, nothing goes on before."""
+    left = facts.left
+    if not _has_gone(state) or not left.counted:
+        return None
+    if left.requests:
+        text = f"{left.requests:.4g} requests still reach natives that are out of service"
+        return Looked(state, Waits.PERSON, f"{text}: restart who calls them; it goes on once there is none")
+    if left.requests is not None or REQUESTS in state.without:
+        return None
+    if not left.why:
+        return Looked(state, Waits.TIME, "requests at the natives that are out of service are counted")
+    text = f"requests at the natives that are out of service are not known: {left.why}"
+    return Looked(state, Waits.DATA, f"{text}; `migrate next --without {REQUESTS}` goes on without")
 
 
 def _unknown(state: State, block: Migration, facts: Facts) -> Looked | None:
@@ -268,6 +297,7 @@ RULES: tuple[Rule, ...] = (
     _crowded,
     _left,
     _settling,
+    _called,
     _unknown,
     _asked,
     _outside,
@@ -318,7 +348,7 @@ def _back(state: State, block: Migration, facts: Facts) -> Looked:
         return Looked(state, Waits.TIME, f"rolling back: {left:.0f} s more at {state.share:g} %")
     if state.batches:
         moved = _at(state, block, facts, Phase.ROLLING_BACK, state.step)
-        moved = replace(moved, batches=state.batches - 1, reason=state.reason, by=state.by)
+        moved = replace(moved, batches=0 if state.at_once else state.batches - 1, reason=state.reason, by=state.by)
         return Looked(moved, Waits.TIME, f"rolling back: {moved.batches} batches of natives are out")
     if state.step > state.target:
         step = state.target if state.at_once else state.step - 1
@@ -332,13 +362,26 @@ def _back(state: State, block: Migration, facts: Facts) -> Looked:
 
 
 def rolled_back(
-    state: State, block: Migration, now: float, *, reason: str, by: str, target: int = 0, at_once: bool = False
+    state: State,
+    block: Migration,
+    now: float,
+    *,
+    reason: str,
+    by: str,
+    target: int = 0,
+    at_once: bool = False,
+    stopped: bool = False,
 ) -> State:
-    """The way back begins, to the step `target`. `at_once`: without a pace; natives come back first all the same."""
+    """The way back begins, to the step `target`. `at_once`: without a pace; natives come back first all the same.
+
+    `stopped`: nothing may change now, so that its first step waits, too.
+    """
     step = min(state.step, target if at_once else max(target, state.step - 1))
     batches = 0
     if state.batches:
         step, batches = state.step, 0 if at_once else state.batches - 1
+    if stopped:
+        step, batches = state.step, state.batches
     share = block.steps[step - 1] if step else 0.0
     made = replace(state, phase=Phase.ROLLING_BACK, number=state.number + 1, step=step, share=share, target=target)
     made = replace(made, batches=batches, at_once=at_once)

@@ -14,7 +14,7 @@ from bridge.model import Instance, Mark
 
 
 class Scope(NamedTuple):
-    """A scope that is read, and the identity of its registry: what marks name."""
+    """A scope that is read, and the identity of its registry: what marks name; "" where nobody has told it yet."""
 
     identity: str
     registry: str
@@ -22,15 +22,24 @@ class Scope(NamedTuple):
 
 
 class Sides:
-    """Tells sides of one migration apart. `scopes`: what is read, by each store that answered for it."""
+    """Tells sides of one migration apart. `scopes`: what is read, by each store that answered for it.
+
+    `unknown`: the scopes of a side whose identity nobody has told yet; until then copies of what they have cannot be
+    told from what others wrote.
+    """
 
     def __init__(self, block: Migration, scopes: Iterable[Scope]) -> None:
         ends = (*block.old, *block.new)
         self._block = block
         self._scopes: dict[str, set[Scope]] = {}
+        unknown: list[str] = []
         for one in scopes:
-            if one.identity and any(end.reads(one.registry, one.scope) for end in ends):
-                self._scopes.setdefault(one.identity, set()).add(one)
+            if any(end.reads(one.registry, one.scope) for end in ends):
+                if one.identity:
+                    self._scopes.setdefault(one.identity, set()).add(one)
+                else:
+                    unknown.append(f"{one.registry}/{one.scope}" if one.scope else one.registry)
+        self.unknown = tuple(unknown)
         self._parts: dict[tuple[str, str], Callable[[Instance], Part | None]] = {}
 
     def parts(self, registry: str, scope: str) -> Callable[[Instance], Part | None]:
@@ -43,6 +52,10 @@ class Sides:
     def is_copy(self, mark: Mark | None) -> bool:
         """Whether a side has the original of what stands in a registry, or had it."""
         return mark is not None and not self._scopes.keys().isdisjoint(mark.path)
+
+    def is_original(self, mark: Mark | None) -> bool:
+        """Whether what stands in a registry of a side is no copy of what a side has, as far as that is known."""
+        return mark is None or not (self.unknown or self.is_copy(mark))
 
     def side(self, place: str, instance: Instance, mark: Mark | None) -> Part:
         """The side of what stands at a place; whatever is not known to be new is old.

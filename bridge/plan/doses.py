@@ -35,7 +35,7 @@ def members(sides: Sides, supplies: Sequence[Supply]) -> dict[Part, list[Member]
         of, marks, name = sides.parts(supply.registry, supply.scope), supply.service.marks, supply.service.name
         for key, instance in supply.service.instances.items():
             part = of(instance)
-            if part is not None and instance.serving and not (marks and sides.is_copy(marks.get(key))):
+            if part is not None and instance.serving and (not marks or sides.is_original(marks.get(key))):
                 found[part].append(Member((supply.registry, supply.scope, name, key), instance))
     return found
 
@@ -112,12 +112,12 @@ class Doses:
         if found is not None:
             intent, block, placed = found
             rule = f"migration {intent.name} at {intent.state.share:g} %"
-            at = _At(destination, supplies, entries, self.sides(block, supplies))
+            at = _at(destination, supplies, entries, self.sides(block, supplies))
             return dict(_orders(intent.name, block, placed.fit, rule, at, Cause.SHARE))
         coming = next((one for one in self._blocks if _concerns(one, destination, supplies)), None)
         if coming is None:
             return NO_ORDERS
-        at = _At(destination, supplies, entries, self.sides(coming, supplies))
+        at = _at(destination, supplies, entries, self.sides(coming, supplies))
         if not self._moves(coming, at):
             return NO_ORDERS
         rule = f"migration {coming.name} has not begun"
@@ -129,7 +129,7 @@ class Doses:
         side is native: whether it serves there, for beside nothing there is nothing to attach."""
         if at.place in block.attach_at:
             return natives_of(block, at.place, at.entries, Part.NEW) > 0
-        if members(at.sides, at.supplies)[Part.OLD]:
+        if at.members[Part.OLD]:
             return True
         stands = any(at.sides.side(at.place, one.instance, one.mark) is Part.OLD for one in at.entries.values())
         return stands or not self.heard(block)
@@ -159,21 +159,26 @@ class _At(NamedTuple):
     supplies: Sequence[Supply]
     entries: Mapping[str, Entry]
     sides: Sides
+    members: Mapping[Part, Sequence[Member]]
+
+
+def _at(place: str, supplies: Sequence[Supply], entries: Mapping[str, Entry], sides: Sides) -> _At:
+    return _At(place, supplies, entries, sides, members(sides, supplies))
 
 
 def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Cause) -> Iterator[tuple[Origin, Order]]:
-    sides = members(at.sides, at.supplies)
     for origin in copies(at.sides, at.supplies):
         yield origin, Order(cause=cause, rule=f"{rule}; it is a copy of what a side has itself", away=True)
+    yield from _as_it_stands(rule, at, cause)
     for part, dose in ((Part.NEW, fit.new), (Part.OLD, fit.old)):
-        some = ranked(f"{move} {part}", sides[part])
+        some = ranked(f"{move} {part}", at.members[part])
         if dose.standing:
             come = _come(part, at)
             yield from ((origin, Order(cause=cause, rule=rule, away=True)) for origin in come)
             continue
         deals = dealt(dose, [one.instance.weight for one in some], fit.scale)
         spared = set()
-        if part is Part.OLD and not _stands(fit, block, sides[Part.NEW], at):
+        if at.sides.unknown or (part is Part.OLD and not _stands(fit, block, at)):
             spared = standing(at.supplies, at.entries)
         for member, weight in zip(some, deals, strict=True):
             if not weight:
@@ -181,6 +186,23 @@ def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Ca
                 yield member.origin, Order(cause=cause, rule=rule, away=not waits, waits=waits)
             elif weight != member.instance.weight or fit.means is Means.BOTH:
                 yield member.origin, Order(cause=cause, rule=rule, weight=weight, zone=_zone(fit, member, part))
+
+
+def _as_it_stands(rule: str, at: _At, cause: Cause) -> Iterator[tuple[Origin, Order]]:
+    """What is written of copies while a side is unknown, of which they may be: what stands stays, nothing comes."""
+    if not at.sides.unknown:
+        return
+    rule, there = f"{rule}; {at.sides.unknown[0]} is not known yet", _standing(at.supplies, at.entries)
+    for supply in at.supplies:
+        for key, mark in supply.service.marks.items():
+            origin = supply.registry, supply.scope, supply.service.name, key
+            if at.sides.is_original(mark) or at.sides.is_copy(mark):
+                continue
+            if (entry := there.get(origin)) is None:
+                yield origin, Order(cause=cause, rule=rule, away=True)
+            else:
+                zone = entry.instance.locality.zone or None
+                yield origin, Order(cause=cause, rule=rule, weight=entry.instance.weight, zone=zone, waits=True)
 
 
 def _zone(fit: Fit, member: Member, part: Part) -> str | None:
@@ -192,11 +214,12 @@ def _zone(fit: Fit, member: Member, part: Part) -> str | None:
     return f"{zone}.{part}" if zone else str(part)
 
 
-def _stands(fit: Fit, block: Migration, new: Sequence[Member], at: _At) -> bool:
+def _stands(fit: Fit, block: Migration, at: _At) -> bool:
     """Whether what the new side should have there is there and serves: before that nothing of the old side goes.
 
     Natives of the new side count as well where the step was fitted beside some: they are nobody's to write.
     """
+    new = at.members[Part.NEW]
     deals = dealt(fit.new, [one.instance.weight for one in new], fit.scale)
     expected = max(sum(1 for weight in deals if weight), fit.stands)
     there = len({one.origin for one in new} & standing(at.supplies, at.entries))
@@ -225,15 +248,21 @@ def natives_of(block: Migration, place: str, entries: Mapping[str, Entry], part:
 
 def standing(supplies: Sequence[Supply], entries: Mapping[str, Entry], *, serving: bool = True) -> set[Origin]:
     """What of the supplies stands at the destination, and serves there, too, unless that is all the same."""
-    marks = {
-        (entry.mark.path[-1], entry.mark.scope, entry.mark.service, entry.mark.instance)
+    there = _standing(supplies, entries)
+    return {origin for origin, entry in there.items() if entry.instance.serving or not serving}
+
+
+def _standing(supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> dict[Origin, Entry]:
+    """What of the supplies stands at the destination, each with its entry."""
+    marked = {
+        (entry.mark.path[-1], entry.mark.scope, entry.mark.service, entry.mark.instance): entry
         for entry in entries.values()
-        if entry.mark is not None and (entry.instance.serving or not serving)
+        if entry.mark is not None
     }
-    return {
-        (supply.registry, supply.scope, supply.service.name, key)
-        for supply in supplies
-        for key in supply.service.instances
-        if (supply.told_by(key), supply.scope if supply.part is None else supply.part, supply.service.name, key)
-        in marks
-    }
+    found: dict[Origin, Entry] = {}
+    for supply in supplies:
+        part, name = supply.scope if supply.part is None else supply.part, supply.service.name
+        for key in supply.service.instances:
+            if (entry := marked.get((supply.told_by(key), part, name, key))) is not None:
+                found[supply.registry, supply.scope, name, key] = entry
+    return found

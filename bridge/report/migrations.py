@@ -169,6 +169,7 @@ def status_row(block: Migration, intent: Intent, stands: Mapping[str, float], fa
         "way_back": _way_back(intent, block, facts),
         "steered": {place: sorted(out.levers) for place, out in sorted(intent.out.items()) if out.levers},
         "batches": state.batches,
+        "called": facts.left._asdict() if state.phase is Phase.DRAIN and state.batches else None,
         "places": [
             {
                 "place": place,

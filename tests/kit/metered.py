@@ -11,7 +11,9 @@ from aiohttp import web
 
 from tests.servers import ports
 
+LABELS = ("service", "side", "code", "node")
 REQUESTS = 'sum(increase(reqs_total{service="{{service}}",side="{{side}}"}[{{window}}]))'
+BY_NODE = REQUESTS.replace("}[", ',node=~"{{instances}}"}[')
 ERRORS = (
     'sum(rate(reqs_total{service="{{service}}",side="{{side}}",code="500"}[{{window}}]))'
     ' / sum(rate(reqs_total{service="{{service}}",side="{{side}}"}[{{window}}]))'
@@ -21,14 +23,14 @@ ERRORS = (
 class Metered:
     """The counters of some services, at `address`. Each scrape adds `each` of them: a steady load, however long it is.
 
-    A key is a service, a side and a code of the answers.
+    A key is a service, a side and a code of the answers; and the instance, where they are counted apart.
     """
 
     def __init__(self, port: int) -> None:
         self.address = f"127.0.0.1:{port}"
-        self.each: dict[tuple[str, str, str], int] = {}
+        self.each: dict[tuple[str, ...], int] = {}
         self.scrapes = 0
-        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._counts: Counter[tuple[str, ...]] = Counter()
         self.runner = web.ServerRunner(web.Server(self._answer, access_log=None))
 
     @property
@@ -45,11 +47,12 @@ class Metered:
         self.scrapes += 1
         for key, more in self.each.items():
             self._counts[key] += more
-        lines = [
-            f'reqs_total{{service="{service}",side="{side}",code="{code}"}} {count}'
-            for (service, side, code), count in self._counts.items()
-        ]
+        lines = [f"reqs_total{{{_labels(key)}}} {count}" for key, count in self._counts.items()]
         return web.Response(text="\n".join(["# TYPE reqs_total counter", *lines, ""]))
+
+
+def _labels(key: tuple[str, ...]) -> str:
+    return ",".join(f'{label}="{said}"' for label, said in zip(LABELS, key, strict=False))
 
 
 @asynccontextmanager

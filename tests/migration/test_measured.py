@@ -25,7 +25,7 @@ VMS: dict[str, dict[str, Any]] = {f"192.0.2.{n}": {} for n in range(1, 5)}
 PODS: dict[str, dict[str, Any]] = {f"198.51.100.{n}": {} for n in range(1, 5)}
 
 
-def load(percent: int, sick: int = 0) -> dict[tuple[str, str, str], int]:
+def load(percent: int, sick: int = 0) -> dict[tuple[str, ...], int]:
     """So many requests at each scrape, by side and code."""
     new = ("pay", "k8s")
     return {("pay", "vm", "200"): 10 * (100 - percent), (*new, "200"): 10 * percent - sick, (*new, "500"): sick}

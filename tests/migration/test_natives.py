@@ -2,89 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest_asyncio
 
-from adapters.etcd import Config, create
 from mappings.dubbo_rule import out_by
-from tests.dataplanes.estate import Inventory
 from tests.kit import eureka as clients
 from tests.kit import stock
 from tests.kit.natives import Kazoo
 from tests.kit.running import Bridge
 from tests.kit.waiting import until
 from tests.mappings.test_dubbo_rule import consumer
-from tests.migration.estate import GUARD, act, reaches, row
+from tests.migration.estate import act, reaches, row
+from tests.migration.steering import OUT, PODS, UP, VMS, Estate, Machines
 from tests.servers import ports
 from tests.servers.etcd import Etcd
 from tests.servers.eureka import Eureka
 from tests.servers.zookeeper import ZooKeeper
 
-VMS = [f"192.0.2.{number}" for number in range(1, 5)]
-PODS = [f"198.51.100.{number}" for number in range(1, 5)]
-OUT, UP = ("OUT_OF_SERVICE", "OUT_OF_SERVICE"), ("UP", "UNKNOWN")
 INTERFACE = "com.acme.Pay"
 RULE = f"/dubbo/config/dubbo/{INTERFACE}::.configurators"
 THEIRS = b"# dubbo-admin\nconfigs: [{side: provider, addresses: [0.0.0.0], parameters: {timeout: 1000}}]\n"
-
-
-class Estate:
-    """A bridge whose old side is native at `legacy`; `other` has the natives, too, and is to keep them."""
-
-    def __init__(self, folder: Path, etcd: Etcd, legacy: Mapping[str, Any], service: str, edge: int = 0) -> None:
-        self.pods = Inventory(folder / "pods")
-        store = {"kind": "etcd", "endpoints": [etcd.url], "layout": "kratos", "prefix": "/seat/"}
-        self._etcd = etcd
-        self._folder = folder
-        self._edge = edge
-        self._service = service
-        self._registries = {"legacy": dict(legacy), "pods": self.pods.block, "core": store}
-        if edge:
-            self._registries["other"] = {"kind": "traefik", "listen": f"127.0.0.1:{edge}"}
-
-    def bridge(self, name: str, **registries: Any) -> Bridge:
-        said: dict[str, Any] = {"policy": "sync", "services": {"include": ["*"]}, "guard": GUARD}
-        links = [{"from": ["pods"], "to": "legacy", **said}]
-        links += [{"from": ["legacy"], "to": "other", **said}] if self._edge else []
-        made = Bridge(self._folder, {**self._registries, **registries}, links, name=name, seat="core")
-        block = {"name": "pay", "services": ["*"], "from": ["legacy"], "to": ["pods"], "at": ["legacy"], "settle": 0}
-        gates = {"hold_for": "0s", "approve": [], "parity": "warn"}
-        elsewhere = ["other"] if self._edge else []
-        made.migrations = [{**block, "elsewhere": elsewhere, "steps": [50, 100], "natives": "steer", "gates": gates}]
-        made.write()
-        return made
-
-    async def ready(self, bridge: Bridge) -> None:
-        """Until both sides are heard and the move can be begun."""
-
-        async def heard() -> bool:
-            found = await row(bridge, self.move)
-            return bool(found) and await bridge.rests()
-
-        await until(heard, "everything is read")
-
-    @property
-    def move(self) -> str:
-        return f"pay/{self._service}"
-
-    def elsewhere(self) -> set[str]:
-        """The natives that are served where no migration takes them away."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._edge}/traefik", timeout=10) as answer:
-            text = json.dumps(json.load(answer))
-        return {one for one in VMS if one in text}
-
-    async def kept(self) -> dict[str, Any]:
-        """What is noted of levers at the seat."""
-        block = {"endpoints": [self._etcd.url], "layout": "kratos", "prefix": "/seat/"}
-        async with create("reader", msgspec.convert(block, Config), None) as registry:
-            return dict(await registry.notes("b1").below("steered/"))
 
 
 @pytest_asyncio.fixture
@@ -103,19 +44,9 @@ async def test_natives_of_eureka_go_in_batches_and_come_back(
     edge, second_edge = ports.reserve(2)
     stack.callback(ports.release, [edge, second_edge])
     legacy = {"kind": "eureka", "urls": [eureka.url], "poll": "200ms"}
-    estate, client = Estate(folder, etcd, legacy, "pay", edge), clients.Native(eureka)
-    ids = {f"vm{number}:pay:8080": address for number, address in enumerate(VMS, 1)}
-
-    async def register(id: str) -> None:
-        lease = {"renewalIntervalInSecs": 30, "durationInSecs": 900}
-        await client.register("pay", id, ids[id], leaseInfo=lease)
-
-    async def stand() -> dict[str, tuple[str, str]]:
-        found = {id: await client.get("pay", id) for id in ids}
-        return {id: (one["status"], one["overriddenStatus"]) for id, one in found.items()}
-
-    for id in ids:
-        await register(id)
+    estate, machines = Estate(folder, etcd, legacy, "pay", edge), Machines(eureka, VMS)
+    client, stand, ids = machines.client, machines.stand, list(machines.addresses)
+    await machines.register()
     estate.pods.write({one: {} for one in PODS}, 8080)
     first = await stack.enter_async_context(estate.bridge("first"))
     other = {"kind": "traefik", "listen": f"127.0.0.1:{second_edge}"}
@@ -130,18 +61,18 @@ async def test_natives_of_eureka_go_in_batches_and_come_back(
     assert estate.elsewhere() == set(VMS)  # what we did to them is no news of theirs
     # What undoes an override, and what does not.
     one, two, three, _ = ids
-    await register(one)
+    await machines.register(one)
     await client.renew("pay", one)
     assert (await stand())[one] == OUT
     await client.cancel("pay", two)
-    await register(two)
+    await machines.register(two)
     await until(lambda: _is(stand, two, OUT), "it is out again")
     await until(lambda: _has(first, second, "native-returned"), "it is said")
     # Another daemon goes on with what it finds.
     leader, heir = (first, second)
     await leader.kill()
     await client.cancel("pay", two)
-    await register(two)
+    await machines.register(two)
     await until(lambda: _is(stand, two, OUT), "it is out again", within=150)
     await client.override("pay", three, "UP")
     await until(lambda: _waits(heir, estate.move), "somebody else's word is seen")

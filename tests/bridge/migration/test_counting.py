@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.adapter import Counts
-from bridge.migration.counting import measured
+from bridge.migration.counting import measured, reached
 
 OLD, NEW, BOTH = ("192.0.2.1", 80), ("198.51.100.1", 80), ("192.0.2.9", 80)
 ENVOY, OTHER = "http://a pay", "http://b pay"
@@ -34,3 +34,10 @@ def test_a_share_is_what_the_counters_of_both_sides_grew_by(window: str) -> None
     before, after, sides, share = WINDOWS[window]
     found = measured(before, after, {OLD, BOTH}, {NEW, BOTH})
     assert (found.from_, found.to) == sides and found.share == share
+
+
+def test_natives_that_left_are_counted_alone_and_what_is_forgotten_gets_nothing() -> None:
+    before, after = counts(old=100, new=900, both=5), counts(old=103, new=950, both=7)
+    assert reached(before, after, {OLD}) == 3
+    assert reached(before, counts(new=950), {OLD}) == 0
+    assert reached(before, counts(old=2), {OLD, BOTH}) == 2  # it began anew

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
 from bridge.adapter import Sample
+from bridge.errors import ConfigError
 from bridge.migration.gates import (
     LARGEST,
     STALE,
     Asked,
     Gate,
     Look,
+    Prometheus,
     Query,
     Result,
+    Sides,
     Timing,
     filled,
     judge,
@@ -212,3 +217,32 @@ def test_where_the_time_of_a_step_begins_anew_failed_looks_count_no_more() -> No
     move = Intent(migration="pay", service=ServiceName("api"), state=state, gates={"errors": failed})
     assert move.within(msgspec.structs.replace(state, settled=NOW + 1)).gates == {"errors": failed}
     assert move.within(msgspec.structs.replace(state, since=NOW + 9)).gates == {"errors": Gate(seen=True)}
+
+
+def test_instances_are_a_regular_expression_of_addresses_in_whatever_quotes() -> None:
+    text = """reqs{at=~"{{instances}}"}"""
+    said = partial(filled, text, side="vm", window=60, service=ServiceName("pay"))
+    assert said() == 'reqs{at=~".*"}'
+    found = said(addresses={"192.0.2.1", "2001:db8::1", 'a"b'})
+    pattern = found.removeprefix('reqs{at=~"').removesuffix('"}')
+    assert '"' not in pattern and "\\" not in pattern
+    for label in ("192.0.2.1", "192.0.2.1:9100", "2001:db8::1", "[2001:db8::1]:9100"):
+        assert re.fullmatch(pattern, label), label
+    for label in ("192.0.2.11:9100", "1192.0.2.1", "198.51.100.1", "2001:db8::11"):
+        assert not re.fullmatch(pattern, label), label
+
+
+def test_instances_are_known_in_requests_alone() -> None:
+    sides = Sides(from_="vm", to="k8s")
+    text = 'r{side="{{side}}",at=~"{{instances}}"}'
+    assert Prometheus(url="http://127.0.0.1:1", sides=sides, requests=text).by_instance
+    with pytest.raises(ConfigError, match="instances"):
+        Query(name="errors", query=text, fail_above=1)
+
+
+def test_a_window_after_a_batch_never_reaches_back_to_before_its_settle_time() -> None:
+    timing = Timing(begun=0.0, settled=100.0, settle=30.0, scrape=15.0)
+    assert [timing.after(at) for at in (120.0, 189.9, 190.5, 500.0)] == [None, None, 60, 60]
+    assert Timing(0.0, None, 30.0, 15.0).after(500.0) is None
+    quick = Timing(0.0, 100.0, 0.0, 0.2)
+    assert [quick.after(at) for at in (100.9, 101.4, 110.0)] == [None, 1, 1]

@@ -7,9 +7,11 @@ from msgspec.structs import replace
 
 from bridge.migration.block import Migration, Window
 from bridge.migration.gates import Gates, Result, Verdict
+from bridge.migration.natives import Left
 from bridge.migration.phases import (
     COMMANDS,
     ENDED,
+    REQUESTS,
     Facts,
     Phase,
     State,
@@ -136,6 +138,30 @@ def test_a_rollback_at_once_skips_the_pace_alone() -> None:
     assert rolled_back(at(Phase.DRAIN, 3), BLOCK, 0.0, reason="r", by="me", at_once=True).share == 0.0
 
 
+def test_a_way_back_that_begins_where_nothing_may_change_takes_no_step() -> None:
+    for at_once in (False, True):
+        before = at(Phase.DRAIN, 3, batches=2)
+        state = rolled_back(before, BLOCK, 1000.0, reason="r", by="me", at_once=at_once, stopped=True)
+        assert (state.phase, state.step, state.share, state.batches) == (Phase.ROLLING_BACK, 3, 100.0, 2)
+        seen, now = [], 1000.0
+        while not state.ended:
+            seen.append((state.batches, state.share))
+            now += 40.0
+            state = look(state, BLOCK, WELL._replace(now=now)).state
+        steps = [(2, 100.0), (0, 100.0), (0, 0.0)] if at_once else [(2, 100.0), (1, 100.0), (0, 100.0), (0, 50.0)]
+        assert list(dict.fromkeys(seen))[: len(steps)] == steps
+
+
+def test_a_move_that_was_aborted_goes_on_from_its_share_any_other_from_nothing() -> None:
+    found = started(BLOCK, 5.0, at(Phase.ABORTED, 2, number=7), "me", "why")
+    assert (found.phase, found.step, found.share, found.number) == (Phase.SHIFT, 2, 50.0, 8)
+    finer = replace(BLOCK, steps=(1.0, 40.0, 60.0, 100.0))
+    assert started(finer, 5.0, at(Phase.ABORTED, 2), "me", "why").share == 40.0
+    for before in (None, at(Phase.ROLLED_BACK), at(Phase.ABORTED)):
+        fresh = started(BLOCK, 5.0, before, "me", "why")
+        assert (fresh.phase, fresh.step, fresh.share) == (Phase.OBSERVE, 0, 0.0)
+
+
 def test_the_time_of_a_step_begins_anew_after_trouble() -> None:
     dark = look(at(Phase.SHIFT, 2, settled=0.0), BLOCK, WELL._replace(trouble="vm is dark"))
     back = look(dark.state, BLOCK, WELL._replace(now=1010.0))
@@ -202,6 +228,37 @@ AGAINST_A_BATCH = {
         at(Phase.DRAIN, 3, settled=0.0), NATIVES._replace(batch=False, stuck="a rule is broken"), Waits.PERSON,
     ),
 }  # fmt: skip
+
+
+# What is known of the requests at natives that are out, and what the move waits for then.
+CALLED = {
+    "they have requests": (Left(counted=True, requests=3.0), Waits.PERSON, "3 requests still reach"),
+    "too early": (Left(counted=True), Waits.TIME, "are counted"),
+    "no data": (Left(counted=True, why="Prometheus gave no answer"), Waits.DATA, "Prometheus gave no answer"),
+}
+
+
+@pytest.mark.parametrize("called", CALLED)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_batch_is_not_over_before_nobody_calls_what_it_took_out(called: str, last: bool) -> None:
+    left, waits, text = CALLED[called]
+    state = at(Phase.DRAIN, 3, settled=0.0, batches=2, approved=True)
+    facts = (WELL if last else NATIVES)._replace(left=left)
+    found = look(state, BLOCK, facts)
+    assert (found.state, found.waits) == (state, waits) and text in found.why
+    late = look(state, BLOCK, facts._replace(now=200_000.0))
+    assert late.waits is Waits.PERSON and "waited for more than 24 h" in late.state.paused
+    without = look(replace(state, without=(REQUESTS,)), BLOCK, facts)
+    assert (without.state.number > state.number) is (left.requests is None)
+    over = look(state, BLOCK, facts._replace(left=Left(counted=True, requests=0.0))).state
+    assert (over.phase, over.batches) == ((Phase.RETIRE, 2) if last else (Phase.DRAIN, 3))
+
+
+def test_where_nobody_counts_a_batch_says_so_and_has_its_settle_time() -> None:
+    facts = NATIVES._replace(left=Left(counted=False, why="nobody counts requests"))
+    early = look(at(Phase.DRAIN, 3, settled=990.0, batches=1), BLOCK, facts)
+    assert (early.state.batches, early.why) == (1, "20 s more at this step; nobody counts requests")
+    assert look(at(Phase.DRAIN, 3, settled=960.0, batches=1), BLOCK, facts).state.batches == 2
 
 
 @pytest.mark.parametrize("against", AGAINST_A_BATCH)

@@ -9,6 +9,7 @@ from bridge.migration.block import End, Migration, Part
 from bridge.migration.intent import Intent, Placed, Record
 from bridge.migration.phases import Phase, State
 from bridge.migration.shares import Fit, Means, Side, fit
+from bridge.migration.sides import Scope, Sides
 from bridge.model import Health, Instance, Mark, Service, ServiceName
 from bridge.plan.doses import Doses, members, sides_of
 from bridge.plan.orders import Orders
@@ -123,6 +124,34 @@ def test_a_pod_more_makes_each_of_them_weigh_less() -> None:
 def test_instances_that_do_not_serve_are_left_to_what_their_source_says() -> None:
     ill = Supply(LINK, "pods", "", "pods", Service(PAY, {"p1": Instance("p1", "192.0.2.1", health=Health.DRAINING)}))
     assert asked(doses(0), ill, VMS) == {}
+
+
+def unknown(side: str, percent: float) -> Doses:
+    """Nobody has told yet who answers for that side."""
+    scopes = [Scope("" if name == side else name, name, "") for name in ("vms", "pods")]
+    found = doses(percent)
+    found.sides = lambda block, _: Sides(block, scopes)
+    return found
+
+
+def test_nothing_leaves_while_a_side_is_unknown() -> None:
+    for some, side, percent in ((VMS, "pods", 100), (PODS, "vms", 25), (PODS, "vms", 0)):
+        orders = asked(unknown(side, percent), some, there=entries(some))
+        assert away(orders) == set() and orders and all(order.waits for order in orders.values())
+    assert len(away(asked(doses(25), PODS, there=entries(PODS)))) == 3  # what a side that is known says
+
+
+def test_what_may_be_a_copy_of_an_unknown_side_stays_as_it_stands() -> None:
+    mark = Mark("me", "l", ("pods",), "", PAY, "p1")
+    copied = {"c1": mark, "c2": mark}
+    service = replace(VMS.service, instances={**VMS.service.instances, **dict.fromkeys(copied, instance("c1"))})
+    both = VMS._replace(service=replace(service, marks=copied))
+    entry = Entry(instance("c1", weight=0.25), Mark("me", "l", ("vms",), "", PAY, "c1"), 1)
+    orders = asked(unknown("pods", 25), both, there={**entries(VMS), "c1": entry})
+    stays, comes = (orders["vms", "", PAY, key] for key in ("c1", "c2"))
+    assert (stays.weight, stays.away, stays.waits) == (0.25, False, True) and comes.away
+    known = asked(doses(25), both, PODS, there=entries(VMS))
+    assert {"c1", "c2"} <= away(known)
 
 
 def test_what_changed_is_planned_again_and_nothing_else() -> None:
