@@ -1,4 +1,4 @@
-"""What a process may write at one destination, as its planner asks: all of it, or some of its shards."""
+"""The interface through which a planner learns what this process may write at a destination: all, or some shards."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """Names by the shard that they are in: what this process plans, each shard under a term of its own.
+    """Service names that are to be planned. `mine`: those that this process plans, by shard; each shard has its term.
 
-    `others`: names that another process plans. Where one process writes the whole, it is one shard, `WHOLE`.
+    `others`: names that another process plans. Where the destination is not divided, all names are in `WHOLE`.
     """
 
     mine: Mapping[int, Sequence[ServiceName]]
@@ -24,9 +24,9 @@ class Parts(NamedTuple):
 
 
 class Turns(NamedTuple):
-    """The shards that this process writes since the last look, and those that it does not write any more.
+    """What changed since the last call of `turns`. `begun`: shards that this process writes now, and did not before.
 
-    `stale`: of the first, those that another process may have written until now.
+    `ended`: shards that it no longer writes. `stale`: those of `begun` that another process may have written meanwhile.
     """
 
     begun: frozenset[int] = frozenset()
@@ -38,12 +38,14 @@ NO_TURNS = Turns()
 
 
 class Share(NamedTuple):
-    """What a member of a group has of a destination: shards by number. `of`: how many there are.
+    """The shards of a destination as one member of a group has them, by number. `of`: how many shards there are.
 
-    `writes`: it holds their locks. `should`: the group gave them to it. `cares`: it holds them, and may not remove.
-    `claims`: it has asked their holders for them. `waits`: it asks for their locks without a claim, because it has not
-    read all of them yet. `fault`: why it is no member, "" if it is; `undivided`: because the destination is not divided
-    as the stream is. `cared`: for how many seconds it has held one that it may not remove from.
+    `writes`: it holds their locks. `should`: the group assigned them to it. `cares`: it holds their locks as a
+    caretaker, and removes nothing there; `cared`: for how many seconds it has been the caretaker of one, at most.
+    `claims`: it waits for their locks with a claim, so that the holder hands them over. `waits`: it waits for their
+    locks without a claim, because it has not read these shards of the stream to their end yet.
+    `fault`: why this process is not a member, "" if it is. `undivided`: the reason is that the destination is not
+    divided into the same number of shards as the stream.
     """
 
     of: int
@@ -58,11 +60,13 @@ class Share(NamedTuple):
 
 
 class Leading(Protocol):
-    """What a process may write at one destination: all of it (`Lead`), or some of its shards (`Group`).
+    """What this process may write at one destination: all of it (`Lead`), or some of its shards (`Group`).
 
-    `seat`: where the locks are; None: there is none. `writes`: whether it writes anything. `term`: of who writes all of
-    it. `before`: who wrote before this term, on another host or in another folder. `another_writes`: whether another
-    process is known to have written all of it since. `is_following`: what changes of ours there is another's doing.
+    `seat`: where the locks are; None: there is no lock. `writes`: whether this process writes anything there now.
+    `term`: the term under which it writes all of it; None: it does not, or there is no lock. `before`: the writer
+    before this term, if it ran on another host or in another state folder. `another_writes`: whether another process is
+    known to have been the writer since the last term of this one. `is_following`: whether changes of our entries are
+    taken for the doing of another process of this bridge.
     """
 
     peers: Peers | None
@@ -86,19 +90,19 @@ class Leading(Protocol):
 
     @property
     def share(self) -> Share | None:
-        """What a member of a group has; None: it is no group."""
+        """The shards that this member of a group has; None: the destination is not shared."""
         ...
 
     def shard_of(self, name: ServiceName) -> int:
-        """The shard that a name is in."""
+        """The shard that a service belongs to."""
         ...
 
     def parts(self, names: Sequence[ServiceName]) -> Parts:
-        """Which of these names are planned here, by shard."""
+        """Divides these names into those that this process plans, by shard, and the others."""
         ...
 
     def term_in(self, shard: int) -> Term | None:
-        """The term that a shard is written under now."""
+        """The term under which this process writes a shard now; None: there is none."""
         ...
 
     def writes_in(self, shard: int) -> bool:
@@ -106,56 +110,56 @@ class Leading(Protocol):
         ...
 
     def waits_in(self, shard: int) -> str:
-        """Why nothing may be removed in a shard now, "" if it may."""
+        """Why nothing may be removed from a shard now; "": removals are allowed."""
         ...
 
     def writes_at(self, name: ServiceName) -> bool:
-        """Whether this process writes under a name now."""
+        """Whether this process writes this service now."""
         ...
 
     def minds(self, name: ServiceName) -> bool:
-        """Whether what changes under a name at the destination is to be read now: not what other members write."""
+        """Whether changes of this service at the destination are read here: not where another member writes it."""
         ...
 
     def elsewhere(self, name: ServiceName, entries: Mapping[str, Entry]) -> int | None:
-        """The shard of what stands under a name, where only other members have to know it; None: it is to be known."""
+        """The shard of these entries, where only other members have to know them; None: this process has to."""
         ...
 
     def notices(self, name: ServiceName) -> bool:
-        """Whether what became of our entries under a name, by somebody else, is this process's to count and to tell."""
+        """Whether this process counts and reports what others did to our entries of this service."""
         ...
 
     def turns(self) -> Turns:
-        """What began and ended since the last call, for whoever plans."""
+        """The shards that began and ended since the last call; asked by the planner."""
         ...
 
     def unread(self) -> frozenset[int]:
-        """Shards that are written anew, and of which not all was read since."""
+        """Shards that this process began to write, and whose entries it has not read completely since."""
         ...
 
     def was_read(self, shards: frozenset[int], *, whole: bool) -> None:
-        """All that the destination holds in these shards was read, or (`whole`) all that it holds."""
+        """Says that all entries of these shards were read, or (`whole`) all entries of the destination."""
         ...
 
     async def reserved(self, batch: Batch) -> list[Change]:
-        """What of a batch may be sent, where the limits of the guard hold over several processes.
+        """The changes of a batch that may be sent, given that the limits of the guard hold over all processes together.
 
-        Raises Unavailable, Denied or Superseded: nothing of it may.
+        Raises Unavailable, Denied or Superseded: then nothing of the batch may be sent.
         """
         ...
 
     def supersede(self, term: Term | None) -> None:
-        """A write under that term found that it is over."""
+        """A write under that term was refused because the term is over."""
         ...
 
     def observe(self) -> None:
-        """No link may write: no term begins."""
+        """Records that no link may write here, so no lock is asked for."""
         ...
 
     async def run(self) -> None:
-        """Terms, until one is lost, or for ever. Raises Unavailable or Denied."""
+        """Waits for the lock and holds it: one term (`Lead`), or for ever (`Group`). Raises Unavailable or Denied."""
         ...
 
     async def leave(self, patience: float) -> None:
-        """Gives away what others can take over at once, for so many seconds at most. The caller ends `run` then."""
+        """Hands over what others can take at once, within so many seconds at most. The caller then cancels `run`."""
         ...

@@ -1,4 +1,8 @@
-"""The notes of the shards that this process writes, and what removals wait for: reserve, then read (ADR 44)."""
+"""Keeps the limits of the guard over all members of a group: each reserves its removals before it makes them (ADR 44).
+
+A member writes into the note of its shard how much it is about to remove, then reads the notes of all shards, and
+removes only what the sum of all allows.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +24,28 @@ from bridge.sources.view import View
 
 log = logging.getLogger("isthmus.group")
 
-EVERY = 1.0  # seconds between two looks at whether there is something new to say
-SAID = 10.0  # seconds between two notes of a shard in which nothing is new but what serves, was won and was lost
+EVERY = 1.0  # seconds between two checks whether a note has to be written
+SAID = 10.0  # seconds between two notes of a shard whose reserved removals are the same: only its counts differ
 
 
 class Said:
-    """The note of one shard that is ours: as it stands, what it says, and when that was written (monotonic)."""
+    """The note of one shard that is ours: as it is in the store, its content, and when it was written (monotonic)."""
 
     def __init__(self, note: Note | None, content: ShardNote | None) -> None:
         self.note = note
         self.content = content
-        self.entered = content or ShardNote()  # as the writer before us left it
+        self.entered = content or ShardNote()  # as the previous writer left it
         self.at = float("-inf")
-        self.counted = False  # what the writer before us counted is counted here
-        self.recalled: set[str] = set()  # scopes of which it is known here what the writer before us believed
+        self.counted = False  # the losses that the previous writer counted are included in ours
+        self.recalled: set[str] = set()  # scopes whose identity was compared with what the previous writer believed
         self.writing = asyncio.Lock()
 
 
 class Reserves:
-    """One destination of a member of a group.
+    """The notes of this member's shards at one destination, and what the notes of the others mean for its removals.
 
-    `shard_of(name)`: the shard of a name. `terms()`: those of the shards that are ours. `again(names)` has these
-    planned again, `relist(view, reason)` starts a watch over. `wall()`: seconds since the epoch.
+    `shard_of(name)`: the shard of a service. `terms()`: our terms, by shard. `again(names)` has these services planned
+    again, `relist(view, reason)` starts a watch over. `wall()`: seconds since the epoch.
     """
 
     def __init__(
@@ -67,7 +71,7 @@ class Reserves:
         self._again = again
         self._relist = relist
         self._said: dict[int, Said] = {}
-        self._heard = float("-inf")  # when the notes of all were read last
+        self._heard = float("-inf")  # when the notes of all shards were read last
         self._round: asyncio.Task[Mapping[int, Note]] | None = None  # the read that has yet to begin
         self._reading = asyncio.Lock()
 
@@ -77,15 +81,15 @@ class Reserves:
 
     @property
     def counted(self) -> Collection[int]:
-        """The shards that are ours, and of which all is counted here."""
+        """The shards that are ours, and whose entries and losses are counted here completely."""
         return [shard for shard, one in self._said.items() if one.counted]
 
-    # -- shards that come and go ---------------------------------------------------------------------------------------
+    # -- shards that begin and end -------------------------------------------------------------------------------------
 
     async def enter(self, shard: int) -> None:
-        """The lock of a shard is ours: reads what the writer before us left. Raises Unavailable, Denied.
+        """The lock of a shard is ours: reads the note that the previous writer left. Raises Unavailable or Denied.
 
-        ConfigError where a newer isthmus wrote it: this one must not go against that.
+        Raises ConfigError where a newer isthmus wrote the note: this version must not act against what it cannot read.
         """
         note = (await self._notes()).get(shard)
         try:
@@ -96,9 +100,9 @@ class Reserves:
         self._said[shard] = Said(note, content)
 
     def taken(self, shard: int) -> None:
-        """All that the destination holds in a shard was read: what the writer before us lost counts here.
+        """All entries of a shard were read: from now on the losses of the previous writer are counted here.
 
-        What it had asked for and is gone was removed, and may not be counted in its note yet.
+        Reserved removals whose entries are gone were made, and its note may not count them as losses yet.
         """
         one = self._said.get(shard)
         if one is None or one.counted:
@@ -118,7 +122,7 @@ class Reserves:
             losses.enter_service(each, ahead)
 
     def recall(self, shard: int) -> None:
-        """Doubts another life of a scope than the writer before us believed (safety rule 3)."""
+        """Doubts a scope whose incarnation is not the one that the previous writer believed (safety rule 3)."""
         one = self._said.get(shard)
         for view in self._views(shard) if one is not None and one.entered.lives else ():
             scope = whole_of(view.scope)
@@ -133,12 +137,12 @@ class Reserves:
         return [view for view in self._destination.routing.views() if view.shard == shard]
 
     async def leave(self, shard: int) -> None:
-        """A shard is about to be handed over: who takes it over reads what was counted. Raises as `enter`."""
+        """A shard is about to be handed over: writes its note, for the next writer to read. Raises as `enter`."""
         if shard in self._said:
             await self._write(shard)
 
     def forget(self, shard: int) -> None:
-        """A shard is not ours any more."""
+        """A shard is no longer ours."""
         if self._said.pop(shard, None) is not None:
             self._destination.losses.leave(shard, lambda name: self._shard_of(name) == shard)
 
@@ -161,7 +165,7 @@ class Reserves:
         )
 
     def _lost(self, shard: int, now: float) -> Iterable[Lost]:
-        """What services of a shard lost within the guard's window, by the minute."""
+        """The losses of the services of a shard within the guard's window, by the minute."""
         since, ahead = now - self._destination.gate.longest_window, self._ahead
         windows = self._destination.losses.windows
         for key in windows.lost(since):
@@ -169,9 +173,9 @@ class Reserves:
                 yield Lost.of(key, windows.minutes(key, since // MINUTE * MINUTE, ahead))
 
     async def _write(self, shard: int) -> None:
-        """Says what there is to say of a shard. Raises Superseded where it is not ours any more."""
+        """Writes the note of a shard, if its content changed. Raises Superseded where the shard is no longer ours."""
         one, term = self._said.get(shard), self._terms().get(shard)
-        if one is None or term is None:  # what is sent of it is refused by the store
+        if one is None or term is None:  # the store will refuse every write of this shard as well
             return
         async with one.writing:
             content = self._content(shard)
@@ -179,7 +183,7 @@ class Reserves:
                 return
             try:
                 one.note = await self._seat.note_shard(encode(content), one.note, term=term)
-            except Conflict:  # an answer was lost: it stands as it was written then
+            except Conflict:  # the answer to an earlier write was lost: that write was made
                 one.note = (await self._notes()).get(shard)
                 one.note = await self._seat.note_shard(encode(content), one.note, term=term)
             one.content, one.at = content, self._clock()
@@ -205,12 +209,12 @@ class Reserves:
     def _elsewhere(self, notes: Mapping[int, Note]) -> Elsewhere:
         return elsewhere(notes, self.counted, self._ahead)
 
-    # -- before removals are sent --------------------------------------------------------------------------------------
+    # -- before a batch is sent --------------------------------------------------------------------------------------
 
     async def allowed(self, batch: Batch) -> list[Change]:
-        """What of a batch may be sent: its removals that lose are reserved, and judged by what others say then.
+        """The changes of a batch that may be sent: its removals are reserved, then judged by the notes of all shards.
 
-        Raises Unavailable, Denied or Superseded: nothing of it is sent.
+        Raises Unavailable, Denied or Superseded: then nothing of the batch is sent.
         """
         losing = {id(change) for change in batch.changes if _loses(batch, change)}
         if not losing:
@@ -225,7 +229,7 @@ class Reserves:
         ]
 
     async def run(self) -> None:
-        """Never returns: has the notes say what changed, and looks what others ask for while anything is held here."""
+        """Never returns. Keeps our notes up to date, and reads those of the others as long as anything is held here."""
         while True:
             await asyncio.sleep(EVERY)
             try:
@@ -240,7 +244,7 @@ class Reserves:
 
     def _is_due(self, shard: int) -> bool:
         one = self._said.get(shard)
-        if one is None:  # it was handed over while the note of another one was written
+        if one is None:  # the shard was handed over while the note of another shard was written
             return False
         if self._clock() - one.at >= SAID:
             return True
@@ -256,6 +260,6 @@ class Reserves:
 
 
 def _loses(batch: Batch, change: Change) -> bool:
-    """Whether others have to know of a change before it is made."""
+    """Whether a change has to be reserved before it is made."""
     removals = batch.plans[change.service].plan.removals
     return any(one.change.id == change.id and counts(one) for one in removals)

@@ -1,4 +1,4 @@
-"""The one writer of a destination: the lock, the role of this process, and the term that its writes go under."""
+"""The one writer of a destination: its lock, the role of this process, and the term under which it writes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Role(enum.StrEnum):
     """What this process is at a destination."""
 
     STARTING = "starting"
-    OBSERVING = "observing"  # no link may write, so no lock is asked for
+    OBSERVING = "observing"  # no link may write there, so the lock is not asked for
     STANDBY = "standby"
     WRITER = "writer"
 
 
 class Writer(msgspec.Struct, frozen=True):
-    """The process that writes at a destination. `since` in seconds since the epoch; `configuration` is a hash.
+    """The process that writes a destination. `since` in seconds since the epoch; `configuration` is a hash of its file.
 
-    `folder`: its state folder, by which two daemons of one host are told apart, also over a restart.
+    `folder`: its state folder, which distinguishes two daemons of one host, also after a restart.
     """
 
     host: str
@@ -44,15 +44,15 @@ class Writer(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> str:
-        """What is the same for all processes that one host runs in that folder."""
+        """Host and folder: the same for each process that this host starts with that folder."""
         return f"{self.host}:{self.folder}"
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """Another process of this bridge at a destination. `seen`: when it last said that it runs, seconds since the epoch.
+    """Another process of this bridge at a destination. `seen`: when it last reported, in seconds since the epoch.
 
-    `role`: "standby", or "gone" for a writer whose lock another process has taken over; "serving" at an export,
-    "member" in a group.
+    `role`: "standby", or "gone" for a former writer whose lock another process has; "serving" at an export; "member" in
+    a group.
     """
 
     role: str
@@ -65,33 +65,34 @@ class Peers(Protocol):
 
     @property
     def writer(self) -> Writer | None:
-        """Who writes there, as far as is known."""
+        """The writer there, as far as is known."""
         ...
 
     @property
     def members(self) -> Sequence[Member]:
-        """The others that do not write there, as far as is known."""
+        """The other processes that are not the writer, as far as is known."""
         ...
 
     @property
     def differing(self) -> Sequence[str]:
-        """The keys of the file that the writer has otherwise, e.g. "links.a-to-b"; none where that is not known."""
+        """The keys in which the writer's file differs from ours, e.g. "links.a-to-b"; none where it is not known."""
         ...
 
     @property
     def unlike(self) -> Mapping[str, Sequence[str]]:
-        """Of an export: the daemons that have served something else for too long, by host, each with the services."""
+        """Of an export: the daemons whose picture has differed from ours for too long, by host, with the services."""
         ...
 
     async def inherit(self) -> Writer | None:
-        """The lock is ours: before anything is written. Raises Unavailable or Denied.
+        """Called once the lock is ours, before anything is written: reads what the previous writer left.
 
-        Who wrote before, where that was a daemon of another host or state folder; None: this one, or nobody.
+        Returns the previous writer, if it ran on another host or in another state folder, else None. Raises Unavailable
+        or Denied.
         """
         ...
 
     async def pass_on(self) -> object:
-        """Has the others know at once what is decided here. Raises what the seat does, and ValueError."""
+        """Tells the other processes at once what was decided here. Raises as the seat does, and ValueError."""
         ...
 
     async def run(self, term: Callable[[], Term | None]) -> None:
@@ -100,11 +101,12 @@ class Peers(Protocol):
 
 
 class Lead:
-    """The terms of this process at one destination, one after the other.
+    """Makes this process the one writer of a destination, for one term after the other.
 
-    `seat` None: there is no lock, and this process writes as long as it runs. `term` is that of the running term, None
-    where there is no seat or no term. `begun(another_wrote)` is called when a term begins, before anything is written:
-    whether another process may have written since this one first asked for the lock. `ended()` when it is over.
+    `seat` None: there is no lock, and this process is the writer as long as it runs. `term`: the current term; None: it
+    is not the writer, or there is no seat. `begun(another_wrote)` is called when a term begins, before anything is
+    written, and says whether another process may have written since this one first asked for the lock. `ended()` is
+    called when the term is over.
     """
 
     def __init__(
@@ -122,20 +124,20 @@ class Lead:
         self.peers = peers
         self.role = Role.STARTING
         self.term: Term | None = None
-        self.is_following = False  # what changes of ours at the destination is another process's doing
-        self.before: Writer | None = None  # who wrote before this term, on another host or in another folder
+        self.is_following = False  # see `Leading`
+        self.before: Writer | None = None  # see `Leading`
         self._destination = destination
         self._events = events
         self._clock = clock
         self._begun = begun
         self._ended = ended
         self._lost = asyncio.Event()
-        self._asks = 0  # how often the lock was asked for
-        self._myself: Writer | None = None  # as the others know this process since its last term
+        self._asks = 0  # how often this process asked for the lock
+        self._myself: Writer | None = None  # as the note named this process in its last term
 
     @property
     def another_writes(self) -> bool:
-        """Whether another process is known to have written since the last term of this one."""
+        """Whether another process is known to have been the writer since the last term of this one."""
         writer = self.peers.writer if self.peers is not None else None
         mine = self._myself
         return writer is not None and (mine is None or (writer.host, writer.pid, writer.since) != _of(mine))
@@ -150,7 +152,7 @@ class Lead:
         """See `Leading.share`."""
         return None
 
-    # -- all of it is one shard --------------------------------------------------------------------------------------
+    # -- the destination is one shard --------------------------------------------------------------------------------
 
     def shard_of(self, name: ServiceName) -> int:
         """See `Leading.shard_of`."""
@@ -169,7 +171,7 @@ class Lead:
         return self.writes
 
     def waits_in(self, shard: int) -> str:
-        """See `Leading.waits_in`: who writes may remove."""
+        """See `Leading.waits_in`: the writer may always remove."""
         return ""
 
     def writes_at(self, name: ServiceName) -> bool:
@@ -177,7 +179,7 @@ class Lead:
         return self.writes
 
     def minds(self, name: ServiceName) -> bool:
-        """See `Leading.minds`: a standby follows all that the writer does."""
+        """See `Leading.minds`: a standby follows everything that the writer does."""
         return True
 
     def elsewhere(self, name: ServiceName, entries: Mapping[str, Entry]) -> int | None:
@@ -189,7 +191,7 @@ class Lead:
         return True
 
     def turns(self) -> Turns:
-        """See `Leading.turns`: a term begins with a call of `begun`."""
+        """See `Leading.turns`: `begun` is called instead when a term begins."""
         return NO_TURNS
 
     def unread(self) -> frozenset[int]:
@@ -197,31 +199,31 @@ class Lead:
         return NO_TURNS.begun
 
     def was_read(self, shards: frozenset[int], *, whole: bool) -> None:
-        """See `Leading.was_read`: it has all that the writer before us wrote."""
+        """See `Leading.was_read`: this includes everything that the previous writer wrote."""
         if whole and self.writes:
             self.is_following = False
 
     async def reserved(self, batch: Batch) -> list[Change]:
-        """See `Leading.reserved`: the guard of this process has judged all of it."""
+        """See `Leading.reserved`: the guard of this process has judged everything already."""
         return batch.changes
 
     async def leave(self, patience: float) -> None:
-        """See `Leading.leave`: a standby takes over as soon as the lock is free."""
+        """See `Leading.leave`: nothing is to be done, since a standby takes over as soon as the lock is free."""
 
     # -- terms -------------------------------------------------------------------------------------------------------
 
     def observe(self) -> None:
-        """No link may write: no term begins."""
+        """See `Leading.observe`."""
         self.role = Role.OBSERVING
 
     def supersede(self, term: Term | None) -> None:
-        """A write under that term found that it is over."""
+        """See `Leading.supersede`."""
         if self.writes and term is self.term:
             self._stand_by()
             self._lost.set()
 
     async def run(self) -> None:
-        """One term: waits for the lock, and returns when it is lost. Raises Unavailable or Denied."""
+        """One term: waits for the lock, and returns when the lock is lost. Raises Unavailable or Denied."""
         self._stand_by()
         self.is_following = True
         self._asks += 1
@@ -246,7 +248,7 @@ class Lead:
     def _may_follow_another(self, term: Term | None) -> bool:
         """Whether another process may have written since this one first asked for the lock.
 
-        Who asked before, in vain or for a term that is over, does not know who held the lock in between.
+        A process that asked before, in vain or for a term that is over, does not know who held the lock in between.
         """
         return term is not None and (term.taken_over or self._asks > 1)
 
