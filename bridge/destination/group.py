@@ -1,7 +1,7 @@
-"""The shards of one destination that this process writes, as a member of a group (ADR 41).
+"""Writes some shards of one destination, as a member of a group (ADR 41).
 
-The group says who should write a shard, the lock of the shard says who may. What follows for each shard is decided by
-`bridge.group.steps`; here it is asked, awaited and done.
+The group assigns each shard to a member; the lock of the shard decides who may write it. `bridge.group.steps` decides
+what to do about each shard; this module does it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from bridge.shards import Divided, Membership, Shards, ShardTerm
 
 log = logging.getLogger("isthmus.group")
 
-AGAIN = 0.5  # seconds until the store, or the stream, is asked again after an error
-LOOK = 0.05  # seconds between two looks at what nobody tells: scopes that are listed, writes that end
-EVERY = 1.0  # seconds after which each shard is looked at again, whatever was told
-PROBE = 5.0  # seconds between two looks at whether the store of the locks answers
-UNREACHED = 30.0  # seconds without an answer of it after which this member leaves the group
+AGAIN = 0.5  # seconds until the store, or the stream, is tried again after an error
+LOOK = 0.05  # seconds between two checks whether scopes are listed, of which there is no notification
+EVERY = 1.0  # seconds after which each shard is checked again, also without a notification
+PROBE = 5.0  # seconds between two checks whether the store of the locks answers
+UNREACHED = 30.0  # seconds without an answer from it after which this member leaves the group
 
 
 class Sharing(NamedTuple):
-    """What a destination with several writers is made of.
+    """What a destination with several writers needs. `seat`: its locks. `stream`: what it is written from.
 
-    `group`: the name of its group, at the engine of the stream. `who`: this process, for people. `read(shards)`: these
-    shards of the stream are needed here. `listed(scope)`: whether that scope, by its name at the stream, is listed and
-    followed here, or no link reads it.
+    `group`: the name of its group, at the engine of the stream. `who`: the name of this process, for people.
+    `read(shards)` has these shards of the stream read, and no others. `listed(scope)`: whether that scope, by its name
+    at the stream, is listed and followed here, or is read by no link.
     """
 
     seat: Shards
@@ -51,9 +51,10 @@ class Sharing(NamedTuple):
 
 
 class Shard:
-    """One shard, as this member knows it. `asks`: how its lock is asked for, in which assignment; None: it is not.
+    """One shard, as this member knows it. `term`: our term, while its lock is ours, else None.
 
-    `term`: its lock is ours. `taken_up`: whoever plans knows that. `handing`: it is being handed over.
+    `taken_up`: the planner knows that the lock is ours. `handing`: the shard is being handed over. `claimed`: another
+    member has a claim on it. `asks`: how, and in which assignment, this member waits for the lock; None: it does not.
     """
 
     def __init__(self, number: int) -> None:
@@ -62,11 +63,11 @@ class Shard:
         self.taken_up = False
         self.handing = False
         self.claimed = False
-        self.whole = 0  # the assignment since which the picture was complete
+        self.whole = 0  # the assignment in which it was read to its end
         self.asks: tuple[Step, int] | None = None
-        self.trouble = ""  # what went wrong last
-        self.waits = False  # for removals, as it was seen last
-        self.cares: float | None = None  # since when it is ours, and nothing may be removed
+        self.trouble = ""  # the last error
+        self.waits = False  # whether removals had to wait at the last check
+        self.cares: float | None = None  # since when this member is only its caretaker
         self.over = asyncio.Event()
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -74,8 +75,8 @@ class Shard:
 class Group:
     """What this process writes as one of several members; see `bridge.destination.leading.Leading`.
 
-    `still(term)` returns when no write under that term is under way. `began(shard)` is called where another process
-    may have written it until now, and `woken()` when whoever plans is to look at `turns`.
+    `still(term)` returns when no write under that term is under way. `woken()` is called when the planner has to look
+    at `turns`.
     """
 
     before: Writer | None = None
@@ -97,7 +98,7 @@ class Group:
     ) -> None:
         self.seat = sharing.seat
         self.peers = peers
-        self.fault = ""  # why this process is no member, "" if it is
+        self.fault = ""  # why this process is not a member, "" if it is
         self.undivided = False
         self.role = Role.STARTING
         self.shards: dict[int, Shard] = {}
@@ -110,9 +111,9 @@ class Group:
         self._reserves = reserves
         self._still = still
         self._woken = woken
-        self._turn = asyncio.Event()  # is set, and another one made, with each change of anything here
+        self._turn = asyncio.Event()  # each change here sets it, and replaces it by another one
         self._leaving = False
-        self._begun: dict[int, bool] = {}  # and whether another process may have written it until now
+        self._begun: dict[int, bool] = {}  # whether another process may have written the shard until now
         self._ended: set[int] = set()
         self._unread: set[int] = set()
         self._read: frozenset[int] = frozenset()
@@ -122,12 +123,12 @@ class Group:
 
     @property
     def term(self) -> Term | None:
-        """None: nobody writes all of it."""
+        """See `Leading.term`: None, since no process writes all of it."""
         return None
 
     @property
     def writes(self) -> bool:
-        """Whether any shard is written here."""
+        """See `Leading.writes`: whether it writes any shard."""
         return any(one.term is not None for one in self.shards.values())
 
     @property
@@ -137,7 +138,7 @@ class Group:
 
     @property
     def who(self) -> str:
-        """This process, as members and locks name it."""
+        """The name of this process, in the group and in the locks."""
         return self._sharing.who
 
     @property
@@ -161,7 +162,7 @@ class Group:
 
     @property
     def terms(self) -> dict[int, ShardTerm]:
-        """The locks that are ours, by shard."""
+        """Our terms, by shard."""
         return {number: one.term for number, one in self.shards.items() if one.term is not None}
 
     def shard_of(self, name: ServiceName) -> int:
@@ -169,7 +170,7 @@ class Group:
         return self._sharding.of(name)
 
     def parts(self, names: Sequence[ServiceName]) -> Parts:
-        """See `Leading.parts`: those of the shards that are written here."""
+        """See `Leading.parts`: this process plans what it writes."""
         mine: dict[int, list[ServiceName]] = {}
         others: list[ServiceName] = []
         for name in names:
@@ -206,16 +207,16 @@ class Group:
         return self.writes_in(self._sharding.of(name))
 
     def minds(self, name: ServiceName) -> bool:
-        """See `Leading.minds`: of the shards that are written here, or are to be."""
+        """See `Leading.minds`: services of shards that this process writes, or is about to write."""
         return self._sharding.of(name) in self._read
 
     def elsewhere(self, name: ServiceName, entries: Mapping[str, Entry]) -> int | None:
-        """See `Leading.elsewhere`: what stands in several shards is to be known wherever one of them is."""
+        """See `Leading.elsewhere`. Entries of several shards have to be known to the writer of each of them."""
         shards = self._sharding.all(name, entries)
         return shards[0] if self._read.isdisjoint(shards) else None
 
     def notices(self, name: ServiceName) -> bool:
-        """See `Leading.notices`: each member counts its own shards."""
+        """See `Leading.notices`: each member counts in its own shards, once it has read them."""
         shard = self._sharding.of(name)
         return shard not in self._unread and self.writes_in(shard)
 
@@ -260,7 +261,7 @@ class Group:
     # -- being a member ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Never returns. Raises Unavailable or Denied, before anything is written."""
+        """See `Leading.run`. Never returns; raises Unavailable or Denied before anything is written."""
         self.role, self._leaving = Role.STANDBY, False
         try:
             await self._divided()
@@ -277,7 +278,7 @@ class Group:
             self._tell_read()
 
     async def leave(self, patience: float) -> None:
-        """See `Leading.leave`: a caretaker until each shard is claimed."""
+        """See `Leading.leave`: this member stays the caretaker of each shard until another one claims it."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 is_alone = await self._is_alone()
@@ -287,7 +288,7 @@ class Group:
                     await self._turn.wait()
 
     async def _is_alone(self) -> bool:
-        """Whether nobody is there to take over, as far as the group can say."""
+        """Whether there is no other member to take over, as far as the group knows."""
         try:
             members = await self.membership.members() if self.membership is not None else ()
         except IsthmusError:
@@ -295,17 +296,17 @@ class Group:
         return all(one.who == self._sharing.who for one in members)
 
     def _changed(self) -> None:
-        """Something here is otherwise than before: every shard is looked at."""
+        """Something here has changed: every shard is checked again."""
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
 
     async def _divided(self) -> None:
-        """Returns when the destination is divided as the stream is."""
+        """Returns once the destination is divided into the same number of shards as the stream."""
         while self.fault_of(await self.seat.divided()):
             await asyncio.sleep(EVERY)
 
     def fault_of(self, count: int | None) -> str:
-        """Why a destination that is divided so cannot be written here, "" if it can; it is kept to be shown."""
+        """Why a destination of that many shards cannot be written here, "" if it can. Keeps the reason in `fault`."""
         shards = self._sharing.stream.shards
         self.undivided = count != shards
         if count is None:
@@ -317,7 +318,7 @@ class Group:
         return self.fault
 
     async def _be_member(self) -> None:
-        """A member of the group, for as long as the store of the locks can be reached: else others take over."""
+        """Never returns. Is a member of the group, but not while the store of the locks is out of reach."""
         while True:
             self._round += 1
             member = self.membership = self._sharing.stream.membership(self._sharing.group, self._sharing.who)
@@ -340,14 +341,14 @@ class Group:
     async def _hear(self, member: Membership) -> None:
         while True:
             change = asyncio.ensure_future(member.changed())
-            await asyncio.sleep(0)  # it listens
+            await asyncio.sleep(0)  # lets it begin to listen, so that no change is missed
             self._changed()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY):
                     await change
 
     async def _unreached(self) -> None:
-        """Returns when the store has not answered for too long."""
+        """Returns when the store of the locks has not answered for `UNREACHED`."""
         answered = self._clock()
         while self._clock() - answered < UNREACHED:
             await asyncio.sleep(PROBE)
@@ -361,7 +362,7 @@ class Group:
             await asyncio.sleep(PROBE)
 
     async def _answers(self) -> bool:
-        """Whether the store answers, and says that it is divided as the stream is."""
+        """Whether the store answers, and the destination is divided into the same number of shards as the stream."""
         try:
             async with asyncio.timeout(PROBE):
                 return not self.fault_of(await self.seat.divided())
@@ -371,7 +372,7 @@ class Group:
     # -- each shard --------------------------------------------------------------------------------------------------
 
     async def _conduct(self) -> None:
-        """Never returns: one loop a shard that is, or was, this member's."""
+        """Never returns. Starts one loop for each shard that this member is assigned."""
         while True:
             turn = self._turn
             for number in self._should():
@@ -386,14 +387,14 @@ class Group:
         return member.should if member is not None and not self._leaving else frozenset()
 
     def _tell_read(self) -> None:
-        """Has those shards read that are written here, or are to be."""
+        """Has those shards read that this member writes, or is about to write."""
         needed = self._should() | {number for number, one in self.shards.items() if one.term or one.asks}
         if needed != self._read:
             self._read = needed
             self._sharing.read(needed)
 
     def _assignment(self, one: Shard) -> int:
-        """In which assignment a shard is; the numbers of two memberships are never the same."""
+        """The number of the current assignment of a shard; two memberships never have the same numbers."""
         return self._round << 32 | (self.membership.assignment(one.number) if self.membership is not None else 0)
 
     def _facts(self, one: Shard) -> Facts:
@@ -408,7 +409,7 @@ class Group:
         )
 
     async def _follow(self, one: Shard) -> None:
-        """Never returns: does what each change of anything asks for."""
+        """Never returns. After each change, does what `step` decides for this shard."""
         actions = {
             Step.CLAIM: self._ask,
             Step.TAKE: self._ask,
@@ -426,13 +427,13 @@ class Group:
             one.cares = (one.cares or self._clock()) if now in (Step.CARE, Step.HAND_OVER) else None
             waits = bool(self.waits_in(one.number))
             if one.waits and not waits and one.term is not None:
-                self._resume(one)  # what was to be removed meanwhile is planned now
+                self._resume(one)  # removals that waited are planned now
             one.waits = waits
             await actions[now](one, now)
             await turn.wait()
 
     def _run(self, one: Shard, what: str, work: Any) -> None:
-        """Starts a task of a shard, unless it runs."""
+        """Starts a task for a shard, unless it already runs."""
         task = one.tasks.get(what)
         if task is not None and not task.done():
             work.close()
@@ -440,10 +441,10 @@ class Group:
         one.tasks[what] = self._tasks.create_task(work)
 
     async def _keep(self, one: Shard, now: Step) -> None:
-        """Whoever plans asks `waits_in`; nothing is to be done about the lock."""
+        """Nothing is to be done about the lock. Whether removals are allowed, the planner learns from `waits_in`."""
 
     async def _ask(self, one: Shard, now: Step) -> None:
-        """Asks for the lock, with a claim or without; what was asked otherwise is withdrawn first."""
+        """Waits for the lock, with a claim or without. A wait of the other kind is ended first."""
         if one.asks is not None and one.asks[0] is now:
             return
         await self._withdraw(one, now)
@@ -461,7 +462,7 @@ class Group:
             self._tell_read()
 
     async def _tenure(self, one: Shard, *, claim: bool) -> None:
-        """Waits for the lock of a shard, and has it until it is lost, handed over or let go."""
+        """Waits for the lock of a shard, and keeps it until it is lost or handed over."""
         sharing = self._sharing
         try:
             async with self.seat.take(one.number, sharing.stream.shards, sharing.who, claim=claim) as term:
@@ -479,7 +480,7 @@ class Group:
             self._changed()
 
     def _trouble(self, one: Shard, what: str, error: Exception) -> None:
-        """Said once, however often it is tried."""
+        """Logs an error once, however often it repeats."""
         if one.trouble != str(error):
             one.trouble = str(error)
             log.warning("%s destination=%s shard=%d reason=%r", what, self._destination, one.number, one.trouble)
@@ -507,7 +508,7 @@ class Group:
         self._woken()
 
     async def _watch_claims(self, one: Shard, term: ShardTerm) -> None:
-        """Returns when somebody claims the shard, and says so."""
+        """Returns when another member claims the shard, and records that."""
         while one.term is term:
             try:
                 await first(term.claimed(), term.ended())
@@ -518,7 +519,7 @@ class Group:
         self._changed()
 
     async def _hand_over(self, one: Shard, now: Step) -> None:
-        """Ends what is under way, and gives the lock to the claim."""
+        """Waits for the writes that are under way, and hands the lock over to the oldest claim."""
         term = one.term
         assert term is not None
         one.handing = True
@@ -528,7 +529,7 @@ class Group:
             if await self.seat.hand_over(term):
                 one.over.set()
                 return
-            one.claimed = False  # whoever claimed it does not any more
+            one.claimed = False  # the claim was withdrawn
             self._run(one, "claims", self._watch_claims(one, term))
             self._resume(one)
         except Superseded:
@@ -540,13 +541,13 @@ class Group:
             self._changed()
 
     def _resume(self, one: Shard) -> None:
-        """It stays ours; nothing of it was planned meanwhile."""
+        """The shard stays ours: has everything planned that was not planned meanwhile."""
         one.handing = False
         self._begun[one.number] = False
         self._woken()
 
     async def _complete(self, one: Shard) -> None:
-        """Returns when all that the stream has of a shard was read since it was assigned; only then it is claimed."""
+        """Returns once the shard was read to its end since it was assigned. Only then this member may claim it."""
         now = self._assignment(one)
         while one.whole != now and one.number in self._should():
             try:

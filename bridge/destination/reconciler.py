@@ -1,4 +1,4 @@
-"""Plans and applies until there is nothing to do, for one destination."""
+"""Keeps one destination as its sources say: reads it, plans what differs, and writes that until nothing is left."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ from bridge.sources.view import View
 log = logging.getLogger("isthmus.reconcile")
 
 BATCH = 60  # changes in one call of apply; a transaction of etcd holds 128 operations, two a change
-STILL = 0.05  # seconds between two looks at whether a write is under way
-SOON = 0.01  # likewise, where a shard is to be handed over meanwhile
-YIELDED = 4  # turns of the loop in which a change goes from a source's report to the request that writes it
+STILL = 0.05  # seconds between two checks whether a write is under way
+SOON = 0.01  # likewise, while a shard waits to be handed over
+YIELDED = 4  # turns of the event loop from a source's report of a change to the request that writes it
 PLAN_SLICE = 200  # services planned before others get their turn on the loop
 
 
 class Reconciler:
-    """One destination: reads what it holds, plans it, and writes what its guard allows.
+    """One destination: reads what it holds, plans what has to change, and writes what its guard allows.
 
-    `seat`: where the one writer's lock is; None: there is none, and whoever runs writes.
+    `seat`: where the lock of the one writer is; None: there is none, and every process that runs writes.
+    `sharing`: how several processes share the writing; None: one process writes all.
     `records`: what is recorded before writes.
     `second_opinion(view, name)` reads a source afresh, `relist(view, reason)` starts its watch over.
-    `yields()`: whether others have something to write that goes first. `sharing`: how several processes write there.
-    `loops`: the tasks of a run, by name; none of them ends while `run` runs. `renewed`: seconds between two looks at
+    `yields()`: whether others have something to write that goes first.
+    `loops`: the tasks of a run, by name; none of them ends while `run` runs. `renewed`: seconds between two checks of
     who renews the entries there.
     """
 
@@ -84,13 +85,13 @@ class Reconciler:
         self._relist = relist
         self._batch = batch
         self._yields = yields
-        self._trouble = "not reached yet"  # in reading, in its drift, or with the lock
-        self._version = 0  # of the store, and how often a scope came to count: what is in the backlog already
-        self._syncs = 0
+        self._trouble = "not reached yet"  # the last error in reading it, in following its drift, or with the lock
+        self._version = 0  # of the store, up to which changes are in the backlog already
+        self._syncs = 0  # how many scopes had listed everything by then
         self._read_once = False
-        self._watched: frozenset[ServiceName] = frozenset()  # to be known as they are, whoever writes them
-        self._elsewhere: dict[ServiceName, int] = {}  # names that other members are to know, by the shard they were in
-        self._settling: frozenset[object] | None = None  # what is settled as soon as all is written that was there
+        self._watched: frozenset[ServiceName] = frozenset()  # known here, even if another member writes them
+        self._elsewhere: dict[ServiceName, int] = {}  # names that only others have to know, with their shards
+        self._settling: frozenset[object] | None = None  # first copies, done once all is written that was pending
         self.backlog = Backlog(lambda: Seen(clock(), store.version), store.wake)
         self.lead: Leading = (
             self._alone(seat, peers, events) if sharing is None else self._group(sharing, peers, events)
@@ -104,7 +105,7 @@ class Reconciler:
         self.renewals = Renewals(sink, renewed)
 
     def _alone(self, seat: Seat | None, peers: Peers | None, events: Events) -> Lead:
-        """This process writes all there, or stands by for who does."""
+        """One process writes the whole destination; the others stand by."""
         return Lead(
             self.destination.name,
             seat,
@@ -116,7 +117,7 @@ class Reconciler:
         )
 
     def _group(self, sharing: Sharing, peers: Peers | None, events: Events) -> Group:
-        """This process is one of several that write there."""
+        """Several processes share the writing; this is one of them."""
         there = self.destination
         stream = sharing.stream
         sharding = Sharding(
@@ -153,37 +154,37 @@ class Reconciler:
             await asyncio.sleep(SOON)
 
     def route(self, links: Sequence[Link], networks: Networks = ONE) -> None:
-        """New links: what stays is not touched; what they take away is of cause `config`, and held."""
+        """Takes other links. What stays is not touched; what they take away has the cause `config`, and is held."""
         self.destination.route(links, networks)
         self._completeness.rerouted()
         self._version = 0
         self.poke()
 
     def poke(self, names: Iterable[ServiceName] | None = None) -> None:
-        """Plan some names again, or all: an approval, a freeze that ended, a timer."""
+        """Has some names planned again, or all: after an approval, the end of a freeze, or a timer."""
         self.backlog.plan_again(self.destination.names() if names is None else names)
 
     def read_again(self, names: Set[ServiceName]) -> None:
-        """Another process may have written there, without a notification."""
+        """Has names read again that another process may have written without a notification."""
         self.backlog.read_again(names)
         if names:
             self._store.wake()
 
     def watch(self, names: frozenset[ServiceName]) -> None:
-        """What stands under these names is to be known here also where another member of a group writes them."""
+        """Has the entries of these names known here, even if another member of the group writes them."""
         if names != self._watched and self.lead.share is not None:
             self.read_again(names - self._watched)
             self._watched = names
 
     async def still(self) -> None:
-        """Returns when no write is under way that was planned before."""
+        """Returns when no write is under way."""
         while self.backlog.is_writing:
             await asyncio.sleep(STILL)
 
     async def make(self, changes: Sequence[Change]) -> Sequence[Outcome]:
-        """Writes what an operator asks for in the place of what is planned; the caller has stopped the links of it.
+        """Writes changes that an operator asked for instead of the plan. The caller has frozen the links concerned.
 
-        Raises Unavailable where another process writes, Superseded as `Sink.apply`.
+        Raises Unavailable where another process writes there, and Superseded as `Sink.apply` does.
         """
         if not self.lead.writes:
             raise Unavailable(f"this process does not write {self.name}")
@@ -225,7 +226,7 @@ class Reconciler:
 
     @property
     def is_on_duty(self) -> bool:
-        """Whether this process writes there all that it is to write, or is not to write anything."""
+        """Whether this process writes everything there that it should, or should write nothing."""
         share = self.lead.share
         if share is None:
             return self.role is not Role.STANDBY
@@ -233,7 +234,7 @@ class Reconciler:
 
     @property
     def idle(self) -> bool:
-        """Everything seen is planned, and everything planned is written, held, parked or kept back."""
+        """Whether all reported changes are planned, and all that is planned is written, held, parked or kept."""
         return (
             self._read_once
             and self.backlog.is_empty
@@ -242,13 +243,13 @@ class Reconciler:
 
     @property
     def is_read(self) -> bool:
-        """Whether all that the destination holds has been read in this process."""
+        """Whether this process has read everything that the destination holds, at least once."""
         return self._read_once
 
     def has_written(self, name: ServiceName) -> bool:
-        """Whether what was asked of a name is planned, and no change of it is under way, fails, or waits for others.
+        """Whether everything wanted of a name is planned, and no change of it is under way, fails, or waits for others.
 
-        What is parked is none, also where it is tried again later: that is told.
+        A parked change does not count, even if it is tried again later: it is reported elsewhere.
         """
         waits = name in self._applier.failing or name in self.destination.planner.waits
         rests = self.backlog.rests(name) and self.destination.is_parked(name)
@@ -256,19 +257,19 @@ class Reconciler:
 
     @property
     def reason(self) -> str:
-        """What is wrong with the destination. What could not be written stays true while reads go well."""
+        """What is wrong with the destination, "" if nothing is; a write that fails also while reads succeed."""
         return self._trouble or next(iter(self._applier.failing.values()), "")
 
     @property
     def lag(self) -> float:
-        """Seconds since the oldest change that was seen and is not yet written."""
+        """Seconds since the oldest change was reported that is not yet written."""
         oldest = self.backlog.oldest
         return self._clock() - oldest.at if oldest is not None else 0.0
 
     # -- running -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Never returns. Trouble of this destination ends here, so that none slows another (safety rule 9)."""
+        """Never returns. Errors of this destination are handled here and delay no other destination (safety rule 9)."""
         self.backlog.restart()
         try:
             await self._run()
@@ -287,7 +288,7 @@ class Reconciler:
             }
             if self.destination.writes:
                 if self.lead.share is not None:
-                    self.renewals.begun()  # entries live on whoever of the group wrote them
+                    self.renewals.begun()  # each member renews the entries that it wrote
                 works["lock"] = self._retrying("lock", self.lead.run)
                 works["renewals"] = self.renewals.run(self.lead)
                 if self.lead.peers is not None:
@@ -309,16 +310,16 @@ class Reconciler:
 
     def _note_trouble(self, what: str, error: Exception) -> None:
         if self._trouble.endswith(f": {error}"):
-            return  # whatever else is tried meets the same: it is said once
+            return  # several loops meet the same error: it is logged once
         text = f"{what}: {error}"
         log.warning("trouble destination=%s reason=%r", self.name, text)
         self._trouble = text
 
     def _begin_term(self, another_wrote: bool) -> None:
-        """What was read as a standby may be old by now: an answer from before the lock is no ground to write on.
+        """A term begins: nothing that was read before the lock was ours may be a reason to write.
 
-        The other one may have written by newer reports than the watch of this process has brought, also where that
-        seems well: it may be slow, or dead in silence. So everything is listed anew before anything is written.
+        The previous writer may have acted on newer reports than the watches of this process have brought: a watch that
+        looks well may be slow, or silently dead. So all sources are listed anew before anything is written.
         """
         for view in self._store.views():
             if another_wrote or not view.up:
@@ -330,7 +331,7 @@ class Reconciler:
         self.poke()
 
     def _take_turns(self) -> None:
-        """Another shard is written here, or one is no more: an answer from before its lock is no ground to write on."""
+        """Takes up shards that this process began or ceased to write; as `_begin_term`, for these shards alone."""
         turns = self.lead.turns()
         if not (turns.begun or turns.ended):
             return
@@ -353,7 +354,7 @@ class Reconciler:
         self.lead.was_read(turns.begun - {self.lead.shard_of(name) for name in names}, whole=False)
 
     def _ask_anew(self) -> None:
-        """What was reported before this process was stopped decides nothing until its source has been listed again."""
+        """The process was stopped: earlier reports decide nothing until their source has been listed again."""
         for view in self._store.views():
             if view.synced:
                 view.mark_stale()
@@ -363,7 +364,7 @@ class Reconciler:
     async def _follow_drift(self) -> None:
         async with aclosing(cast(Any, self.sink.drift())) as changed:
             async for names in changed:
-                # Each member hears what all members write: to read that again would cost each as much as writing it.
+                # Each member is told what all members write. Reading that again would cost it as much as writing it.
                 mine = {name for name in names if self.lead.minds(name) or name in self._watched}
                 self._elsewhere.update((name, self.lead.shard_of(name)) for name in names - mine)
                 if mine or not names:
@@ -391,19 +392,19 @@ class Reconciler:
             names = self.backlog.ready()
             if not names:
                 if self.backlog.is_readable:
-                    continue  # it came while the last of it was read
+                    continue  # more was to be read by the time the last read ended
                 self._settle()
                 await self._store.newer(self._version)
                 await self._give_way()
             elif self._applier.is_full:
-                # The target is slower than its sources: wait for room, and let what comes meanwhile coalesce.
+                # The target is slower than its sources: wait for room, and let changes coalesce.
                 await self._applier.room()
                 self._applier.no_batch()
             else:
                 await self._work(names)
 
     def _settle(self) -> None:
-        """Notes first copies that are done: where nothing is under way, or all is that was as they were listed."""
+        """Records first copies as done, once everything is written that was pending when they had been listed."""
         if not (self.lead.writes and self._read_once):
             return
         unsettled = self.destination.unsettled()
@@ -415,7 +416,7 @@ class Reconciler:
             self._settling = None
 
     async def _give_way(self) -> None:
-        """Lets others send what they were woken for; for a few turns only, since one of them may be out of reach."""
+        """Lets others send first what they were woken for; for a few turns only, as one may be out of reach."""
         for _ in range(YIELDED):
             if not self._yields():
                 return
@@ -449,7 +450,7 @@ class Reconciler:
             self.poke(differ)
 
     def _mine(self, held: Held) -> Held:
-        """What this member has to know of all that was read; of the rest it keeps the names until their shard comes."""
+        """The part of what was read that this member has to know; of the rest it keeps the names and their shards."""
         self._forget_others()
         names = held.services.keys() | held.loose.keys()
         apart = self._apart({name: held.services.get(name, {}) for name in names})
@@ -459,19 +460,19 @@ class Reconciler:
         return Held(held.identity, services, loose)
 
     def _forget_others(self) -> None:
-        """What stands in shards of other members is theirs to know."""
+        """Drops the entries that only other members have to know."""
         inventory = self.destination.inventory
         for name, shard in self._apart(inventory.entries).items():
             inventory.replace(name, {}, {})
             self._elsewhere[name] = shard
 
     def _apart(self, entries: Mapping[ServiceName, Mapping[str, Entry]]) -> dict[ServiceName, int]:
-        """The names of these that only other members have to know, by shard."""
+        """Those names that only other members have to know, each with its shard."""
         shards = ((name, self.lead.elsewhere(name, some)) for name, some in entries.items())
         return {name: shard for name, shard in shards if shard is not None and name not in self._watched}
 
     def _collect(self) -> None:
-        """Takes up what changed at the sources, and what waited until a scope has listed everything."""
+        """Adds to the backlog what changed at the sources, and what had to wait until a scope had listed everything."""
         if self._syncs != self._store.syncs:
             self._syncs = self._store.syncs
             self.poke({*self.destination.kept, *self.destination.holds.names()})
@@ -479,14 +480,14 @@ class Reconciler:
         if version != self._version:
             for name, seen in self.destination.affected(self._version):
                 self.backlog.add(name, seen)
-                if self._elsewhere.pop(name, None) is not None:  # taken for another member's while nothing fed it
+                if self._elsewhere.pop(name, None) is not None:  # no source had it: taken for another member's
                     self.backlog.read_again({name})
             self._version = version
 
     async def _work(self, names: list[ServiceName]) -> None:
-        """Plans what may lose something before any of it is judged (a loss is judged as a whole), then sends batches.
+        """Plans all names that may lose entries before it judges any (a loss is judged as a whole); then sends batches.
 
-        Where nothing is held nothing is lost: the other names are planned when there is room to write them.
+        A name without entries at the destination can lose none: it is planned when there is room to write it.
         """
         plans: dict[ServiceName, Planned] = {}
         parts = self.lead.parts(names)
@@ -504,7 +505,7 @@ class Reconciler:
             self.destination.round_ended()
 
     async def _write(self, shard: int, names: Sequence[ServiceName], plans: dict[ServiceName, Planned]) -> None:
-        """Sends batches of what may be done under these names, all of one shard; some are planned already."""
+        """Sends batches of what is allowed for these names, all of one shard; some of them are planned already."""
         waiting = deque(name for name in names if name in plans or self.backlog.since(name) is not None)
         while waiting:
             await self._applier.room()
@@ -516,7 +517,7 @@ class Reconciler:
                 self._applier.no_batch()
             self.destination.tell_holds()
             if waiting:
-                await asyncio.sleep(0)  # what was just sent is to leave before the next is planned
+                await asyncio.sleep(0)  # lets this request leave before the next batch is planned
 
     def _next_batch(self, shard: int, waiting: deque[ServiceName], plans: dict[ServiceName, Planned]) -> Batch:
         """Takes names from `waiting` until a batch is full; what is planned already is in `plans`."""
@@ -525,7 +526,7 @@ class Reconciler:
             name = waiting[0]
             planned = plans.pop(name, None)
             since = self.backlog.since(name)
-            if since is not None:  # not planned, or changed while it waited for room: the newest wins
+            if since is not None:  # not planned yet, or changed since: the newest state is planned
                 seen = planned.seen if planned is not None else since
                 planned = self._planned(name)
                 planned = planned._replace(seen=min(seen, planned.seen)) if planned is not None else None
