@@ -1,7 +1,7 @@
-"""What each daemon says of itself in its note, and what the others do with it: at an export, and in a group.
+"""The note that each daemon writes about itself, and what the others do with it: at an export, and in a group.
 
-At an export every daemon serves a picture of its own: what one lets go all let go, and what they serve is compared. The
-members of a group write one destination, each its own shards of it.
+At an export every daemon serves a picture of its own: a removal that one makes all make, and the pictures are compared.
+The members of a group write one destination, each some shards of it.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from bridge.state.folder import State
 log = logging.getLogger("isthmus.joint")
 
 FORMAT = 1
-SERVICES = 100  # of which one daemon says the digests, where it serves something else than another
-PARTS = 2  # of a picture that are told by service at a time
-LONGEST = 96 * 1024  # bytes of losses in one note: there is room for the rest
+SERVICES = 100  # whose digests are in a note, of each part in which two pictures differ
+PARTS = 2  # of a picture whose services are in a note at a time
+LONGEST = 96 * 1024  # bytes of losses or held sets in one note, which leaves room for the rest
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The note of one daemon. `at`: seconds since the epoch. `process`: who it is.
+    """The note of one daemon. `process`: the daemon. `at`: when it was written, in seconds since the epoch.
 
-    `losses`: as in a standby's note. `went`: what it let go. `digests`: of what it serves, as `likeness` has them;
-    `services`: the digest of each service, of some parts in which it serves something else than another. `holds`: the
-    sets that a member of a group holds, those for which there is no room without their items.
+    `losses`: as in the note for standbys. `went`: the removals that it made. `digests`: of the picture that it serves,
+    as in `likeness`; `services`: for some parts that differ from another daemon's, the digest of each service.
+    `holds`: the sets that a member of a group holds; those for which there is no room have no items.
     """
 
     process: Writer
@@ -54,7 +54,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Here(NamedTuple):
-    """What this process has at the destination. `again(names)` has these planned again; the clocks as in `Joint`."""
+    """This process at the destination. `again(names)` has these services planned again; clocks as in `Joint`."""
 
     destination: Destination
     kept: State
@@ -70,27 +70,27 @@ class Here(NamedTuple):
 
 
 class Exchange(Protocol):
-    """What daemons say to each other of one destination, beside the decisions of operators.
+    """What the daemons tell each other about one destination, apart from operators' decisions.
 
-    `role`: what each of them is, for people. `running`: the notes of the other daemons that run, by key.
+    `role`: the role of each of them, for people. `running`: the notes of the other daemons that run, by key.
     """
 
     role: str
 
     def hear(self, first: Iterable[Share], others: Iterable[Share], running: Mapping[str, Share]) -> None:
-        """Called at each look. `first`: all notes, at the first look alone. `others`: those that are not ours."""
+        """Called at each look. `first`: at the first look all notes, else none. `others`: all notes but our own."""
         ...
 
     def say(self, process: Writer, known: Share | None) -> Share:
-        """Our own note. `known`: as it is in the store."""
+        """The content of our own note. `known`: what is in the store now."""
         ...
 
     def pictures(self, running: Mapping[str, Share]) -> dict[str, str]:
-        """A digest of what each serves, by host, "": this one; the same where they serve the same."""
+        """The digest of each daemon's picture, by host; "": our own. Equal pictures have equal digests."""
         ...
 
     def unlike(self, running: Mapping[str, Share]) -> dict[str, Sequence[str]]:
-        """See `Peers.unlike`; no services where the other one has not said yet which they are."""
+        """See `Peers.unlike`; without services until the other daemon's note has their digests."""
         ...
 
 
@@ -101,13 +101,13 @@ class ExportExchange:
 
     def __init__(self, here: Here) -> None:
         self._here = here
-        self._lost = float("-inf")  # when losses were said last
+        self._lost = float("-inf")  # when losses were put into the note last
         self._likeness = Likeness()
         self._compared: dict[str, Comparison] = {}
         here.destination.inventory.touched = set(here.destination.entries)
 
     def hear(self, first: Iterable[Share], others: Iterable[Share], running: Mapping[str, Share]) -> None:
-        """See `Exchange.hear`: what others lost before this process looked counts here as well."""
+        """See `Exchange.hear`. Losses of others from before this process began count here as well."""
         self._here.handover.lose(lost for share in first for lost in share.losses)
         self._let_go(gone for share in others for gone in share.went)
         self._compare(running)
@@ -177,9 +177,9 @@ class GroupExchange:
         self._here = here
 
     def hear(self, first: Iterable[Share], others: Iterable[Share], running: Mapping[str, Share]) -> None:
-        """See `Exchange.hear`. An approval is for once: what a member let go by it is not let go here.
+        """See `Exchange.hear`. An approval is for once: a removal that a member made by it uses it up here as well.
 
-        The shard may be this process's to write later.
+        This process may be assigned that shard later.
         """
         holds, approvals = self._here.destination.holds, self._here.kept.decisions.of(Kind.APPROVAL)
         granted = holds.granted()
@@ -200,16 +200,16 @@ class GroupExchange:
         )
 
     def pictures(self, running: Mapping[str, Share]) -> dict[str, str]:
-        """See `Exchange.pictures`: there is one."""
+        """See `Exchange.pictures`: the members write one picture together."""
         return {}
 
     def unlike(self, running: Mapping[str, Share]) -> dict[str, Sequence[str]]:
-        """See `Exchange.unlike`: there is one picture."""
+        """See `Exchange.unlike`: the members write one picture together."""
         return {}
 
 
 def decode(note: Note) -> Share | None:
-    """None: it is of a format that this version does not know."""
+    """None: this version does not know its format."""
     try:
         return msgspec.json.decode(note.content, type=Share)
     except msgspec.DecodeError:
@@ -217,7 +217,7 @@ def decode(note: Note) -> Share | None:
 
 
 def named(process: Writer) -> str:
-    """How a daemon is named for people."""
+    """The name of a daemon for people."""
     return f"{process.host} (pid {process.pid})"
 
 
@@ -233,7 +233,7 @@ def _fitting(losses: Sequence[Lost]) -> tuple[Lost, ...]:
 
 
 def _without_ages(holds: Sequence[Hold]) -> tuple[Hold, ...]:
-    """What does not change while nothing happens; the smallest sets with their items, as far as there is room."""
+    """The held sets without what changes by time alone; the smallest with their items, as far as there is room."""
     found, room = [], LONGEST
     for hold in sorted(holds, key=lambda one: one.instances):
         told = replace(hold, age=0.0, due_in=None)

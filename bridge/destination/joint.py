@@ -1,7 +1,7 @@
-"""How the daemons of one bridge keep in step at an export, which has no lock: every one of them serves its own picture.
+"""Keeps the daemons of one bridge in step where all of them are active: at an export, and in a group.
 
-What operators decide is in one note that any daemon may change (`export/NAME/all`). What one daemon did, and what it
-serves, is in a note of its own (`export/NAME/HASH`). Both are in the store of `bridge.seat`
+Operators' decisions are in one note that any daemon may change (`export/NAME/all` or `group/NAME/all`). What one daemon
+did is in a note of its own (`export/NAME/HASH`; see `exchange`). Both are in the store of `bridge.seat`
 (docs/adr/0035-exports-of-several-hosts.md).
 """
 
@@ -39,21 +39,21 @@ from bridge.state.folder import State
 log = logging.getLogger("isthmus.joint")
 
 FORMAT = 1
-EXPORT, GROUP = "export", "group"  # what the daemons have in common: an export, or a destination that they share
+EXPORT, GROUP = "export", "group"  # where several daemons are active: an export, or a destination that they share
 EXCHANGES: Mapping[str, Callable[[Here], Exchange]] = {EXPORT: ExportExchange, GROUP: GroupExchange}
 
-# Every daemon makes use of these for itself: that one did is no decision, and ends it for nobody else.
+# Decisions that every daemon uses for itself: that one daemon has used it up does not end it for the others.
 EACH = frozenset({Kind.APPROVAL, Kind.EXPECTED})
-# Every daemon reads the changed file itself, and holds what it adds.
+# Decisions that stay with each daemon: it reads the changed file itself, and holds what the file adds.
 OWN = frozenset({Kind.FRESH, Kind.ADDED})
 ALIKE = frozenset(Kind) - EACH - OWN
 
 
 class Agreed(Common, frozen=True, kw_only=True):
-    """The note that all share.
+    """The note that all daemons share.
 
-    Which first copies are done is not in it: each daemon fills a picture of its own, and what it brings there for the
-    first time would count as gained where another is done with it, and pay for losses to come.
+    It does not say which first copies are done, because each daemon fills a picture of its own: what a daemon adds
+    there for the first time would count as a gain if another daemon's first copy were done, and offset later losses.
     """
 
     format: int = FORMAT
@@ -61,17 +61,17 @@ class Agreed(Common, frozen=True, kw_only=True):
 
 
 def start_of(destination: str, kind: str = EXPORT) -> str:
-    """How the keys of all notes about an export begin, or about what the members of a group write."""
+    """The prefix of the keys of all notes about one export, or one destination of a group."""
     return f"{kind}/{destination}/"
 
 
 def key_of(destination: str, kind: str = EXPORT) -> str:
-    """The key of the note that all its daemons share."""
+    """The key of the note that all daemons share."""
     return f"{start_of(destination, kind)}all"
 
 
 def decode(note: Note | None) -> Agreed | None:
-    """None: nobody has decided anything. Raises ValueError (makes no sense), ConfigError (of a newer format)."""
+    """None: no note was written yet. Raises ValueError (it cannot be read) or ConfigError (its format is newer)."""
     if note is None:
         return None
     format_of("the note of an export", note.content, FORMAT)
@@ -79,7 +79,7 @@ def decode(note: Note | None) -> Agreed | None:
 
 
 async def pass_on(notes: Notes, key: str, name: str, decision: Decision | None) -> Agreed:
-    """Puts one decision (None: it is taken back) into the note under that key, without a daemon; the note then.
+    """Puts one decision into the note under that key (None: takes it out), without a daemon. Returns the new note.
 
     Raises Unavailable, Denied, ValueError or ConfigError.
     """
@@ -97,11 +97,11 @@ async def pass_on(notes: Notes, key: str, name: str, decision: Decision | None) 
 
 
 class Joint:
-    """One export of one daemon; see `bridge.destination.writer.Peers`.
+    """One export of this daemon, or one destination of its group; see `bridge.destination.writer.Peers`.
 
-    `me()` says who this process is. `clock()` gives monotonic seconds, `wall()` seconds since the epoch.
-    `again(names)` has these planned again; `acts()`: what operators did here of late. `decided()` is called when a
-    loss was stated at another host: it counts before anything goes by what another daemon did.
+    `me()`: this process. `clock()`: monotonic seconds; `wall()`: seconds since the epoch. `again(names)` has these
+    services planned again. `acts()`: what operators did here recently. `decided()` is called when a loss was stated at
+    another host, so that it counts before removals of other daemons are followed. `kind`: `EXPORT` or `GROUP`.
     """
 
     def __init__(
@@ -137,9 +137,9 @@ class Joint:
         self._rng = rng or random.Random()
         self._key = key_of(destination.name, kind)
         self._since = wall()
-        self._is_first = True  # no look has been made yet
+        self._is_first = True  # the notes have not been read yet
         self._trouble = ""
-        self._shares: dict[str, Share] = {}  # of the other daemons that run, by key
+        self._shares: dict[str, Share] = {}  # the notes of the other daemons that run, by key
         self._said: Share | None = None
         self._exchange = EXCHANGES[kind](Here(destination, kept, self._handover, clock, wall, again))
 
@@ -147,12 +147,12 @@ class Joint:
 
     @property
     def writer(self) -> Writer:
-        """This process: it writes what it serves."""
+        """This process, as the others know it."""
         return replace(self._me(), since=self._since)
 
     @property
     def members(self) -> Sequence[Member]:
-        """The other daemons that serve it."""
+        """The other daemons that are active there."""
         return tuple(
             Member(role=self._exchange.role, seen=one.at, process=one.process)
             for one in self._roll.others
@@ -161,7 +161,7 @@ class Joint:
 
     @property
     def differing(self) -> Sequence[str]:
-        """Nobody's file is the one to compare with; `members` has the hash of each."""
+        """None: there is no one writer to compare with. `members` has the hash of each daemon's file."""
         return ()
 
     @property
@@ -175,12 +175,12 @@ class Joint:
         return self._exchange.unlike(self._shares)
 
     def behind(self, turn: int) -> list[Daemon]:
-        """The other daemons that run and do not follow what was decided up to that turn, by the last look at them."""
+        """The other daemons that run and have not read the note of that turn yet, as of the last look."""
         return self._roll.behind(self._key, turn)
 
     @property
     def held_elsewhere(self) -> Mapping[str, Sequence[Hold]]:
-        """What other members of a group hold, by host."""
+        """The held sets of the other members of a group, by host."""
         now = self._wall()
         return {
             named(share.process): [replace(hold, age=max(0.0, now - share.at)) for hold in share.holds]
@@ -188,15 +188,16 @@ class Joint:
         }
 
     async def look_around(self) -> None:
-        """Looks which daemons run and what they follow. Raises Unavailable or Denied."""
+        """Reads which daemons run, and which note each has read last. Raises Unavailable or Denied."""
         await self._roll.look()
 
     # -- running -------------------------------------------------------------------------------------------------------
 
     async def inherit(self) -> Writer | None:
-        """Before anything is served anew: takes over what was decided. What is served already is served meanwhile.
+        """Takes over operators' decisions, before anything new is written. What is served already is served meanwhile.
 
-        Raises Unavailable or Denied where this process never knew it. What cannot be read freezes all.
+        A note that cannot be read freezes everything. Raises Unavailable or Denied, unless the note is
+        known from before: then this process goes on with that.
         """
         self._since = self._wall()
         try:
@@ -204,7 +205,7 @@ class Joint:
             await self.pass_on()
         except ValueError as error:
             self._handover.freeze_all(f"what the daemons of this bridge share cannot be read: {error}")
-        except ConfigError as error:  # a newer isthmus wrote it: this one must not go against that
+        except ConfigError as error:  # a newer isthmus wrote it: this version must not act against what it cannot read
             raise Unavailable(str(error)) from error
         except (Unavailable, Denied) as error:
             if not self._handover.told.turn:
@@ -213,13 +214,13 @@ class Joint:
         return None
 
     async def run(self, term: Callable[[], Term | None]) -> None:
-        """Never returns: looks once a second; a note only where there is something new to say."""
+        """Never returns. Reads the notes once a second, and writes them where something changed."""
 
         async def looks() -> None:
             while True:
                 try:
                     await self.look()
-                except (ValueError, ConfigError) as error:  # a note that cannot be read is no answer
+                except (ValueError, ConfigError) as error:  # as if the store had not answered
                     raise Unavailable(str(error)) from error
                 self._trouble = ""
                 await asyncio.sleep(EVERY)
@@ -230,13 +231,13 @@ class Joint:
             self._roll.leave(self._key)
 
     async def pass_on(self) -> Agreed:
-        """Has the note say at once what is decided here; the note. Raises as `look`."""
+        """Writes the decisions of this daemon into the note at once, and returns the note. Raises as `look`."""
         while True:
             with contextlib.suppress(Conflict):
                 return await self.look()
 
     async def look(self) -> Agreed:
-        """One look, and notes where there is something new to say. Raises Unavailable, Denied, Conflict, ValueError."""
+        """Reads all notes, and writes ours where they changed. Raises Unavailable, Denied, Conflict or ValueError."""
         found = dict(await self._notes.below(self._start))
         before = found.pop(self._key, None)
         agreed = decode(before)
@@ -256,10 +257,10 @@ class Joint:
         return fresh
 
     def _failed(self, error: Exception, reaction: Reaction) -> None:
-        if isinstance(error, Conflict):  # another daemon was first: the next look shows what it said
+        if isinstance(error, Conflict):  # another daemon wrote first: the next look reads that
             return
         if reaction is BUG:
-            raise error  # the core's own: it ends the process
+            raise error  # a bug ends the process
         self._failed_once(error)
 
     def _failed_once(self, error: Exception) -> None:
@@ -278,7 +279,7 @@ class Joint:
         return found | self._each(agreed)
 
     def _each(self, agreed: Agreed | None) -> dict[str, Decision]:
-        """What every daemon makes use of for itself: the note keeps it whole until its time is over."""
+        """The decisions that every daemon uses for itself: the note keeps them unchanged until they expire."""
         kept, now, told = self._kept.decisions, self._wall(), self._handover.told.decisions
         links = {link.name for link in self._destination.links}
         ours = {
@@ -294,7 +295,7 @@ class Joint:
         return found | newer
 
     def _take_over(self, one: Decision) -> None:
-        """An operator decided it at another host: it counts here as well, once."""
+        """An operator decided this at another host: applies it here as well, once."""
         self._kept.decisions.put(one)
         if one.kind is Kind.APPROVAL:
             until = self._clock() + one.left(self._wall())
@@ -311,7 +312,7 @@ class Joint:
             acts=latest(agreed.acts if agreed is not None else (), acts),
         )
 
-    # -- what each daemon did ------------------------------------------------------------------------------------------
+    # -- the notes of each daemon ----------------------------------------------------------------------------------
 
     def _hear(self, found: Mapping[str, Note]) -> None:
         said = {key: share for key, note in found.items() if (share := exchange.decode(note)) is not None}
@@ -322,7 +323,7 @@ class Joint:
         self._exchange.hear(first.values(), others.values(), self._shares)
 
     async def _say(self, found: Mapping[str, Note]) -> None:
-        """The note of this process, where there is something new; those of daemons that are long gone are removed."""
+        """Writes our own note, if it changed; removes those of daemons that have been gone for long."""
         before = found.get(self._own_key)
         known = exchange.decode(before) if before is not None else None
         fresh = self._exchange.say(self._me(), known)
@@ -340,5 +341,5 @@ class Joint:
 
 
 def _is_same(one: Decision | None, other: Decision) -> bool:
-    """Whether both were decided at once: what is left of either is another thing."""
+    """Whether both are the same decision, however much of each was used up."""
     return one is not None and one.at == other.at
