@@ -32,6 +32,7 @@ ENDED = {  # what a stream of nonsense may come to; UNKNOWN is an exception of o
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 WRITTEN_TOO_LATE = "Internal error from Core"  # the client's own words, where the server has ended the stream by then
+WRITING = "Ads._write"  # the server's task a stream
 BOUNDED = 150  # conversations of the run that is not soak
 GROWTH = 32 * 1024 * 1024  # bytes that any time of it may leave behind: what Python's allocator keeps is no growth
 
@@ -123,10 +124,10 @@ class Fuzz:
 
 
 async def quiet(at: Served) -> None:
-    """Waits until nobody is connected."""
+    """Waits until nobody is connected, and what wrote to them has ended."""
 
     async def alone() -> bool:
-        return not at.registry.clients()
+        return not at.registry.clients() and WRITING not in servers_tasks()
 
     await until(alone, "every stream is gone")
     gc.collect()
