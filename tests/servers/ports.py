@@ -16,7 +16,8 @@ from pathlib import Path
 PORTS = range(15000, 32000)
 
 # One byte for each port, locked as long as it is ours: the kernel gives it back when the process ends, however it ends.
-_locks = (Path(tempfile.gettempdir()) / f"isthmus-ports-{os.getuid()}").open("ab")
+# So it is a bare descriptor, which nobody closes: a file object would be told to be unclosed at the end of the process.
+_locks = os.open(Path(tempfile.gettempdir()) / f"isthmus-ports-{os.getuid()}", os.O_WRONLY | os.O_CREAT, 0o666)
 _ours: set[int] = set()
 
 
