@@ -1,6 +1,7 @@
 """The thread of a membership: it alone touches the consumer, whose calls wait behind one another.
 
-The partitions are paused as soon as they are given, and no offset is ever asked for or committed: no data comes here.
+No data comes here: the partitions are paused as soon as they are given, and until that holds they are read from their
+end on, for the client begins to fetch what it is given at once. No offset is ever asked for or committed.
 """
 
 from __future__ import annotations
@@ -151,9 +152,9 @@ class Grouping:
     # -- what the client calls, from within its poll -----------------------------------------------------------------
 
     def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        from confluent_kafka import TopicPartition
+        from confluent_kafka import OFFSET_END, TopicPartition
 
-        parts = [TopicPartition(one.topic, one.partition, 0) for one in partitions]  # an offset, so that none is asked
+        parts = [TopicPartition(one.topic, one.partition, OFFSET_END) for one in partitions]
         consumer.incremental_assign(parts)
         if parts:
             consumer.pause(parts)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 from aiokafka.admin import NewTopic
@@ -23,6 +24,9 @@ from tests.kit.stream import TOPIC, Stream
 from tests.kit.waiting import until
 from tests.servers.kafka import Kafka, cluster
 from tests.servers.server import together
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, TopicPartition
 
 SESSION = 6.0
 SLACK = 4.0  # seconds that a busy machine may add
@@ -156,16 +160,35 @@ async def test_shards_follow_members_that_join_leave_die_freeze_and_are_cut_off(
             assert await admin.list_consumer_group_offsets(f"isthmus.{each}.join") == {}, "no data goes that way"
 
 
+class Late(NamedTuple):
+    """A consumer whose thread is held up before it pauses anything, as on a busy machine, for `late` seconds."""
+
+    real: Consumer
+    late: float
+
+    def incremental_assign(self, parts: list[TopicPartition]) -> None:
+        self.real.incremental_assign(parts)
+
+    def pause(self, parts: list[TopicPartition]) -> None:
+        time.sleep(self.late)
+        self.real.pause(parts)
+
+
 class Counting(Grouping):
-    """Knows how many records its client has received."""
+    """Knows how many records its client has received. `late`: seconds from what it is given to the pause of it."""
 
     received: list[int]
+    late: float
+
+    def _given(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        super()._given(cast(Any, Late(consumer, self.late)), partitions)
 
     def _heard(self, statistics: str) -> None:
         self.received.append(json.loads(statistics)["rxmsgs"])
 
 
-async def test_a_member_receives_no_data(kafka: Kafka) -> None:
+@pytest.mark.parametrize("late", [0.0, 1.5])
+async def test_a_member_receives_no_data(kafka: Kafka, late: float) -> None:
     given, ended = threading.Event(), threading.Event()
 
     def tell(news: News) -> None:
@@ -174,10 +197,10 @@ async def test_a_member_receives_no_data(kafka: Kafka) -> None:
         elif isinstance(news, Ended):
             ended.set()
 
-    async with Stream.open(kafka, SHARDS) as stream:
-        await stream.create()
+    async def write(stream: Stream) -> None:
         for shard in range(SHARDS):
             await stream.raw(b"key", shard, b"value")
+
     settings = {
         "bootstrap.servers": kafka.address,
         "group.id": "isthmus.counting",
@@ -185,15 +208,19 @@ async def test_a_member_receives_no_data(kafka: Kafka) -> None:
         "statistics.interval.ms": 500,
     }
     grouping = Counting(settings, TOPIC, tell, lambda: True)
-    grouping.received = []
-    grouping.start()
-    try:
-        await until(given.is_set)
-        before = len(grouping.received)
-        await until(lambda: len(grouping.received) >= before + 3)
-    finally:
-        grouping.leave()
-        await until(ended.is_set)
+    grouping.received, grouping.late = [], late
+    async with Stream.open(kafka, SHARDS) as stream:
+        await stream.create()
+        await write(stream)
+        grouping.start()
+        try:
+            await until(given.is_set)
+            await write(stream)
+            before = len(grouping.received)
+            await until(lambda: len(grouping.received) >= before + 3)
+        finally:
+            grouping.leave()
+            await until(ended.is_set)
     assert set(grouping.received) == {0}
 
 
