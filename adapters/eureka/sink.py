@@ -35,24 +35,36 @@ _STICKY = frozenset({"UP", "OUT_OF_SERVICE"})
 _BETWEEN = "DOWN"
 
 
-class Write(NamedTuple):
-    """Our last write of an instance: its timestamps, first to last, None: it was removed. `at` on the loop's clock."""
+class Step(NamedTuple):
+    """One write of ours. `dirty`: the timestamp of what it wrote, or of what it `removed`. `at` on the loop's clock."""
 
-    name: ServiceName
-    dirty: range | None
+    dirty: int
+    removed: bool
     at: float
 
+
+class Write(NamedTuple):
+    """Our writes of an instance, the last one last: a delta may show one after the next has been made."""
+
+    name: ServiceName
+    steps: tuple[Step, ...]
+
+    @property
+    def at(self) -> float:
+        """When the last one was made."""
+        return self.steps[-1].at
+
     def shows(self, one: Known | None) -> bool:
-        """Whether the current state of an instance is that of this write or of a later one."""
-        if self.dirty is None or one is None:
-            return (self.dirty is None) == (one is None)
-        return one.record.lastDirtyTimestamp >= self.dirty[-1]
+        """Whether the current state of an instance is that of the last write or of a later one."""
+        last = self.steps[-1]
+        if last.removed or one is None:
+            return last.removed == (one is None)
+        return one.record.lastDirtyTimestamp >= last.dirty
 
     def made(self, one: Known) -> bool:
-        """Whether this write caused a change of the delta."""
-        if one.record.actionType == "DELETED" or self.dirty is None:
-            return self.dirty is None
-        return one.record.lastDirtyTimestamp in self.dirty
+        """Whether one of these caused a change of the delta."""
+        change = one.record.lastDirtyTimestamp, one.record.actionType == "DELETED"
+        return any((step.dirty, step.removed) == change for step in self.steps)
 
 
 class EurekaSink:
@@ -241,8 +253,9 @@ class EurekaSink:
                 raise Conflict(f"{change.service}/{change.id}: nothing is there to release")
             return await self._release(change, app, stands)
         if change.after is None:
+            self._note(change, app, stands.record.lastDirtyTimestamp if stands is not None else 0, removed=True)
             await self._client.cancel(app, change.id)
-            self._note(change, app, None)
+            self._not_ours((app, change.id))
             return None
         if mapping.written_id(change.service, change.after.id) != change.id:
             raise Rejected(f"{change.service}/{change.id}: an id that another service may have")
@@ -265,21 +278,21 @@ class EurekaSink:
         if override not in ("UNKNOWN", "") and wanted != stood:
             said = f"an operator of Eureka has overridden its status with {override}, which counts there"
             raise Rejected(said, LOOK_AGAIN)
-        first = last = self._next_dirty(stands)
+        dirty = self._next_dirty(stands)
         if stood != wanted and {stood, wanted} == _STICKY:
-            between = mapping.body(change.service, after, mark, dirty=first, ttl=ttl, status=_BETWEEN)
+            self._note(change, app, dirty)
+            between = mapping.body(change.service, after, mark, dirty=dirty, ttl=ttl, status=_BETWEEN)
             await self._client.register(app, between)
             in_force(term)
-            last = self._next_dirty(stands)
-        body = mapping.body(change.service, after, mark, dirty=last, ttl=ttl)
-        self._note(change, app, range(first, last + 1))
-        await self._client.register(app, body)
+            dirty = self._next_dirty(stands)
+        self._note(change, app, dirty)
+        await self._client.register(app, mapping.body(change.service, after, mark, dirty=dirty, ttl=ttl))
         if mark is not None:
             self._ours[app, change.id] = change.service
             self._heartbeats.keep((app, change.id), ttl)
         # An instance that was never renewed lives for half the time (Lease.renew adds the duration twice).
         await self._client.renew(app, change.id)
-        return last
+        return dirty
 
     async def _release(self, change: Change, app: str, stands: Known) -> int:
         """Writes the same record without our mark; it is no longer renewed."""
@@ -288,16 +301,17 @@ class EurekaSink:
             raise Conflict(f"{change.service}/{change.id}: cannot be read")
         ttl = stands.record.leaseInfo.durationInSecs if stands.record.leaseInfo else mapping.LASTING
         dirty = self._next_dirty(stands)
-        self._note(change, app, range(dirty, dirty + 1))
+        self._note(change, app, dirty)
         await self._client.register(app, mapping.body(change.service, instance, None, dirty=dirty, ttl=ttl))
         self._not_ours((app, change.id))
         return dirty
 
-    def _note(self, change: Change, app: str, dirty: range | None) -> None:
-        key = app, change.id
-        self._written[key] = Write(change.service, dirty, asyncio.get_running_loop().time())
-        if dirty is None:
-            self._not_ours(key)
+    def _note(self, change: Change, app: str, dirty: int, *, removed: bool = False) -> None:
+        """Before it is written: a delta may show it before the answer is here."""
+        key, now = (app, change.id), asyncio.get_running_loop().time()
+        before = self._written[key].steps if key in self._written else ()
+        recent = [step for step in before if now - step.at < CACHED]
+        self._written[key] = Write(change.service, (*recent, Step(dirty, removed, now)))
 
     def _next_dirty(self, stands: Known | None) -> int:
         """A timestamp in milliseconds above all earlier ones: a server ignores a record with an older one."""

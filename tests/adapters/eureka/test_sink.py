@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from math import inf
 from typing import Any, cast
@@ -13,8 +14,12 @@ import pytest
 from msgspec.structs import replace
 
 from adapters.eureka import Config, Eureka, create, heartbeats
+from adapters.eureka.client import Client
+from adapters.eureka.life import Lives
 from adapters.eureka.sink import EurekaSink
 from adapters.eureka.times import TIMES, Times
+from adapters.eureka.watching import Watching
+from adapters.eureka.working_copy import WorkingCopy
 from bridge.adapter import Change, Entry
 from bridge.errors import Conflict, Rejected, Superseded
 from bridge.model import Health, Instance, ServiceName
@@ -23,6 +28,7 @@ from tests.conformance.lab import BRIDGE, PAY, change, instance
 from tests.conformance.lab import create as creation
 from tests.conftest import StartEureka
 from tests.kit.eureka import Native
+from tests.kit.proxy import Proxy
 from tests.kit.waiting import until
 from tests.servers import eureka as servers
 
@@ -205,6 +211,67 @@ async def test_what_a_heartbeat_does_not_find_is_told_as_drift(eureka: servers.E
             assert await asyncio.wait_for(anext(drift), 60.0) == {PAY}
         assert not (await sink.held([PAY])).services.get(PAY)
         await write(sink, creation(PAY, copy(1)))
+
+
+@asynccontextmanager
+async def drifting(server: servers.Eureka) -> AsyncIterator[tuple[EurekaSink, set[ServiceName], Callable[[], Any]]]:
+    """A sink whose deltas come late, what it tells of drift, and a wait until the next delta is under way."""
+    async with opened(server) as (_, direct), Proxy(server.address) as proxy:
+        url = f"http://{proxy.address}/eureka"
+        client = Client([url], None, None, TIMES)
+        told: set[ServiceName] = set()
+        began = asyncio.Event()
+
+        def watching(copy: WorkingCopy) -> Watching:
+            return Watching(client, copy, Lives(None), 0.01, random.Random(1))
+
+        sink = EurekaSink(direct._client, "eureka:late", BRIDGE, watching, "ip")
+
+        async def listen() -> None:
+            async with aclosing(cast(Any, sink.drift())) as words:
+                async for names in words:
+                    told.update(names)
+                    began.set()
+
+        async def asked() -> None:
+            before = proxy.pipes["up"].bytes
+            await until(lambda: proxy.pipes["up"].bytes > before)
+            await Native(server).all()  # so that it has been answered by now, and the answer is under way
+
+        listening = asyncio.create_task(listen())
+        try:
+            await until(began.is_set)
+            proxy.delay(0.3, "down")
+            yield sink, told, asked
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+            await sink.close()
+            await client.close()
+
+
+async def test_what_we_wrote_is_no_drift_where_a_delta_tells_it_late(eureka: servers.Eureka) -> None:
+    async with drifting(eureka) as (sink, told, asked):
+        (entry,) = await write(sink, creation(PAY, copy(1)))
+        await asked()
+        (entry,) = await write(sink, change(PAY, entry, copy(1, health=Health.DRAINING)))
+        await asked()
+        await write(sink, change(PAY, entry, None))
+        await asked()
+        await write(sink, creation(PAY, copy(1)))
+        await asked()
+        await Native(eureka).register("cart", "native")
+        await until(lambda: CART in told)
+        assert told == {CART}
+
+
+async def test_a_native_in_the_place_of_what_we_removed_is_drift(eureka: servers.Eureka) -> None:
+    async with drifting(eureka) as (sink, told, asked):
+        (entry,) = await write(sink, creation(PAY, copy(1)))
+        await write(sink, change(PAY, entry, None))
+        await asked()
+        await Native(eureka).register("pay", entry.instance.id)
+        await until(lambda: told == {PAY})
 
 
 async def test_heartbeats_that_reach_nobody_are_late_until_the_server_is_back(eureka_server: StartEureka) -> None:
