@@ -43,7 +43,11 @@ log = logging.getLogger("isthmus.state")
 EVERY = 1.0  # seconds between looks at what commands changed
 REMEMBERED = 100  # owners that are silent
 FOLDERS = ("known", "journal")
+ACCEPTED = "accepted.yaml"
+LOCK = "lock"
 MAY_STAND = frozenset({"lost+found", f".{formats.DEED}.new"})  # in a folder that counts as empty
+
+Inode = tuple[int, int]  # device and number of a folder
 
 
 class Copied(msgspec.Struct, frozen=True):
@@ -98,6 +102,7 @@ class State:
         self._shared = Table(folder / "shared.json" if folder else None, Shared, clock)
         self.lost: Fault | None = None  # the folder is gone, and cannot be made again
         self._bridge = bridge
+        self._held = _inode(folder) if bridge and folder is not None else None
         self._locks = contextlib.ExitStack()
         self._accepted: Accepted | None = None
         self._accept_fault: Fault | None = None
@@ -194,7 +199,7 @@ class State:
             return
         head = f"# accepted {digest} {path}\n"
         try:
-            replace(self.folder / "accepted.yaml", (head + text).encode())
+            replace(self.folder / ACCEPTED, (head + text).encode())
             self._accept_fault = None
         except OSError as error:
             self._accept_fault = Fault(self._accept_fault.since if self._accept_fault else self._clock(), why(error))
@@ -203,7 +208,7 @@ class State:
         """The last accepted file, None where there is none."""
         if self._accepted is None and self.folder is not None:
             with contextlib.suppress(OSError, ValueError):
-                head, _, text = (self.folder / "accepted.yaml").read_text("utf-8").partition("\n")
+                head, _, text = (self.folder / ACCEPTED).read_text("utf-8").partition("\n")
                 _, _, digest, path = head.split(" ", 3)
                 self._accepted = Accepted(Path(path), digest, text)
         return self._accepted
@@ -224,26 +229,24 @@ class State:
         return all(saved)
 
     def _is_there(self, folder: Path) -> bool:
-        """Whether the folder is there; one that somebody took away is made again, with all that is known."""
+        """Whether the folder is there; one that somebody took away, or a part of it, is made again as it was."""
         try:
-            missing = [name for name in (formats.DEED, *FOLDERS) if not (folder / name).exists()]
+            missing = [name for name in (formats.DEED, LOCK, *FOLDERS) if not (folder / name).exists()]
             if missing:
-                claim(folder, self._bridge)
+                claim(folder, self._bridge, held=self._held)
+                self._held = _inode(folder)
             if formats.DEED in missing:
+                log.critical("the state folder was taken away, and is made again path=%s", folder)
+            if LOCK in missing:
+                self._locks.close()
                 self._locks.enter_context(_locked(folder))
-                self._write_again(folder)
+            if self._accepted is not None and not (folder / ACCEPTED).exists():
+                self.accept(*self._accepted)
         except (ConfigError, OSError) as error:
             self.lost = Fault(self.lost.since if self.lost else self._clock(), str(error))
             return False
         self.lost = None
         return True
-
-    def _write_again(self, folder: Path) -> None:
-        log.critical("the state folder was taken away, and is made again path=%s", folder)
-        for table in self._tables:
-            table.write_again()
-        if self._accepted is not None:
-            self.accept(*self._accepted)
 
     def close(self) -> None:
         """Writes what waits, and lets go of the locks that were taken meanwhile."""
@@ -351,15 +354,18 @@ def for_command(folder: Path, bridge: str, clock: Callable[[], float] = time.tim
     return State(folder, clock)
 
 
-def claim(folder: Path, bridge: str, *, by_command: bool = False) -> formats.Deed:
+def claim(folder: Path, bridge: str, *, by_command: bool = False, held: Inode | None = None) -> formats.Deed:
     """Makes the folder where there is none; raises ConfigError where it is not this bridge's to use.
 
-    Only an empty folder, or one of ours, is taken. `by_command`: root may act for the user whose folder it is.
+    Only an empty folder, or one of ours, is taken. `by_command`: root may act for the user whose folder it is. `held`:
+    the folder that this process has, which is ours without its deed, too: who removes it while it is written to leaves
+    parts of it.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         deed = formats.read_deed(folder)
-        if deed is None and (others := sorted({path.name for path in folder.iterdir()} - MAY_STAND)):
+        is_strange = deed is None and _inode(folder) != held
+        if is_strange and (others := sorted({path.name for path in folder.iterdir()} - MAY_STAND)):
             raise ConfigError(
                 f"{folder}: is no state folder, and not empty: it has {', '.join(others[:3])}; "
                 "name a folder of its own in bridge.state"
@@ -387,10 +393,16 @@ def claim(folder: Path, bridge: str, *, by_command: bool = False) -> formats.Dee
     return deed
 
 
+def _inode(folder: Path) -> Inode:
+    """Which folder it is, whatever its name; raises OSError."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One daemon a folder. Where not even the lock's file can be made (a full disk), the daemon runs all the same."""
-    path = folder / "lock"
+    path = folder / LOCK
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:

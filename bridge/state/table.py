@@ -15,14 +15,16 @@ from bridge.state.files import Fault, exclusive, replace, why
 T = TypeVar("T")
 
 Stamp = tuple[int, int, int]  # inode, time of the last change, size
+NEVER: Stamp = (0, 0, 0)  # of a file that was not looked at yet
 
 
 class Table(Generic[T]):
     """`put` and `drop` count at once in this process and never wait; `save` brings them to the disk, and reads it.
 
     `save` waits for the disk and for other processes: call it in a thread, or where nothing else runs. What cannot be
-    read leaves in force what was read before; what cannot be written is tried again by the next `save`. `fault` says
-    why, None: all is on the disk. `unread`: nothing is known of the file yet. path None: kept in memory only.
+    read leaves in force what was read before, and so does a file that is gone: that was taken away, and is written again.
+    What cannot be written is tried again by the next `save`. `fault` says why, None: all is on the disk. `unread`:
+    nothing is known of the file yet. path None: kept in memory only.
     """
 
     def __init__(
@@ -36,7 +38,7 @@ class Table(Generic[T]):
         self._clock = clock
         self._keep = keep
         self._decoder = msgspec.json.Decoder(dict[str, kind])  # type: ignore[valid-type]
-        self._stamp: Stamp | None = (0, 0, 0)
+        self._stamp: Stamp | None = NEVER
         self._on_disk: dict[str, T] = {}
         self._waiting: dict[str, T | None] = {}  # None: dropped
         self.damaged = False  # what is on the disk cannot be read; it stays there until `begin_anew`
@@ -58,11 +60,6 @@ class Table(Generic[T]):
         """The next `save` puts a file that makes no sense aside, and writes what is known here in its place."""
         self._anew = True
 
-    def write_again(self) -> None:
-        """The file is gone: the next `save` writes all of it."""
-        with self._changing:
-            self._waiting = {**self.entries, **self._waiting}
-
     @property
     def waits(self) -> bool:
         """Whether anything is not on the disk yet."""
@@ -82,7 +79,7 @@ class Table(Generic[T]):
             with self._changing:
                 waiting, self._waiting = self._waiting, {}
             try:
-                if waiting or (self._anew and self.damaged):
+                if waiting or (self._anew and self.damaged) or self._is_gone(_stamp(self.path)):
                     with exclusive(self.path.parent):
                         self._read(self.path)
                         fresh = self._with(self._on_disk, waiting)
@@ -104,11 +101,9 @@ class Table(Generic[T]):
 
     def _read(self, path: Path) -> None:
         stamp = _stamp(path)
-        if stamp == self._stamp and not self.damaged:
+        if (stamp == self._stamp and not self.damaged) or self._is_gone(stamp):
             return
-        if stamp is None:
-            self._on_disk = {}
-        else:
+        if stamp is not None:
             try:
                 self._on_disk = self._decoder.decode(path.read_bytes())
             except msgspec.DecodeError:
@@ -117,6 +112,10 @@ class Table(Generic[T]):
                 path.replace(path.with_name(f"{path.name}.unreadable"))
                 self._on_disk = dict(self.entries)
         self._stamp, self.unread = stamp, False
+
+    def _is_gone(self, stamp: Stamp | None) -> bool:
+        """Whether the file was there, and is not any more."""
+        return stamp is None and self._stamp not in (NEVER, None)
 
     def _with(self, entries: Mapping[str, T], changes: Mapping[str, T | None]) -> dict[str, T]:
         kept = [(key, value) for key, value in entries.items() if key not in changes]

@@ -87,11 +87,12 @@ async def _has(bridge: Bridge, wanted: set[str]) -> bool:
 
 async def test_a_state_folder_that_was_taken_away_is_made_again(bridge: Bridge) -> None:
     assert (await bridge.isthmus("freeze", LINK, "--reason", "why")).code == 0
-    shutil.rmtree(bridge.state)
+    shutil.rmtree(bridge.state, ignore_errors=True)  # what is written meanwhile stops it halfway, or vanishes before it
     await until(lambda: (bridge.state / "admin.sock").exists(), "the socket is back")
+    await until(lambda: (bridge.state / "accepted.yaml").exists(), "the file that runs is kept again")
+    await until(lambda: (bridge.state / "decisions.json").exists(), "what was decided is kept again")
     await until(lambda: _has(bridge, set()), "all is well")
     assert "why" in (bridge.state / "decisions.json").read_text()
-    assert (bridge.state / "accepted.yaml").exists()
     assert "was taken away, and is made again" in bridge.log
     Folder(bridge.file.parent / "inventory").set("pay-api", i1="192.0.2.1", i2="192.0.2.2")
     await until(lambda: (bridge.state / "known" / "inventory.log").exists(), "last known good is kept again")

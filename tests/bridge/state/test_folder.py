@@ -281,6 +281,38 @@ def test_what_root_writes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> 
         pass
 
 
+@pytest.mark.parametrize(
+    "gone",
+    [("decisions.json",), ("bridge.json",), ("lock",), ("bridge.json", "accepted.yaml", "decisions.json", "lock")],
+    ids=" ".join,
+)
+def test_what_is_taken_out_of_the_folder_is_put_back(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    """As `rm -r` finds it that is overtaken by what is written meanwhile."""
+    with opened(tmp_path, "b") as state:
+        state.accept(Path("/etc/isthmus.yaml"), "abc", "x: 1\n")
+        state.decisions.freeze("l", "r", "me")
+        assert state.save()
+        for name in gone:
+            (tmp_path / name).unlink()
+        assert state.save()
+        assert state.in_force() == State(tmp_path).in_force() == {"l"}
+        assert state.lost is None and state.fault is None
+        assert all((tmp_path / name).exists() for name in gone)
+        with pytest.raises(ConfigError, match="another daemon uses this folder"), opened(tmp_path, "b"):
+            pass
+
+
+def test_a_folder_of_others_in_the_place_of_ours_is_not_taken(tmp_path: Path) -> None:
+    ours = tmp_path / "state"
+    with opened(ours, "b") as state:
+        ours.rename(tmp_path / "before")
+        ours.mkdir()
+        (ours / "photo.jpg").touch()
+        assert not state.save()
+        assert state.lost is not None and "photo.jpg" in state.lost.reason
+        assert [path.name for path in ours.iterdir()] == ["photo.jpg"]
+
+
 def test_without_a_folder_everything_works_in_memory() -> None:
     with opened(None, "b") as state:
         state.decisions.freeze("l", "r", "me")
