@@ -89,8 +89,9 @@ class Process:
         RUNNING.discard(self)
 
     def freeze(self) -> None:
-        """SIGSTOP: its connections stay open and nobody answers."""
+        """SIGSTOP: its connections stay open and nobody answers; returns when its last thread has stopped."""
         self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """SIGCONT: it goes on where it was frozen."""

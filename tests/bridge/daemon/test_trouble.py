@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -192,13 +191,13 @@ async def test_freeze_stops_the_writer_on_another_host(hosts: tuple[Bridge, Brid
 
 async def test_freeze_says_so_where_the_writer_does_not_follow(hosts: tuple[Bridge, Bridge]) -> None:
     one, two = hosts
-    two.signal(signal.SIGSTOP)
+    two.freeze()
     try:
         ran = await one.isthmus("freeze", LINK, "--reason", "stop")
         assert (ran.code, ran.out) == (1, "")
         assert "NOT frozen: " in ran.err and f"(pid {two.process.pid}) writes on" in ran.err
     finally:
-        two.signal(signal.SIGCONT)
+        two.thaw()
     await until(lambda: _frozen(two), "it follows as soon as it looks")
 
 
