@@ -22,9 +22,9 @@ class Table(Generic[T]):
     """`put` and `drop` count at once in this process and never wait; `save` brings them to the disk, and reads it.
 
     `save` waits for the disk and for other processes: call it in a thread, or where nothing else runs. What cannot be
-    read leaves in force what was read before, and so does a file that is gone: that was taken away, and is written again.
-    What cannot be written is tried again by the next `save`. `fault` says why, None: all is on the disk. `unread`:
-    nothing is known of the file yet. path None: kept in memory only.
+    read leaves in force what was read before; what cannot be written, or was taken away, is written by the next `save`.
+    `fault` says why, None: all is on the disk. `unread`: nothing is known of the file yet. path None: kept in memory
+    only.
     """
 
     def __init__(
