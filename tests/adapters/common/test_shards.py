@@ -44,6 +44,12 @@ async def so(store: Store, wanted: dict[int, Standing]) -> None:
     await until(look, f"{wanted}")
 
 
+async def waits(seat: MemorySeat) -> None:
+    """Process "two" waits for shard 0 with a claim, and lets it go at once when it has it."""
+    async with seat.take(0, COUNT, "two", claim=True):
+        pass
+
+
 @pytest.mark.parametrize(
     ("lot", "claims", "tries"),
     [
@@ -75,12 +81,7 @@ async def test_what_could_not_be_given_back_is_given_back_later(store: Store) ->
 async def test_a_store_that_does_not_answer_ends_the_wait_and_not_a_term(store: Store) -> None:
     one, two = seat(store), seat(store)
     async with one.take(0, COUNT, "one", claim=True) as term:
-
-        async def wait() -> None:
-            async with two.take(0, COUNT, "two", claim=True):
-                pass
-
-        waiting = asyncio.create_task(wait())
+        waiting = asyncio.create_task(waits(two))
         await so(store, {0: Standing("one", ("two",))})
         store.fail_with(Unavailable("cut"))
         store.lots.divide(SEAT, COUNT)  # who follows asks, and is refused
@@ -125,8 +126,7 @@ async def test_who_claims_in_vain_leaves_nothing(store: Store) -> None:
     one, two = seat(store), seat(store)
     async with one.take(0, COUNT, "one", claim=True):
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2), two.take(0, COUNT, "two", claim=True):
-                pass
+            await asyncio.wait_for(waits(two), 0.2)
         assert standing(store) == {0: Standing("one")}
         assert len(store.lots.lives()) == 1
 
@@ -134,12 +134,7 @@ async def test_who_claims_in_vain_leaves_nothing(store: Store) -> None:
 async def test_a_division_by_another_number_ends_the_wait(store: Store) -> None:
     one, two = seat(store), seat(store)
     async with one.take(0, COUNT, "one", claim=True) as term:
-
-        async def wait() -> None:
-            async with two.take(0, COUNT, "two", claim=True):
-                pass
-
-        waiting = asyncio.create_task(wait())
+        waiting = asyncio.create_task(waits(two))
         await so(store, {0: Standing("one", ("two",))})
         del store.lots.counts[SEAT]
         store.lots.divide(SEAT, COUNT + 1)

@@ -271,6 +271,18 @@ class World:
             await asyncio.sleep(1.0)
             assert [one.served for one in hosts] == before, self.story()
 
+    async def approved_alone(self) -> tuple[Host, Host]:
+        """The removal of i1 is approved at one host, which makes it while the other one does not run; i2 stays."""
+        self.say("i1", "i2")
+        one, other = self.hosted(2)
+        await self.serve({"i1", "i2"})
+        await other.end()
+        self.source.deregister(PAY, "i1")
+        await self.settles(lambda: one.held == {"i1"})
+        await one.approve()
+        await self.serve({"i2"}, one)
+        return one, other
+
     def story(self) -> str:
         return "; ".join(f"{one._name} serves {sorted(one.served)} holds {sorted(one.held)}" for one in self.hosts)
 
@@ -337,14 +349,7 @@ async def who_saw_no_illness_lets_no_removal_go_for_it(world: World) -> None:
 
 
 async def an_approval_is_made_use_of_by_each_and_once(world: World) -> None:
-    world.say("i1", "i2")
-    one, other = world.hosted(2)
-    await world.serve({"i1", "i2"})
-    await other.end()
-    world.source.deregister(PAY, "i1")
-    await world.settles(lambda: one.held == {"i1"})
-    await one.approve()
-    await world.serve({"i2"}, one)
+    one, other = await world.approved_alone()
     await asyncio.sleep(SOON)  # it hears of the removal too late to follow what the other one did
     other.begin()
     await world.serve({"i2"}, other)
@@ -357,14 +362,7 @@ async def an_approval_is_made_use_of_by_each_and_once(world: World) -> None:
 
 
 async def an_approval_whose_time_is_over_is_none(world: World) -> None:
-    world.say("i1", "i2")
-    one, other = world.hosted(2)
-    await world.serve({"i1", "i2"})
-    await other.end()
-    world.source.deregister(PAY, "i1")
-    await world.settles(lambda: one.held == {"i1"})
-    await one.approve()
-    await world.serve({"i2"}, one)
+    _, other = await world.approved_alone()
     await asyncio.sleep(APPROVED + SOON)
     other.begin()
     await world.settles(lambda: other.held == {"i1"})
