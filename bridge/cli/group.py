@@ -84,6 +84,11 @@ def _decided(file: Path | None, destination: str, what: str, by: str | None) -> 
     return configuration
 
 
+def _tell(output: str, destination: str, shards: int | None, said: str) -> None:
+    row = {"destination": destination, "shards": shards}
+    print_answer(output, row, lambda: say(f"{destination} is {said} there from now on"))
+
+
 @command("init", "isthmus group init core", EXITS, groups)
 @FILE
 @click.argument("destination")
@@ -92,8 +97,7 @@ def _decided(file: Path | None, destination: str, what: str, by: str | None) -> 
 def init(file: Path | None, destination: str, by: str | None, output: str) -> int:
     """Divides a destination. While no daemon writes there; daemons with `bridge.group` share it from then on."""
     count = asyncio.run(divide(_decided(file, destination, "group init", by), destination))
-    said = f"{destination} is divided into {count} shards: only daemons with bridge.group write there from now on"
-    print_answer(output, {"destination": destination, "shards": count}, lambda: say(said))
+    _tell(output, destination, count, f"divided into {count} shards: only daemons with bridge.group write")
     return OK
 
 
@@ -105,6 +109,5 @@ def init(file: Path | None, destination: str, by: str | None, output: str) -> in
 def end(file: Path | None, destination: str, by: str | None, output: str) -> int:
     """Makes a destination whole again. While no member runs; one daemon without `bridge.group` writes it then."""
     asyncio.run(unite(_decided(file, destination, "group end", by), destination))
-    said = f"{destination} is whole: only a daemon without bridge.group writes there from now on"
-    print_answer(output, {"destination": destination, "shards": None}, lambda: say(said))
+    _tell(output, destination, None, "whole: only a daemon without bridge.group writes")
     return OK

@@ -20,6 +20,7 @@ from bridge.cli.output import (
     command,
     duration,
     fail,
+    print_answer,
     print_approved,
     print_holds,
     print_json,
@@ -66,10 +67,7 @@ def approve(file: Path | None, id: str, reason: str, lasting: str, by: str | Non
     done = call(socket(file), "approve", by=by, id=id, reason=reason, lasting=duration(lasting))
     if not done["items"]:
         fail(f"nothing of {id} is held any more: it has gone, or its source has it again", FAILED)
-    if output == "json":
-        print_json(done["items"])
-    else:
-        say(f"approved {len(done['items'])} removals")
+    print_answer(output, done["items"], lambda: say(f"approved {len(done['items'])} removals"))
     return warned(done["here_only"])
 
 
@@ -97,10 +95,7 @@ def accept(file: Path | None, subject: str, reason: str, empty: bool, yes: bool,
     if not yes and not click.confirm("accept it?", err=True):
         return FAILED
     done = call(socket(file), "accept", by=by, subject=subject, reason=reason, empty=empty, sure=found["id"])
-    if output == "json":
-        print_json(done)
-    else:
-        say(f"accepted: {len(done['removes'])} removals")
+    print_answer(output, done, lambda: say(f"accepted: {len(done['removes'])} removals"))
     return warned(done["here_only"])
 
 
@@ -119,10 +114,7 @@ def accept(file: Path | None, subject: str, reason: str, empty: bool, yes: bool,
 def expect(file: Path | None, subject: str, lose: int, lasting: str, reason: str, by: str | None, output: str) -> int:
     """States a loss before it happens. It counts against the number, not against the limits of the guard."""
     stated = call(socket(file), "expect", by=by, subject=subject, lose=lose, lasting=duration(lasting), reason=reason)
-    if output == "json":
-        print_json(stated)
-    else:
-        say(f"{subject} may lose {lose}, but never its last serving instance")
+    print_answer(output, stated, lambda: say(f"{subject} may lose {lose}, but never its last serving instance"))
     return warned(stated["here_only"])
 
 
