@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.conftest import provided
 from tests.kit.load import backends, over_http
-from tests.kit.metered import BY_NODE, REQUESTS, metered
+from tests.kit.metered import BY_NODE, REQUESTS, Metered, metered
 from tests.kit.running import Bridge
 from tests.kit.waiting import until
 from tests.migration.estate import act, reaches, row
@@ -40,11 +40,21 @@ def out(found: Mapping[str, Any]) -> list[str]:
     return list(found["steered"]["legacy"])
 
 
-async def test_a_batch_waits_for_requests_that_prometheus_counts_at_what_left(
-    etcd: Etcd, eureka: Eureka, folder: Path
-) -> None:
+class Counted(NamedTuple):
+    """A migration from machines of Eureka's, whose gate asks Prometheus for the requests that `counters` says."""
+
+    estate: Estate
+    machines: Machines
+    made: Bridge
+    counters: Metered
+    server: Prometheus
+
+
+@asynccontextmanager
+async def counted(folder: Path, etcd: Etcd, eureka: Eureka, hosts: list[str], requests: str) -> AsyncIterator[Counted]:
+    """It is ready to start. `requests`: the query."""
     estate = Estate(folder, etcd, {"kind": "eureka", "urls": [eureka.url], "poll": "200ms"}, "pay")
-    machines = Machines(eureka, VMS)
+    machines = Machines(eureka, hosts)
     await machines.register()
     estate.pods.write({one: {} for one in PODS}, 8080)
     async with AsyncExitStack() as stack:
@@ -52,9 +62,16 @@ async def test_a_batch_waits_for_requests_that_prometheus_counts_at_what_left(
             counters = await stack.enter_async_context(metered())
             server = await stack.enter_async_context(Prometheus(folder, [counters.scrape]))
         asked = {"url": f"http://{server.address}", "scrape": "200ms", "sides": {"from": "vm", "to": "k8s"}}
-        gates = {"hold_for": "0s", "approve": [], "parity": "warn", "prometheus": {**asked, "requests": BY_NODE}}
+        gates = {"hold_for": "0s", "approve": [], "parity": "warn", "prometheus": {**asked, "requests": requests}}
         made = await stack.enter_async_context(estate.bridge(move={"gates": gates}))
         await estate.ready(made)
+        yield Counted(estate, machines, made, counters, server)
+
+
+async def test_a_batch_waits_for_requests_that_prometheus_counts_at_what_left(
+    etcd: Etcd, eureka: Eureka, folder: Path
+) -> None:
+    async with counted(folder, etcd, eureka, VMS, BY_NODE) as (estate, machines, made, counters, server):
         counters.each = {("pay", "vm", "200", f"{one}:9100"): 3 for one in VMS}
         await act(made, "start", natives=True)
         await reaches(made, "drain", move=estate.move)
@@ -84,18 +101,7 @@ async def test_a_batch_waits_for_requests_that_prometheus_counts_at_what_left(
 async def test_a_query_for_the_whole_side_tells_of_the_last_batch_alone(
     etcd: Etcd, eureka: Eureka, folder: Path
 ) -> None:
-    estate = Estate(folder, etcd, {"kind": "eureka", "urls": [eureka.url], "poll": "200ms"}, "pay")
-    machines = Machines(eureka, VMS[:2])
-    await machines.register()
-    estate.pods.write({one: {} for one in PODS}, 8080)
-    async with AsyncExitStack() as stack:
-        with provided():
-            counters = await stack.enter_async_context(metered())
-            server = await stack.enter_async_context(Prometheus(folder, [counters.scrape]))
-        asked = {"url": f"http://{server.address}", "scrape": "200ms", "sides": {"from": "vm", "to": "k8s"}}
-        gates = {"hold_for": "0s", "approve": [], "parity": "warn", "prometheus": {**asked, "requests": REQUESTS}}
-        made = await stack.enter_async_context(estate.bridge(move={"gates": gates}))
-        await estate.ready(made)
+    async with counted(folder, etcd, eureka, VMS[:2], REQUESTS) as (estate, _, made, counters, _):
         counters.each = {("pay", "vm", "200"): 3}
         await act(made, "start", natives=True)
         await reaches(made, "drain", move=estate.move)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
-import pytest_asyncio
 
 from adapters.etcd.keys import is_ours
 from adapters.etcd.times import TIMES, Times
@@ -34,12 +32,6 @@ from tests.kit.waiting import until
 from tests.servers.etcd import Etcd, cluster
 
 LOCK = "/isthmus/lock/b1/kratos:%2Fmicroservices%2F"
-
-
-@pytest_asyncio.fixture
-async def natives(etcd: Etcd) -> AsyncIterator[Natives]:
-    async with Natives(etcd) as natives:
-        yield natives
 
 
 async def test_two_writers_of_one_bridge_id_are_never_at_work_at_once(etcd: Etcd, natives: Natives) -> None:

@@ -30,12 +30,6 @@ from tests.servers.etcd import Etcd
 
 
 @pytest_asyncio.fixture
-async def natives(etcd: Etcd) -> AsyncIterator[Natives]:
-    async with Natives(etcd) as natives:
-        yield natives
-
-
-@pytest_asyncio.fixture
 async def sink(etcd: Etcd) -> AsyncIterator[Seated]:
     """Of the bridge b1, which is the writer."""
     async with registry(etcd) as opened:

@@ -39,12 +39,6 @@ from tests.servers.etcd import Etcd
 
 
 @pytest_asyncio.fixture
-async def natives(etcd: Etcd) -> AsyncIterator[Natives]:
-    async with Natives(etcd) as natives:
-        yield natives
-
-
-@pytest_asyncio.fixture
 async def source(etcd: Etcd) -> AsyncIterator[EtcdSource]:
     async with registry(etcd) as opened:
         yield opened.source
