@@ -29,6 +29,8 @@ from bridge.adapter import (
 from bridge.errors import Rejected, Unavailable
 from bridge.model import Instance, Mark, ServiceName, Traits
 
+YIELDED = 2  # turns of the loop: in one a server hears what is new, in the next it begins to tell its clients
+
 
 class Server(Protocol):
     """Answers data planes by a picture."""
@@ -77,9 +79,15 @@ class ExportSink:
         return Held(self._identity, {name: dict(services[name]) for name in wanted})
 
     async def apply(self, changes: Sequence[Change], term: Term | None) -> Sequence[Outcome]:
-        """Serves the changes; there is no lock, for every daemon serves a picture of its own."""
+        """Serves the changes; there is no lock, for every daemon serves a picture of its own.
+
+        Clients are told before outcomes are booked, which takes as long.
+        """
         await self._picture.load()
-        return await self._picture.apply(self._bridge, changes, self.canonical)
+        outcomes = await self._picture.apply(self._bridge, changes, self.canonical)
+        for _ in range(YIELDED):
+            await asyncio.sleep(0)
+        return outcomes
 
     def missing(self, items: frozenset[str], feeds: Callable[[ServiceName], bool] = lambda name: True) -> None:
         """See `Answering`."""

@@ -204,6 +204,21 @@ async def test_a_client_that_never_answers_costs_one_response_and_is_shown(tmp_p
         assert b"192.0.2.29" in newest.found["pay"]
 
 
+async def test_clients_are_told_before_the_outcome_is_known(tmp_path: Path) -> None:
+    async with (
+        served(tmp_path) as at,
+        grpc.aio.insecure_channel(at.address) as channel,
+        Ads(channel).delta() as stream,
+    ):
+        await stream.ask(ENDPOINTS, "pay")
+        await stream.next()
+        await until(lambda: [one.behind for one in at.registry.clients()] == [0.0], "it has accepted all")
+        await at.change(replace(ONE, address="192.0.2.2"))
+        (shown,) = at.registry.clients()
+        assert shown.behind > 0
+        assert b"192.0.2.2" in (await stream.next()).found["pay"]
+
+
 async def test_connections_that_say_nothing_keep_nobody_out(tmp_path: Path) -> None:
     async with served(tmp_path) as at:
         host, port = at.address.split(":")
