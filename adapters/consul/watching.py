@@ -72,6 +72,7 @@ class Watch:
         self._asked = asked
         self._tell = tell
         self._first: set[str] = set()  # what is polled before others
+        self._listed: frozenset[str] = frozenset()  # the list, as it is spelled
         self._names: dict[str, ServiceName] = {}  # what the list has, by its name in lower case
         self._stands: dict[str, _Stand] = {}
         self._polls: dict[str, asyncio.Task[None]] = {}
@@ -124,10 +125,18 @@ class Watch:
 
     # -- which services ----------------------------------------------------------------------------------------------
 
-    def _list(self, reply: Reply) -> list[str]:
-        """Takes over a list of services; the keys of those that are gone. Consul takes no notice of case in names."""
+    def _list(self, reply: Reply) -> list[str] | None:
+        """Takes over a list of services; the keys of those that are gone, None: it is the same list.
+
+        Consul takes no notice of case in names.
+        """
+        self.revision = max(self.revision, reply.index)
+        listed = frozenset(reply.json(dict[str, msgspec.Raw]))
+        if listed == self._listed:
+            return None
+        self._listed = listed
         names: dict[str, ServiceName] = {}
-        for spelled in sorted(reply.json(dict[str, list[str]])):
+        for spelled in sorted(listed):
             name = ServiceName(spelled)
             known = names.get(spelled.lower())
             if spelled.lower() != "consul" and (known is None or (self._asked(name) and not self._asked(known))):
@@ -135,7 +144,6 @@ class Watch:
         gone = [key for key in self._names if key not in names]
         # A spelling that was told once stays: two would be two services of the same instances.
         self._names = {key: self._names.get(key, name) for key, name in names.items()}
-        self.revision = max(self.revision, reply.index)
         return gone
 
     def _wanted(self) -> list[str]:
@@ -191,14 +199,18 @@ class Watch:
     # -- following ---------------------------------------------------------------------------------------------------
 
     async def _follow_names(self) -> None:
-        """The list: what is new is read, what is gone is asked for again, and everything else may have changed."""
+        """The list: what is new is read, what is gone is asked for again, and everything else may have changed.
+
+        Each change of an instance answers this query, too, mostly with the same names: then nothing is arranged anew.
+        """
         index = self.revision
         async for reply in self._replies(SERVICES, index):
             gone = self._list(reply)
-            for key in gone:
+            for key in gone or ():
                 self._stop(key)
-            self._soon(gone)
-            self._arrange()
+            self._soon(gone or ())
+            if gone is not None or self._looks:
+                self._arrange()
             self._sweep.set()
 
     async def _poll(self, key: str) -> None:

@@ -88,6 +88,31 @@ async def test_services_without_a_poll_are_seen_a_little_later(consul: Consul) -
         assert addresses(watch, ServiceName("late"))
 
 
+async def test_what_changes_in_one_service_asks_nothing_about_the_others(consul: Consul) -> None:
+    asked: list[ServiceName] = []
+
+    def ask(dc: str, name: ServiceName) -> Interest:
+        asked.append(name)
+        return Interest.SOME
+
+    for name in SERVICES:
+        await register(consul, "a", name.name)
+    async with registry(consul) as opened:
+        opened.follow(ask)
+        async with watching(opened.sources["dc1"]) as watch:
+            await watch.until(lambda: watch.synced and len(watch.observed) == len(SERVICES))
+            await register(consul, "a", SERVICES[0].name, Address="192.0.2.2")
+            await watch.until(lambda: addresses(watch, SERVICES[0]) == ["192.0.2.2"])
+            asked.clear()
+            for number in range(3, 13):  # each answers the query for the list as well
+                await register(consul, "a", SERVICES[0].name, Address=f"192.0.2.{number}")
+                await watch.until(lambda n=number: addresses(watch, SERVICES[0]) == [f"192.0.2.{n}"])  # type: ignore[misc]
+            assert asked == []
+            await register(consul, "a", "late")
+            await watch.until(lambda: bool(addresses(watch, ServiceName("late"))))
+            assert ServiceName("late") in asked
+
+
 async def test_two_spellings_of_one_name_are_one_service(consul: Consul) -> None:
     await register(consul, "a", "Pay", node="vm1")
     await register(consul, "b", "pay", node="vm2")
