@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -64,10 +64,14 @@ class Following:
         self.leads = False  # this process moves the steps
         self.reason = ""  # why the record is not read now
         self.news = asyncio.Event()  # there is another record here, or this process follows further
+        self.said = asyncio.Event()  # there is another record here that is not of whoever moves the steps
+        self.written: tuple[Record, Note] | None = None  # the record that this process has put there last, unread since
         self._engine = engine
         self._path = folder / FILE if folder is not None else None
         self._roll = roll
         self._turn = asyncio.Lock()  # what is read is taken over before anything newer is written or read
+        self._fresh = asyncio.Event()  # there is another record here that nobody was told of yet
+        self._kept = doses.record  # what is on the disk, as far as that takes it
         self._waiting: set[tuple[str, ServiceName]] = set()  # names whose new share is not written yet
         self._heard: frozenset[tuple[str, bool, str]] = frozenset()
         doses.heard = lambda block: moves.is_heard(engine, block)
@@ -80,6 +84,7 @@ class Following:
         if self._path is not None:
             with contextlib.suppress(OSError, ValueError, ConfigError):
                 self.doses.follow(decode(Note(self._path.read_bytes(), None)))
+                self._kept = self.doses.record
         self._steer()
 
     def _steer(self) -> None:
@@ -109,9 +114,7 @@ class Following:
         if notes is not None and (self._engine.configuration.migrations or self.doses.record.moves):
             await self.newest(notes)
             self._steer()
-            for place, reconciler in self._engine.reconcilers.items():
-                reconciler.watch(frozenset(self._moving(place)))
-            self._tell(self._written())
+            await self._follow_on()
             await self.probed.look(notes, leads=self.leads)
             self.reason = ""
         else:
@@ -124,31 +127,42 @@ class Following:
         """
         async with self._turn:
             note = await notes.read(KEY)
-            record = decode(note)
-            await self._take(record)
+            record, self.written = decode(note), None
+            self._take(record)
         return record, note
 
     async def write(self, notes: Notes, record: Record, before: Note | None) -> None:
         """Puts the record there, compared with what was read. Raises Conflict, and ValueError where it does not fit."""
         async with self._turn:
-            await notes.write(KEY, encode(record), before)
-            await self._take(record)
+            self.written = None
+            self.written = record, await notes.write(KEY, encode(record), before)
+            self._take(record)
 
-    async def _take(self, record: Record) -> None:
+    def _take(self, record: Record) -> None:
+        """Goes by a record from now on. Nothing is waited for here: what it changes is on its way to consumers."""
         if record == self.doses.record:
             return
-        self.news.set()
+        for event in (self.news, self.said, self._fresh):
+            event.set()
         changed = self.doses.follow(record)
         self._steer()
         for place, names in changed.items():
             if (reconciler := self._engine.reconcilers.get(place)) is not None:
                 reconciler.poke(names)
                 self._waiting.update((place, name) for name in names)
-        if self._path is not None:
-            try:
-                await asyncio.to_thread(files.replace, self._path, encode(record))
-            except OSError as error:  # what is wrong with the folder is said by who looks after it
-                log.warning("unkept what=migrations reason=%r", files.why(error))
+
+    async def _follow_on(self) -> None:
+        """Tells how far this process follows, once that is on the disk: it must not go back where it ends now."""
+        for place, reconciler in self._engine.reconcilers.items():
+            reconciler.watch(frozenset(self._moving(place)))
+        while (record := self.doses.record) is not self._kept:
+            self._kept = record
+            if self._path is not None:
+                try:
+                    await asyncio.to_thread(files.replace, self._path, encode(record))
+                except OSError as error:  # what is wrong with the folder is said by who looks after it
+                    log.warning("unkept what=migrations reason=%r", files.why(error))
+        self._tell(self._written())
 
     async def observe(self) -> None:
         """Looks at who reads the places of the moves that are under way."""
@@ -207,13 +221,14 @@ class Following:
         self._follows = dict(follows)
 
     async def rest(self) -> None:
-        """The time until the next look at the record; where shares are written meanwhile, that is told at once."""
+        """The time until the next look at the record; what is taken over and written meanwhile is told at once."""
         clock = asyncio.get_running_loop().time
         until = clock() + EVERY
-        while self._waiting and clock() < until:
-            await asyncio.sleep(SOON)
-            self._tell(self._written())
-        await asyncio.sleep(until - clock())
+        while (left := until - clock()) > 0:
+            is_fresh = await _is_set(self._fresh, min(left, SOON) if self._waiting else left)
+            if is_fresh or self._waiting:
+                self._fresh.clear()
+                await self._follow_on()
 
     def is_followed(self, intent: Intent) -> bool:
         """Whether every daemon that writes or serves anything goes by a step: only then a native's view may change."""
@@ -235,6 +250,16 @@ class Following:
             if self._follows.get(post, intent.turn) < intent.turn:
                 late.add("this daemon")
         return f"{', '.join(sorted(late))} does not follow this step yet" if late else ""
+
+
+async def _is_set(event: asyncio.Event, within: float, *ends: asyncio.Future[Any]) -> bool:
+    """Waits for an event, at most so many seconds and until any of `ends` is done; whether it is set, or one is."""
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
+    try:
+        done, _ = await asyncio.wait((waiting, *ends), timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    return bool(done)
 
 
 class Post(NamedTuple):
@@ -292,7 +317,6 @@ class Steering:
             levers = asyncio.ensure_future(self._natives.keep(lambda: record.record, lambda: self._engine.notes, term))
             try:
                 while not ended.done():
-                    self.following.news.clear()
                     await self._step(term)
                     await self._rest(ended)
                     if levers.done():
@@ -307,19 +331,20 @@ class Steering:
                     await one.close()
 
     async def _rest(self, ended: asyncio.Future[None]) -> None:
-        """Until it is time to look again, or there is something new to look at."""
-        await asyncio.sleep(SOON)
-        news = asyncio.ensure_future(self.following.news.wait())
-        try:
-            await asyncio.wait((ended, news), timeout=EVERY - SOON, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
+        """Until it is time to look again: at once where somebody has changed the record, soon where this process has,
+        or follows further."""
+        if not await _is_set(self.following.said, SOON, ended):
+            await _is_set(self.following.news, EVERY - SOON, ended)
 
     async def _step(self, term: Term) -> None:
         notes = self._engine.notes
         if notes is None:
             return
-        record, note = await self.following.newest(notes)
+        # What a command has just put there needs no reading: who was faster is found when the next is compared.
+        record, note = self.following.written or await self.following.newest(notes)
+        self.following.written = None
+        self.following.news.clear()
+        self.following.said.clear()
         made: dict[str, Intent] = {}
         self.last = {name: one for name, one in self.last.items() if name in record.moves}
         self.following.probed.forget(record.moves)
@@ -332,7 +357,12 @@ class Steering:
                     made[name] = fresh
                 await asyncio.sleep(0)  # a look at a thousand moves takes a second, and others are not to wait for it
         if made and asyncio.get_running_loop().time() < term.until:
-            await self.following.write(notes, record.with_moves(made, {}), note)
+            try:
+                await self.following.write(notes, record.with_moves(made, {}), note)
+            except Conflict:  # somebody was faster: what he wrote is looked at next
+                self.following.said.set()
+                return
+            self.following.said.clear()
             for name, fresh in made.items():
                 self.tell(record.moves[name].state, fresh)
 
@@ -351,7 +381,7 @@ class Steering:
             except (Rejected, Unavailable, Denied) as error:  # people stop them meanwhile, and it is tried again
                 intent = replace(intent, stuck=str(error))
                 looked = look(intent.state, block, facts._replace(batch=False, stuck=str(error)))
-        fresh = self.at(block, intent, looked.state)
+        fresh = self.at(block, intent, looked.state, found)
         self.last[intent.name] = Seen(fresh, facts, looked, self.requests(intent))
         return fresh
 
@@ -388,11 +418,15 @@ class Steering:
         """What was measured of a move's requests last, by whoever moves it."""
         return self.following.probed.measured.get(intent.name, NOTHING)
 
-    def at(self, block: Migration, intent: Intent, state: State) -> Intent:
-        """The move in that state: fitted anew where the step is another one, and never within one."""
+    def at(self, block: Migration, intent: Intent, state: State, found: Sequence[moves.Spot] | None = None) -> Intent:
+        """The move in that state: fitted anew where the step is another one, and never within one.
+
+        `found`: its places as they are now, where they were looked at.
+        """
         if state.number == intent.state.number:
             return intent.within(state)
-        places = moves.placed(self._engine, block, intent.name, intent.service, state, intent.places)
+        found = moves.spots(self._engine, block, intent.name, intent.service) if found is None else found
+        places = moves.placed(found, state, intent.places)
         gates = {name: gate.anew() for name, gate in intent.gates.items()}
         out = {place: one.less(state.batches, time.time()) for place, one in intent.out.items()}
         return replace(intent, state=state, places=places, gates=gates, out=out)
@@ -514,7 +548,7 @@ class Steering:
         state = started(block, now, before.state if before is not None else None, by, reason)
         stood = moves.serving(self._engine, block, service, Part.OLD)
         name = f"{block.name}/{service}"
-        places = moves.placed(self._engine, block, name, service, state, {})
+        places = moves.placed(moves.spots(self._engine, block, name, service), state, {})
         state = replace(state, stood=stood, steers=steers)
         return Intent(migration=block.name, service=service, state=state, places=places)
 

@@ -245,13 +245,10 @@ def spots(engine: Engine, block: Migration, move: str, service: ServiceName) -> 
     return [one for one in found if one is not None]
 
 
-def placed(
-    engine: Engine, block: Migration, move: str, service: ServiceName, state: State, before: Mapping[str, Placed]
-) -> dict[str, Placed]:
-    """How the share of a state is said at every place. `before`: how it was in the state before that, by place."""
+def placed(found: Sequence[Spot], state: State, before: Mapping[str, Placed]) -> dict[str, Placed]:
+    """How the share of a state is said at every place of a move. `before`: how it was in the state before that."""
     if state.phase is Phase.ABORTED:  # it stays as it is, whatever has become of its sides
         return dict(before)
-    found = spots(engine, block, move, service)
     return {one.place: Placed(one.name, one.fit_in(state, before.get(one.place))) for one in found}
 
 

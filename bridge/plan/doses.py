@@ -55,7 +55,8 @@ def copies(sides: Sides, supplies: Sequence[Supply]) -> Iterator[Origin]:
 
 def ranked(move: str, some: Sequence[Member]) -> list[Member]:
     """The members in the order in which a share takes them."""
-    by_key = {"\t".join(map(str, one.origin)): one for one in some}
+    heads = {of: "\t".join(map(str, of)) for of in {one.origin[:3] for one in some}}  # a few, of many members
+    by_key = {f"{heads[one.origin[:3]]}\t{one.origin[3]}": one for one in some}
     return [by_key[key] for key in in_order(move, by_key)]
 
 

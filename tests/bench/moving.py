@@ -7,6 +7,7 @@ of the same store, and the smallest control plane there is serves them.
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import sys
 import time
@@ -20,6 +21,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from bridge.admin.client import call
 from bridge.errors import IsthmusError
+from tests.bench.asked import NO_GOAL
 from tests.bench.figures import P50, ratio
 from tests.bench.latency import ARMS, INSTANCES, REST, Driven
 from tests.bench.records import Native, lots
@@ -36,6 +38,7 @@ SIDE = 200  # instances of each side of the service that is moved
 STEPS = [10, 20, 30, 40, 50, 100]
 SERVICE = "move-000"
 PATIENCE = 120.0
+APART = 1.2  # seconds between two steps at least
 
 
 def natives(prefix: str, service: str, count: int) -> Iterable[Native]:
@@ -73,10 +76,29 @@ _SIDES = {"vms": VMS, "pods": PODS}
 
 
 class Move:
-    """One move of a daemon, as its commands have it."""
+    """One move of a daemon, as its commands have it, and as a watch of the store tells of its record.
 
-    def __init__(self, ours: Bridge) -> None:
+    The daemon is not asked for its status all the time: that would be measured as well.
+    """
+
+    def __init__(self, ours: Bridge, stage: Stage) -> None:
         self._socket = ours.state / "admin.sock"
+        self._stage = stage
+        self._place = f"/isthmus/note/{ours.process.name}/key:"
+        self._states: list[Mapping[str, Any]] = []
+        self._said: dict[float, float] = {}
+        self._news = asyncio.Event()
+
+    async def watch(self) -> None:
+        """Never returns; `reaches` and `said` need it."""
+        async with self._stage.reading(self._place) as notes:
+            async for changes in notes.follow():
+                now = time.perf_counter()
+                for path, value in changes:
+                    if path == "migrations" and value is not None:
+                        self._states = [one["state"] for one in json.loads(value)["moves"].values()]
+                        self._said = {one["share"]: now for one in self._states if "share" in one} | self._said
+                self._news.set()
 
     async def act(self, verb: str, **said: Any) -> None:
         done = await self._ask("migrate", verb=verb, name="pay", reason="bench", **said)
@@ -84,20 +106,27 @@ class Move:
 
     async def reaches(self, step: int) -> None:
         """The step has settled; says `next` until it is there."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                self._news.clear()
+                settled = [one["step"] for one in self._states if one["phase"] == "shift" and "settled" in one]
+                if settled and set(settled) == {step}:
+                    return
+                if settled and max(settled) < step and not any(one.get("approved") for one in self._states):
+                    await self.act("next")
+                await self._news.wait()
 
-        async def there() -> bool:
-            rows: list[Mapping[str, Any]] = []
-            try:
-                rows = await self._ask("migrate-status", name="pay")
-            except IsthmusError:
-                return False
-            if all(row["phase"] == "shift" and row["step"] == step for row in rows):
-                return all(row["settled"] is not None for row in rows)
-            if any(row["waits"] == "person" and row["phase"] == "shift" and row["step"] < step for row in rows):
-                await self._ask("migrate", verb="next", name="pay", reason="bench")
-            return False
+    async def said(self, share: float) -> float:
+        """When the store first told of a step with that share (perf_counter), since `forget`."""
+        async with asyncio.timeout(PATIENCE):
+            while share not in self._said:
+                self._news.clear()
+                await self._news.wait()
+        return self._said[share]
 
-        await until(there, f"step {step}", within=PATIENCE, every=0.01)
+    def forget(self) -> None:
+        """What was said until now."""
+        self._said.clear()
 
     async def rests(self) -> bool:
         """Whether every source is heard, and every change is written that may be."""
@@ -187,8 +216,15 @@ class ByHand(Xds):
 
 
 async def step(stage: Stage, rounds: int) -> list[Row]:
-    """From the command of a person until a data plane is told: one step of ours, and the same weights by hand."""
-    blocks = []
+    """One step of ours, and the same weights by hand: until a data plane is told of the last of them.
+
+    Ours begins with the command of a person: the daemon writes down that he has said so (one compared write of the
+    store), the engine looks at both sides and writes the step down (another one), each of 400 instances is planned,
+    compared and journaled. By hand one key is put, and the smallest control plane sends what it has in memory. A second
+    row is of both from the moment that a watch of the store tells of it. Steps are as far apart as an export needs to
+    tell uneven weights at once (a second): real ones are minutes apart.
+    """
+    blocks, later = [], []
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(sides(stage, 1, SIDE))
         hand = await stack.enter_async_context(stage.reading(BY_HAND))
@@ -198,36 +234,61 @@ async def step(stage: Stage, rounds: int) -> list[Row]:
         ours = await stack.enter_async_context(moving(stage.bridge(ARMS[0]), stage))
         await ours.start()
         told = [Told(address_of(stage.target.address, arm)) for arm in ARMS[:2]]
-        tasks = [asyncio.create_task(one.run()) for one in told]
+        move, put = Move(ours, stage), Put(stage)
+        tasks = [asyncio.create_task(one) for one in (*(each.run() for each in told), move.watch(), put.watch())]
         stack.callback(lambda: [task.cancel() for task in tasks])
-        move = Move(ours)
         await told[0].has(0)
         await move.act("start")
         for _ in range(rounds):
             for before, share in enumerate(STEPS[1:-1], 1):
                 await move.reaches(before)
+                await asyncio.sleep(APART)
+                move.forget()
                 began = time.perf_counter()
                 await move.act("next")
-                spent = await told[0].has(share) - began
-                began = time.perf_counter()
+                ended = await told[0].has(share)
+                begun = time.perf_counter()
                 await hand.put("weights", b"%d" % share)
-                blocks.append(([spent], [await told[1].has(share) - began]))
+                done = await told[1].has(share)
+                blocks.append(([ended - began], [done - begun]))
+                later.append(([ended - await move.said(share)], [done - await put.said(share)]))
             await move.reaches(len(STEPS) - 1)
             await move.act("back", to=STEPS[0], now=True)
             await told[0].has(STEPS[0])
-    about = {"instances": 2 * SIDE, "steps": len(blocks)}
+    name = "a step at an export, until a data plane has it"
+    return [_row(name, blocks, 1.5), _row(f"{name}: from the store's word", later, NO_GOAL)]
+
+
+def _row(name: str, blocks: list[tuple[list[float], list[float]]], limit: float) -> Row:
     found = [[1000 * block[arm][0] for block in blocks] for arm in (0, 1)]
-    return [
-        Row(
-            name="a step at an export, until a data plane has it",
-            unit="ms",
-            ours=P50(found[0]),
-            raw=P50(found[1]),
-            ratio=ratio(blocks, P50),
-            limit=1.5,
-            about={**about, "ours_ms": found[0], "raw_ms": found[1]},
-        )
-    ]
+    about = {"instances": 2 * SIDE, "steps": len(blocks), "ours_ms": found[0], "raw_ms": found[1]}
+    both = {"ours": P50(found[0]), "raw": P50(found[1]), "ratio": ratio(blocks, P50)}
+    return Row(name=name, unit="ms", limit=limit, about=about, **both)  # type: ignore[arg-type]
+
+
+class Put:
+    """When the store told of each share that was put by hand."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._said: dict[int, float] = {}
+        self._news = asyncio.Event()
+
+    async def watch(self) -> None:
+        """Never returns."""
+        async with self._stage.reading(BY_HAND) as weights:
+            async for changes in weights.follow():
+                now = time.perf_counter()
+                self._said |= {int(value): now for _, value in changes if value is not None}
+                self._news.set()
+
+    async def said(self, share: int) -> float:
+        """When that was (perf_counter); once for each time."""
+        async with asyncio.timeout(PATIENCE):
+            while share not in self._said:
+                self._news.clear()
+                await self._news.wait()
+        return self._said.pop(share)
 
 
 async def _start(raw: Process, stage: Stage) -> None:
@@ -253,7 +314,11 @@ async def by_hand(store: str, address: str) -> None:
 
 
 async def beside(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
-    """The latency of other services at a bridge that moves one all the time, beside one that moves nothing, twice."""
+    """The latency of other services at a bridge that moves one, beside one that moves nothing, twice.
+
+    It steps up and down without an end, about once in a second and a half, each time all of its 200 instances at both
+    sides; a real one does that every few minutes.
+    """
     driven = Driven(ARMS)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(sides(stage, 1, SIDE))
@@ -268,7 +333,8 @@ async def beside(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
             await populate(sources[prefix], INSTANCES)
             await bridges[-1].start()
             await watcher.until(lambda watcher=watcher: len(watcher.marks) >= INSTANCES)  # type: ignore[misc]
-        move = Move(bridges[0])
+        move = Move(bridges[0], stage)
+        watching = asyncio.create_task(move.watch())
         await move.act("start")
         await move.reaches(1)
         await asyncio.sleep(REST)
@@ -276,6 +342,7 @@ async def beside(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
         await driven.drive(sources, seconds, rng)
         assert not turning.done()
         turning.cancel()
+        watching.cancel()
     return driven.rows("latency of others beside a migration", 1.05, float("inf"))
 
 
@@ -283,8 +350,10 @@ async def _turn(move: Move) -> None:
     """Up and down, without an end."""
     while True:
         await move.reaches(2)
+        await asyncio.sleep(APART)
         await move.act("back", to=STEPS[0], now=True)
         await move.reaches(1)
+        await asyncio.sleep(APART)
 
 
 async def plan(stage: Stage, services: int, rounds: int) -> list[Row]:
@@ -292,7 +361,7 @@ async def plan(stage: Stage, services: int, rounds: int) -> list[Row]:
     count = 50
     async with sides(stage, services, count), moving(stage.bridge(ARMS[0]), stage) as ours:
         await ours.start()
-        move = Move(ours)
+        move = Move(ours, stage)
 
         await until(move.rests, "everything is read and served", within=PATIENCE, every=1.0)
         found = await move.plan()
