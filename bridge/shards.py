@@ -52,7 +52,11 @@ class Shards(Seat, Protocol):
     """A seat whose destination can be divided: the lock of each shard, the claims beside it, and a note a shard.
 
     A shard is a number from 0 on. A process is named by `who` (host and pid, say), for people.
+
+    `leases`: whether what is written at this destination under the term of a shard may be leased.
     """
+
+    leases: bool
 
     async def divided(self) -> int | None:
         """Into how many shards the destination is divided, by the key `shards`; None: it is not."""

@@ -280,8 +280,9 @@ class _Presence(Generic[L, T]):
 class DividedSeat(Generic[L, T]):
     """The side of a seat that makes it `bridge.shards.Shards`, over what its store can do."""
 
-    def __init__(self, area: Area[L, T]) -> None:
+    def __init__(self, area: Area[L, T], *, leases: bool = True) -> None:
         self.area = area
+        self.leases = leases
         self._presence: _Presence[L, T] | None = None
         self._entering = asyncio.Lock()
 
@@ -416,6 +417,7 @@ class DividedPlace(Seat, Protocol[L, T]):
     """A seat that is also `Shards`."""
 
     area: Area[L, T]
+    leases: bool
 
 
 class MovedDividedSeat(MovedSeat, DividedSeat[L, T]):
@@ -423,7 +425,7 @@ class MovedDividedSeat(MovedSeat, DividedSeat[L, T]):
 
     def __init__(self, seat: DividedPlace[L, T], old: Seat) -> None:
         MovedSeat.__init__(self, seat, old)
-        DividedSeat.__init__(self, seat.area)
+        DividedSeat.__init__(self, seat.area, leases=seat.leases)
 
 
 class _Said(msgspec.Struct, frozen=True):

@@ -101,7 +101,7 @@ class Places(NamedTuple):
 class ZooKeeperSeat(DividedSeat[ZooKeeperLife, ZooKeeperShardTerm]):
     """The nodes of one seat. `prepare`: called before the lock is acquired, e.g. for the roots; `inherit`: after it.
 
-    Nothing is inherited with a shard: its entries are lasting.
+    Nothing is inherited with a shard: its entries are lasting, for a leased one dies with the session that wrote it.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ZooKeeperSeat(DividedSeat[ZooKeeperLife, ZooKeeperShardTerm]):
         self._lock, self._note, notes = places
         self._now = now
         self._prepare = prepare or self._rights
-        super().__init__(ZooKeeperArea(client, self._lock, notes, now, self._prepare))
+        super().__init__(ZooKeeperArea(client, self._lock, notes, now, self._prepare), leases=False)
         self._inherit = inherit
         self._leaves = False
 

@@ -58,6 +58,7 @@ def judge_group(
         for index, link in mine:
             _judge_sources(document, index, link, found)
             _judge_name(document, index, link)
+            _judge_lifetime(document, index, link, _seat_of(made[name], bridge.id))
         lenders |= _judge_locks(document, bridge, mine[0][0], name, made)
     if len(lenders) > 1 and bridge.seat is None:
         document.fault(
@@ -104,6 +105,24 @@ def _judge_name(document: Document, index: int, link: Link) -> None:
         return  # noted already
     if "name" not in fields:
         document.fault(("links", index, "rename"), f"needs {{name}}: {link.to} is shared by the group")
+
+
+def _judge_lifetime(document: Document, index: int, link: Link, own: interface.Seat | None) -> None:
+    """Where entries die with the session that wrote them, those of a shard would die as it goes to another process."""
+    if link.lifetime == "leased" and isinstance(own, Shards) and not own.leases:
+        document.fault(
+            ("links", index, "lifetime"),
+            f"a leased entry of {link.to} ends with the process that wrote it, and its shard goes from one to another; "
+            "should be lasting, or remove bridge.group",
+        )
+
+
+def _seat_of(registry: interface.Registry, bridge: str) -> interface.Seat | None:
+    """Its own seat; None: it has none, or is only read, which is a fault already."""
+    try:
+        return seat(registry, bridge, registry.name)
+    except ConfigError:
+        return None
 
 
 def _judge_locks(

@@ -22,6 +22,7 @@ REGISTRIES: dict[str, Any] = {
     "poor": {"kind": "memory", "seat": False},
     "mesh": {"kind": "prometheus", "listen": "127.0.0.1:1"},
     "folder": {"kind": "file", "path": "./inventory"},
+    "keeper": {"kind": "zookeeper", "hosts": ["127.0.0.1:1"], "layout": "curator"},
 }
 LINK = {"from": "stream/a", "to": "core", "policy": "sync", "services": {"include": ["*"]}}
 
@@ -49,6 +50,12 @@ def faults(folder: Path, *links: dict[str, Any], **bridge: Any) -> str:
         ({"rename": "{namespace}-all"}, "links[0].rename", "needs {name}: core is shared by the group"),
         ({"to": "poor"}, "links[0].to", "name a registry in bridge.seat that can"),
         ({"to": "folder"}, "links[0].to", "the locks of folder are in folder, which keeps none by shard"),
+        (
+            {"to": "keeper", "lifetime": "leased", "ttl": "1h"},
+            "links[0].lifetime",
+            "a leased entry of keeper ends with the process that wrote it, and its shard goes from one to another; "
+            "should be lasting, or remove bridge.group",
+        ),
     ],
 )
 def test_what_a_group_cannot_share_is_named_with_the_remedy(
@@ -56,6 +63,14 @@ def test_what_a_group_cannot_share_is_named_with_the_remedy(
 ) -> None:
     said = faults(tmp_path, link)
     assert f"{key}: " in said and remedy in said
+
+
+def test_leased_entries_are_shared_where_they_outlive_who_wrote_them(tmp_path: Path) -> None:
+    leased = {"lifetime": "leased", "ttl": "1h"}
+    assert loaded(tmp_path, leased).bridge.group == "crew"
+    assert loaded(tmp_path, {"to": "keeper"}).bridge.group == "crew"
+    with pytest.raises(ConfigError, match=r"isthmus.yaml:7: links\[0\]\.lifetime: "):
+        loaded(tmp_path, {"to": "keeper", **leased})
 
 
 def test_daemons_of_a_group_tell_each_other_in_one_store(tmp_path: Path) -> None:
