@@ -202,9 +202,9 @@ class ZooKeeperArea:
         if self._said.shards != wish.count:
             return None
         divided = self._divided
+        (folder,) = values_of(await self._client.reads([self._folder(wish.shard)]))  # before the queue: see `_join`
         first = await self._first(wish.shard)
         if first is None:
-            (folder,) = values_of(await self._client.reads([self._folder(wish.shard)]))
             await self._join(wish, divided, version=folder.version if folder is not None else 0)
             first = await self._first(wish.shard)
         if first is None or first[1].owner != life.session:

@@ -35,6 +35,7 @@ PART = "shards"
 COUNT = 3
 TTL = 10.0  # seconds that a lock outlives its process in any store; Consul's sessions may last for twice as long
 ANSWERS = 40  # of a server: whoever asked before these has long looked at it
+RACES = 40
 
 
 class Member:
@@ -351,6 +352,46 @@ async def test_a_free_lock_that_is_claimed_is_not_taken_without_a_claim(
         assert await first.take(claims=False) is None
         assert await two.standing(1) != Standing()
         held.lose()
+
+
+async def test_a_term_that_is_over_hands_nothing_over(lab: ShardsLab, one: Member, two: Member) -> None:
+    async with step(one) as first, step(two) as second:
+        for each in (first, second):
+            await each.area.look()
+        over = await first.take()
+        term = over
+        for giver, taker in ((first, second), (second, first)):
+            await taker.claim()
+            (claim,) = (await giver.area.look()).lot(1).claims
+            assert await giver.area.give(term, claim)
+            term = await taker.take()
+        assert await one.standing(1) == Standing("one"), "it is the first one's again, by another term"
+        await second.claim()
+        (claim,) = (await first.area.look()).lot(1).claims
+        assert not await first.area.give(over, claim)
+        assert await one.standing(1) == Standing("one", ("two",))
+        for each in (over, term):
+            each.lose()
+
+
+async def test_who_takes_without_a_claim_leaves_none_where_another_was_faster(
+    lab: ShardsLab, one: Member, two: Member
+) -> None:
+    async with step(one) as first, step(two) as second:
+        await first.area.look()
+        for number in range(RACES):
+            taking = asyncio.create_task(first.take(claims=False))
+            for _ in range(number % 4):  # the other one comes at another time in each round
+                await second.area.look()
+            await second.claim()
+            term = await taking
+            lot = (await second.area.look()).lot(1)
+            assert first.life.id not in [claim.life for claim in lot.claims]
+            if term is not None:
+                assert lot.life == first.life.id
+                term.lose()
+            for each in (first, second):
+                await each.release()
 
 
 async def test_a_note_of_a_shard_is_its_writers_alone(lab: ShardsLab, one: Member, two: Member) -> None:
