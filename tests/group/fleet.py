@@ -1,6 +1,6 @@
 """Daemons of one group on one broker, each behind a proxy of its own towards it, and what the destination went through.
 
-An ungrouped daemon publishes an etcd; the members write another etcd from the stream.
+An ungrouped daemon publishes an etcd; the members write another etcd from the stream, or another kind of store.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from bridge.shards import Shards
 from bridge.state import segments
 from tests.group.judge import NOBODY, Gap, Holders, Turn, Verdict, gaps, one_writer, said
 from tests.group.load import SHARDS, Load, shard_of
-from tests.kit.natives import LOCKS, PREFIX, Etcd, Event, History, wrongful
+from tests.group.targets import KINDS, Events, Target
+from tests.kit.natives import LOCKS, PREFIX, Etcd, Event, wrongful
 from tests.kit.proxy import Proxy
 from tests.kit.running import Bridge
 from tests.kit.waiting import until
 from tests.servers.etcd import Etcd as EtcdServer
 from tests.servers.kafka import Kafka
+from tests.servers.server import Server
 
 MEMBERS = 3
 GROUP = "crew"
@@ -86,14 +88,20 @@ class Figure(NamedTuple):
 
 
 class Fleet:
-    """The members and what they write. `history`: all that happened at the destination, from its first revision on."""
+    """The members and what they write. `history`: all that happened at the destination, from its first revision on.
 
-    def __init__(self, kafka: Kafka, load: Load, target: Etcd, history: History, members: Sequence[Member]) -> None:
+    `whole`: that is every write, however soon it was overwritten.
+    """
+
+    def __init__(
+        self, kafka: Kafka, load: Load, target: Target, history: Events, members: Sequence[Member], *, whole: bool
+    ) -> None:
         self.kafka = kafka
         self.load = load
         self.target = target
         self.history = history
         self.members = members
+        self.whole = whole
         self.figures: list[Figure] = []
         self._spoilt: set[int] = set()  # revisions at which the test itself wrote there
 
@@ -138,6 +146,7 @@ class Fleet:
 
     async def spoil(self, among: Collection[str]) -> dict[str, str]:
         """Takes one of these away in each shard at the destination, behind the members' backs; what they said."""
+        assert isinstance(self.target, Etcd)
         taken: dict[int, tuple[str, str]] = {}
         for where, value in (await self.target.records()).items():
             if where in among:
@@ -178,7 +187,7 @@ class Fleet:
             one.name: said(segments.read(one.bridge.state / "journal"), "new") for one in self.members if one.pids
         }
         killed = [one.name for one in self.members if one.killed]
-        verdict = one_writer(self.entries(), Holders(self.turns()), journals, shard_of, killed)
+        verdict = one_writer(self.entries(), Holders(self.turns()), journals, shard_of, killed, whole=self.whole)
         print(f"writes {dict(verdict.writes)}, of which no journal has {verdict.unsaid}")
         assert verdict.faults == []
         assert wrongful(self.entries(), self.load.source.truth, SLACK) == []
@@ -212,9 +221,9 @@ def stream(server: str) -> dict[str, Any]:
     return {"kind": "kafka", "bootstrap_servers": [server], "partitions": SHARDS}
 
 
-def writer(folder: Path, kafka: str, target: EtcdServer, name: str, **bridge: Any) -> Bridge:
+def writer(folder: Path, kafka: str, target: Server, name: str, **bridge: Any) -> Bridge:
     """One that writes the destination from the stream."""
-    registries = {"stream": stream(kafka), "new": {"kind": "etcd", "endpoints": [target.url], "layout": "kratos"}}
+    registries = {"stream": stream(kafka), "new": KINDS[type(target)].block(target)}
     link = {"name": "onward", "from": "stream/core", "to": "new", "policy": "sync", "services": {"include": ["*"]}}
     return Bridge(folder, registries, [{**link, "guard": GUARD}], name=name, **bridge)
 
@@ -228,15 +237,15 @@ async def divide(member: Bridge) -> None:
 
 @asynccontextmanager
 async def fleet(
-    folder: Path, kafka: Kafka, source: EtcdServer, target: EtcdServer, seed: int, count: int = MEMBERS
+    folder: Path, kafka: Kafka, source: EtcdServer, target: Server, seed: int, count: int = MEMBERS
 ) -> AsyncIterator[Fleet]:
     """So many members, none of which runs yet; the stream is filled, and changes all the time."""
     async with AsyncExitStack() as open:
         core = await open.enter_async_context(Etcd(source.address))
-        new = await open.enter_async_context(Etcd(target.address))
         load = Load(core, random.Random(seed))
         await load.found()
-        history = await open.enter_async_context(new.history("/"))
+        kind = KINDS[type(target)]
+        new, history = await open.enter_async_context(kind.seen(target))
         members = []
         for number in range(count):
             proxy = await open.enter_async_context(kafka.behind_a_proxy(number))
@@ -246,4 +255,4 @@ async def fleet(
         await divide(members[0].bridge)
         await open.enter_async_context(publisher(folder, kafka, source))
         async with load.flowing():
-            yield Fleet(kafka, load, new, history, members)
+            yield Fleet(kafka, load, new, history, members, whole=kind.whole)

@@ -59,6 +59,12 @@ class Holders:
         before = [turn.holder for turn in self._turns[shard] if turn.revision < revision]
         return before[-1] if before else NOBODY
 
+    def during(self, event: Event, shard: int) -> list[str]:
+        """Who may have made it: one, unless it is not known at which revision that was."""
+        first = event.revision if event.after is None else event.after + 1
+        later = [turn.holder for turn in self._turns[shard] if first <= turn.revision < event.revision]
+        return [one for one in (self.at(shard, first), *later) if one != NOBODY]
+
     def terms(self, shard: int) -> list[str]:
         """All who held it, one after the other."""
         held = [turn.holder for turn in self._turns[shard] if turn.holder != NOBODY]
@@ -82,11 +88,13 @@ def one_writer(
     journals: Mapping[str, Sequence[Written]],
     shard_of: Callable[[str], int],
     killed: Iterable[str] = (),
+    *,
+    whole: bool = True,
 ) -> Verdict:
     """Whether each key was written by the holder of its shard alone.
 
     `journals`: what each process says that it wrote, by the name that its locks have. Who was killed may not have said
-    its last writes; all others say all of them.
+    its last writes; all others say all of them. `whole`: every write is among the events.
     """
     claims: dict[Written, list[str]] = defaultdict(list)
     for process, lines in journals.items():
@@ -95,9 +103,10 @@ def one_writer(
     faults, unsaid, ends = [], 0, set(killed)
     writes: dict[str, int] = defaultdict(int)
     for event in events:
-        one, holder = written(event), holders.at(shard_of(event.key), event.revision)
+        one, held = written(event), holders.during(event, shard_of(event.key))
         what = f"{event.key} ({one.number if one.number is not None else 'removed'}) at revision {event.revision}"
         authors = claims[one]
+        holder = next((each for each in held if each in authors), held[0] if held else NOBODY)
         if holder == NOBODY:
             faults.append(f"{what} was written while nobody held its shard")
         elif holder in authors:
@@ -109,7 +118,8 @@ def one_writer(
         else:
             faults.append(f"{what} was written, and {holder}, who held its shard, does not say so")
         writes[holder] += 1
-    never = [f"{process} says that it wrote {one}" for one, left in claims.items() for process in left]
+    left = {one: authors for one, authors in claims.items() if whole}
+    never = [f"{process} says that it wrote {one}" for one, authors in left.items() for process in authors]
     return Verdict([*faults, *(f"{each}, and the destination has no such write" for each in never)], writes, unsaid)
 
 

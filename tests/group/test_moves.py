@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartEtcd, StartKafka
-from tests.group.fleet import fleet
+from tests.conftest import StartConsul, StartEtcd, StartKafka, StartZooKeeper
+from tests.group.fleet import Fleet, fleet
+from tests.group.load import SHARDS
+from tests.kit.waiting import until
 
 # What a machine that is busy with other tests may need beyond 1 s (join, leave) and 11 s (kill, freeze).
 SOON, LATE = 8.0, 30.0
@@ -52,3 +54,53 @@ async def test_shards_follow_the_members_and_have_one_writer_each(
         assert max(join, leave, wake) < SOON
         assert max(kill, freeze) < LATE
         await there.judged(there.members)
+
+
+@pytest.mark.parametrize(
+    "event", ["kill", *(pytest.param(each, marks=pytest.mark.soak) for each in ("join", "leave", "freeze"))]
+)
+@pytest.mark.parametrize("kind", ["zookeeper", "consul"])
+@pytest.mark.timeout(600)
+async def test_shards_of_another_kind_of_store_follow_the_members_likewise(
+    folder: Path,
+    etcd_server: StartEtcd,
+    kafka_server: StartKafka,
+    zookeeper_server: StartZooKeeper,
+    consul_server: StartConsul,
+    seed: int,
+    kind: str,
+    event: str,
+) -> None:
+    start = {"zookeeper": zookeeper_server, "consul": consul_server}[kind]
+    source, target, kafka = await asyncio.gather(etcd_server(), start(), kafka_server(behind=3))
+    async with fleet(folder, kafka, source, target, seed) as there:
+        members = [*there.members]
+        running = members[1:] if event == "join" else members
+        await asyncio.gather(*(one.start() for one in running))
+        await there.shared(*running)
+        before = len(there.entries())
+        await until(lambda: len(there.entries()) > before + 5 * SHARDS, "all of them write")
+        async with there.measured(f"{event} ({kind})"):
+            await happen(there, event)
+        assert there.figures[-1].worst < (SOON if event in ("join", "leave") else LATE)
+        if event == "freeze":
+            members[0].bridge.thaw()
+            await there.shared(*members)
+        await there.judged(members if event in ("join", "freeze") else members[1:])
+
+
+async def happen(there: Fleet, event: str) -> None:
+    """Something happens to the first member; returns when all shards are shared anew."""
+    one, *others = there.members
+    match event:
+        case "join":
+            await one.start()
+            await there.shared(*there.members)
+            return
+        case "leave":
+            assert await one.bridge.stop() == 0
+        case "kill":
+            await one.kill()
+        case "freeze":
+            one.bridge.freeze()
+    await there.shared(*others)

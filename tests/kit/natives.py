@@ -92,12 +92,16 @@ class Truth:
 
 
 class Event(NamedTuple):
-    """One event at a target: when we heard it (monotonic seconds), and what it left under the key; None: nothing."""
+    """One event at a target: when we heard it (monotonic seconds), and what it left under the key; None: nothing.
+
+    `after`: it was made after that revision, and at `revision` at the latest; None: exactly then.
+    """
 
     at: float
     revision: int
     key: str
     value: str | None
+    after: int | None = None
 
 
 class History(list[Event]):
