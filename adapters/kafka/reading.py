@@ -47,7 +47,7 @@ class Reader:
             if found is None or found.error is not None:
                 fetching = await self._connected()
                 if part not in self.parts:
-                    raise Unavailable(NOT_READ)
+                    raise Unavailable(NOT_READ, retry_after=0.0)
                 found = self._followed[part] = Following(fetching, part, self._is_ours)
                 try:
                     await found.start()
@@ -65,7 +65,7 @@ class Reader:
         """Reads these partitions from now on, each apart; None: the whole."""
         parts: frozenset[int | None] = frozenset((None,)) if shards is None else shards
         for part in self._followed.keys() - parts:
-            self._followed.pop(part).fail(Unavailable(NOT_READ))
+            self._followed.pop(part).fail(Unavailable(NOT_READ, retry_after=0.0))
         self.parts = parts
         self._changed.set()
         self._changed = asyncio.Event()

@@ -66,6 +66,9 @@ class Feed:
         elif view.up or view.reason != reason:
             log.warning("%s registry=%r reason=%r", reaction.kind, view, reason)
         self.denied = self.denied or isinstance(error, Denied)
+        asked = self._wrong or (isinstance(error, Unavailable) and error.retry_after == 0)
+        if view.shard is not None and asked:
+            self._listed.clear()  # shards come and go by the doing of this process, which is no flapping
         view.down(reason, self._clock())
 
     async def _watch(self) -> None:
