@@ -64,7 +64,6 @@ log = logging.getLogger("isthmus.daemon")
 
 ONCE_PATIENCE = 15.0  # seconds without an answer after which `--once` gives a registry up
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104, addresses that nobody can dial
-LEAVE = 5.0  # seconds that other members of a group have to take over what this one writes
 TICK = 1.0  # seconds between two status lines for the supervisor, each with its watchdog
 THREADS = 64  # a hung disk holds up a few of them, and names are looked up in the others
 LISTEN = 60.0  # seconds until the first look at who writes, where `resync` is not less
@@ -187,7 +186,7 @@ class Daemon:
             self._notifier.ready()
             code = await self._once() if once else await self._forever()
             self._notifier.stopping()
-            await self.engine.leave(LEAVE)
+            await self.engine.leave()
             self._use_up()
             self.journal.append("stop", reason=f"pid={os.getpid()}")
         return code

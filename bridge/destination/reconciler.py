@@ -8,7 +8,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence, Set
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 from bridge.adapter import Change, Entry, Held, Observed, Outcome, Seat, Sink, Term
@@ -39,6 +39,7 @@ log = logging.getLogger("isthmus.reconcile")
 BATCH = 60  # changes in one call of apply; a transaction of etcd holds 128 operations, two a change
 STILL = 0.05  # seconds between two checks whether a write is under way
 SOON = 0.01  # likewise, while a shard waits to be handed over
+ANSWERED = 3.0  # seconds that writes under way have to be answered before the lock is given back
 YIELDED = 4  # turns of the event loop from a source's report of a change to the request that writes it
 PLAN_SLICE = 200  # services planned before others get their turn on the loop
 
@@ -175,6 +176,23 @@ class Reconciler:
         if names != self._watched and self.lead.share is not None:
             self.read_again(names - self._watched)
             self._watched = names
+
+    async def leave(self, patience: float) -> None:
+        """Gives away what others can take over at once, then sends nothing more and waits for what was sent.
+
+        Else that could arrive when the lock is another's, and nobody would say that it was made. The caller ends `run`.
+        """
+        await self.lead.leave(patience)
+        plan = self.loops.get("plan")
+        self.loops = {}
+        if plan is None:
+            return
+        plan.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWERED):
+                await asyncio.wait((plan,))
+                while any(self._applier.under_way.values()):
+                    await asyncio.sleep(SOON)
 
     async def still(self) -> None:
         """Returns when no write is under way."""

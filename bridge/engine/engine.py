@@ -41,6 +41,8 @@ from bridge.sources.scrub import Scrub
 from bridge.sources.store import Seen, Store
 from bridge.sources.view import Recorder, View
 
+LEAVE = 5.0  # seconds that other members of a group have to take over what this one writes
+
 
 class Side(NamedTuple):
     """A destination as it is written. `lender`: the registry that the seat is in, "" where there is no seat.
@@ -189,9 +191,9 @@ class Engine:
             for name, one in self.reconcilers.items()
             if _writes(one.destination.links) != _writes(self._links_to(configuration, name))
         ]
-        await self._stop(
-            [("reconciler", name) for name in (*gone, *rewired)] + [("registry", name) for name in changed]
-        )
+        ending = {*gone, *rewired}
+        await self._leave(ending)
+        await self._stop([("reconciler", name) for name in ending] + [("registry", name) for name in changed])
         for name in gone:
             del self.reconcilers[name]
             self._needed.pop(name, None)
@@ -223,9 +225,12 @@ class Engine:
             or self._is_divided(configuration, name) != self._is_divided(running, name)
         }
 
-    async def leave(self, patience: float) -> None:
-        """Has others take over what this process writes as one of several, for so many seconds at most."""
-        await asyncio.gather(*(one.lead.leave(patience) for one in self.reconcilers.values()))
+    async def leave(self) -> None:
+        """Has others take over what this process writes as one of several, and waits for what it has sent."""
+        await self._leave(self.reconcilers)
+
+    async def _leave(self, names: Iterable[str]) -> None:
+        await asyncio.gather(*(self.reconcilers[name].leave(LEAVE) for name in names))
 
     def is_divided(self, name: str) -> bool:
         """Whether a registry is read by shards, of which this process may have none."""

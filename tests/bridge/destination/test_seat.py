@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from adapters.memory import Config, Memory
@@ -85,3 +87,20 @@ async def test_a_destination_without_any_seat_is_written_without_a_lock() -> Non
         assert running.reconcilers["target"].role == "writer"
         assert target.instances(PAY) == source.instances(PAY)
         assert not target.writers()
+
+
+async def test_who_leaves_waits_for_what_it_has_sent() -> None:
+    source, target, lender = Server("a"), Server("b"), Server("c")
+    async with core(source, target, lender).running() as running:
+        await running.idle()
+        reconciler = running.reconcilers["target"]
+        target.silence()
+        source.register(PAY, instance("i1"))
+        await until(lambda: not reconciler.idle, "it is being written")
+        leaving = asyncio.create_task(reconciler.leave(0.0))
+        source.register(PAY, instance("i2"))
+        await until(lambda: not reconciler.loops, "nothing more is planned")
+        assert not leaving.done()
+        target.heal()
+        await leaving
+        assert running.record.count("add") == target.writes == 1, "what was made is said, and nothing more is sent"
