@@ -328,11 +328,15 @@ def _held(reconciler: Reconciler, views: list[View]) -> list[HeldRemoval]:
 async def _of_members(reconciler: Reconciler, hold: str, now: float, lasting: float) -> tuple[Item, ...] | None:
     """Approves what is left of a set that was shown, of which each member of a group holds a part; None: none was.
 
-    Each frees its own part. Raises ValueError where any part has grown, or nothing of it is held any more.
+    Each frees its own part. Raises ValueError where any part has grown, or nothing of it is held any more, Unavailable
+    where it is another member's, and too large for its note.
     """
     await shared(reconciler)  # what the others hold is read now
     holds = reconciler.destination.holds
     current = plans.sets_of(reconciler, now)
+    for one in current:
+        if one.id == hold and not one.items:
+            raise Unavailable(f"it cannot be approved here: {one.rule}")
     if (known := holds.shown(hold)) is None:
         return None
     for one in current:

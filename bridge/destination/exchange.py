@@ -32,7 +32,8 @@ log = logging.getLogger("isthmus.joint")
 FORMAT = 1
 SERVICES = 100  # whose digests are in a note, of each part in which two pictures differ
 PARTS = 2  # of a picture whose services are in a note at a time
-LONGEST = 96 * 1024  # bytes of losses or held sets in one note, which leaves room for the rest
+LONGEST = 96 * 1024  # bytes in one note of losses or held sets, and of removals; this leaves room for the rest
+WENT = 32 * 1024  # of these at most for removals
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -147,7 +148,7 @@ class ExportExchange:
             process=process,
             at=here.wall(),
             losses=losses,
-            went=here.destination.went.since(now, here.ahead),
+            went=_newest(here.destination.went.since(now, here.ahead)),
             digests=self._likeness.text,
             services={str(part): _few(self._likeness.services(part)) for part in sorted(differ)[:PARTS]},
         )
@@ -195,8 +196,8 @@ class GroupExchange:
         return Share(
             process=process,
             at=here.wall(),
-            went=here.destination.went.since(now, here.ahead),
-            holds=_without_ages(here.destination.holds.show(now)),
+            went=_newest(here.destination.went.since(now, here.ahead)),
+            holds=told(here.destination.holds.show(now)),
         )
 
     def pictures(self, running: Mapping[str, Share]) -> dict[str, str]:
@@ -222,7 +223,7 @@ def named(process: Writer) -> str:
 
 
 def _fitting(losses: Sequence[Lost]) -> tuple[Lost, ...]:
-    found, room = [], LONGEST
+    found, room = [], LONGEST - WENT
     for one in losses:
         room -= len(msgspec.json.encode(one))
         if room < 0:
@@ -232,13 +233,24 @@ def _fitting(losses: Sequence[Lost]) -> tuple[Lost, ...]:
     return tuple(found)
 
 
-def _without_ages(holds: Sequence[Hold]) -> tuple[Hold, ...]:
-    """The held sets without what changes by time alone; the smallest with their items, as far as there is room."""
-    found, room = [], LONGEST
+def _newest(went: Sequence[Gone]) -> tuple[Gone, ...]:
+    """The newest removals, as far as there is room."""
+    first, room = len(went), WENT
+    while first and (room := room - len(msgspec.json.encode(went[first - 1]))) > 0:
+        first -= 1
+    return tuple(went[first:])
+
+
+def told(holds: Sequence[Hold]) -> tuple[Hold, ...]:
+    """The held sets as the note has them: without what changes by time alone, the smallest with their items.
+
+    As far as there is room: a set without items can be approved at its own member alone.
+    """
+    found, room = [], LONGEST - WENT
     for hold in sorted(holds, key=lambda one: one.instances):
-        told = replace(hold, age=0.0, due_in=None)
-        room -= len(msgspec.json.encode(told))
-        found.append(told if room > 0 else replace(told, items=()))
+        one = replace(hold, age=0.0, due_in=None)
+        room -= len(msgspec.json.encode(one))
+        found.append(one if room > 0 else replace(one, items=()))
     return tuple(found)
 
 

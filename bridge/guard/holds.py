@@ -65,11 +65,15 @@ def item_of(change: Change) -> Item:
     return change.mark.link if change.mark else "", str(change.service), change.id
 
 
-def united(holds: Iterable[Hold]) -> list[Hold]:
-    """One set of all parts that are held for one reason by several processes; a part without items stays by itself."""
+def united(holds: Iterable[Hold], apart: Collection[str] = ()) -> list[Hold]:
+    """One set of all parts that are held for one reason by several processes.
+
+    A part stays by itself whose items are not told, and (`apart`: their ids) one whose items others are not told.
+    """
     parts: dict[tuple[str, ...], list[Hold]] = {}
     for hold in holds:
-        parts.setdefault(hold.why if hold.items else (*hold.why, hold.id), []).append(hold)
+        alone = not hold.items or hold.id in apart
+        parts.setdefault((*hold.why, hold.id) if alone else hold.why, []).append(hold)
     found = [ones[0] if len(ones) == 1 else _united(ones) for ones in parts.values()]
     return sorted(found, key=lambda hold: (hold.link, hold.scope, hold.rule))
 

@@ -6,6 +6,7 @@ import msgspec
 from msgspec.structs import replace
 
 from bridge.adapter import Adviser
+from bridge.destination.exchange import told
 from bridge.destination.joint import GROUP, Joint
 from bridge.destination.reconciler import Reconciler
 from bridge.engine.engine import Engine
@@ -88,12 +89,14 @@ def sets_of(reconciler: Reconciler, now: float) -> list[Hold]:
     holds, peers = reconciler.destination.holds, reconciler.peers
     found = holds.show(now)
     if isinstance(peers, Joint) and peers.kind == GROUP:
+        apart = {one.id for one in told(found) if not one.items}
         for host, theirs in peers.held_elsewhere.items():
             there = f"; more than fits a note: approve it at {host}"
             found += [one if one.items else replace(one, rule=one.rule + there) for one in theirs]
-        found = united(found)
+        found = united(found, apart)
         for one in found:
-            holds.remember(one.id, one.items)
+            if one.items:
+                holds.remember(one.id, one.items)
     return found
 
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from bridge.errors import Unavailable
+from bridge.model import ServiceName
+from mappings import kafka as mapping
 from tests.conftest import StartEtcd
 from tests.kit.natives import PREFIX, Etcd
 from tests.kit.running import Bridge, isthmus
@@ -20,6 +22,8 @@ from tests.servers.kafka import Kafka
 
 SHARDS = 6
 SERVICES = 24
+MANY = 40  # instances of a service
+GONE = 35  # of them: as many of some ten services are more than a note has room for, and each keeps its share
 LINK = "stream-a-to-b"
 GUARD = {"confirm_event": "1s", "confirm_absence": "1s", "source_count": 1000, "hard_count": 1000, "service_share": 0.1}
 
@@ -154,6 +158,60 @@ async def test_a_held_set_is_shown_whole_at_each_member_and_approved_at_any(
         more = await held(there)
         await there.two.ask("approve", id=more, reason="the test says so")
         await until(there.in_step, "each member lets its part go")
+
+
+async def test_a_set_beyond_a_note_is_named_everywhere_and_approved_where_it_is_held(
+    etcd_server: StartEtcd, kafka: Kafka, tmp_path: Path
+) -> None:
+    limits = {"hard_share": 0.1, "source_share": 0.1, "hard_count": 1}
+    async with site(etcd_server, kafka, tmp_path, **limits) as there:
+        many = [f"{'i' * 200}{number}" for number in range(MANY)]
+        lease = await there.source.lease()
+        for number in range(SERVICES):
+            for copy, id in enumerate(many):
+                await there.source.register(f"s{number}", id, f"10.{2 + copy}.0.{number}", lease)
+        await ran(there.one, "init", "b")
+        await there.one.start()
+        await there.two.start()
+        await until(lambda: shared(there.one), "both have their half")
+        await until(there.in_step, "and write it")
+        large = [f"s{number}" for number in range(SERVICES) if shard_of(f"s{number}") in await shards(there.one)]
+        small = [f"s{number}" for number in range(SERVICES) if f"s{number}" not in large]
+        gone = [f"{PREFIX}{service}/{id}" for service in large for id in many[:GONE]]
+        for some in range(0, len(gone), 100):
+            await there.source.delete(*gone[some : some + 100])
+        await there.source.delete(*(f"{PREFIX}{service}/i1" for service in small))
+        other, beyond = await until(lambda: sets(there, 2), "both members show both sets")
+        assert "more than fits a note: approve it at" in beyond["rule"]
+        with pytest.raises(Unavailable, match="more than fits a note: approve it at"):
+            await there.two.ask("approve", id=beyond["id"], reason="the test says so")
+        await there.one.ask("approve", id=beyond["id"], reason="the test says so")
+        assert await until(lambda: sets(there, 1), "what was approved is gone") == [other]
+        await there.one.ask("approve", id=other["id"], reason="the test says so")
+        await until(there.in_step, "each member lets its part go")
+
+
+async def sets(there: Site, count: int) -> list[dict[str, Any]]:
+    """What the second member shows, the largest last, where both show the same, so many sets, and all that is held."""
+    one, two = [sorted(await member.holds(), key=lambda row: row["instances"]) for member in (there.one, there.two)]
+    wanted = there.source.truth.now.keys()
+    left = sum(where not in wanted for where in await there.target.records())
+    are_whole = len(two) == count and sum(row["instances"] for row in two) == left
+    return [told(row) for row in two] if are_whole and [row["id"] for row in one] == [row["id"] for row in two] else []
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("id", "rule", "instances")}
+
+
+async def shards(member: Bridge) -> list[int]:
+    """Which shards a member writes."""
+    (row,) = (await isthmus("group", "-f", member.file, "-o", "json")).json
+    return [one["shard"] for one in row["shards"] if str(member.process.pid) in one["writes"]]
+
+
+def shard_of(service: str) -> int:
+    return mapping.partition_of(ServiceName(service), SHARDS)
 
 
 async def held(there: Site) -> str:
