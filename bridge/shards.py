@@ -53,10 +53,12 @@ class Shards(Seat, Protocol):
 
     A shard is a number from 0 on. A process is named by `who` (host and pid, say), for people.
 
-    `leases`: whether what is written at this destination under the term of a shard may be leased.
+    `leases`: whether what is written at this destination under the term of a shard may be leased. `ousts`: whether
+    `oust` is of use, because the store keeps the lock of a dead process for long.
     """
 
     leases: bool
+    ousts: bool
 
     async def divided(self) -> int | None:
         """Into how many shards the destination is divided, by the key `shards`; None: it is not."""
@@ -84,6 +86,13 @@ class Shards(Seat, Protocol):
         """Gives the lock to the oldest claim, in one transaction that compares both; the term is over then.
 
         False: nobody claims any more, and the term goes on. Raises Superseded where it is over already, Unavailable.
+        """
+        ...
+
+    async def oust(self, shard: int, who: str) -> None:
+        """Gives the lock to the oldest claim in the place of its holder, if that is `who`, who is no member any more.
+
+        Should it be alive, its writes are refused, where each write compares the lock. Raises Unavailable or Denied.
         """
         ...
 

@@ -280,6 +280,8 @@ class _Presence(Generic[L, T]):
 class DividedSeat(Generic[L, T]):
     """The side of a seat that makes it `bridge.shards.Shards`, over what its store can do."""
 
+    ousts = False
+
     def __init__(self, area: Area[L, T], *, leases: bool = True) -> None:
         self.area = area
         self.leases = leases
@@ -325,6 +327,9 @@ class DividedSeat(Generic[L, T]):
             if await self.area.give(ours, others[0]):
                 ours.lose()
                 return True
+
+    async def oust(self, shard: int, who: str) -> None:
+        """See `Shards.oust`: what a dead process holds ends by itself, and soon enough."""
 
     async def standing(self) -> dict[int, Standing]:
         """See `Shards.standing`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from adapters.common.places import Own
@@ -74,6 +74,8 @@ class ConsulSeat(DividedSeat[ConsulLife, ConsulShardTerm]):
     `nodes`: those of its copies, None for a seat that is lent.
     """
 
+    ousts = True  # a session lives for up to twice its time, which is ten seconds at least
+
     def __init__(self, client: Client, dc: str, lock: Lock, note: str, notes: str, nodes: Nodes | None = None) -> None:
         super().__init__(ConsulArea(client, dc, lock, notes))
         self._notes = f"{notes}/"
@@ -93,6 +95,13 @@ class ConsulSeat(DividedSeat[ConsulLife, ConsulShardTerm]):
         if self._leaves:  # only now: our own session was on it
             with contextlib.suppress(Denied):  # it is not ours alone, and `footprint` names what stays
                 await remove_shared(self._client, self._dc)
+
+    async def oust(self, shard: int, who: str) -> None:
+        """See `Shards.oust`."""
+        area = cast(ConsulArea, self.area)
+        lot = (await area.look()).lot(shard)
+        if lot.life and lot.who == who and lot.claims:
+            await area.give_in_place(shard, lot)
 
     async def recall(self) -> Note | None:
         """The note of this seat, with its index."""

@@ -132,12 +132,19 @@ class ConsulArea:
 
     async def give(self, term: ConsulShardTerm, claim: Claim) -> bool:
         """Unlocks the key and locks it for the claimant's session, at once."""
-        key, theirs = term.fence.key, self._claim(term.wish.shard, claim.life)
+        return await self._give(term.wish.shard, term.version, term.fence.session, claim)
+
+    async def give_in_place(self, shard: int, lot: Lot) -> bool:
+        """The same to the oldest claim, in the place of a holder that does not do so; whether all stood as in `lot`."""
+        return await self._give(shard, lot.version, lot.life, lot.claims[0])
+
+    async def _give(self, shard: int, version: int, session: str, claim: Claim) -> bool:
+        key, theirs = self._key(shard), self._claim(shard, claim.life)
         value = base64.b64encode(said(claim.who, self._lock.now())).decode()
         ops = [
-            kv("check-index", key, Index=term.version),
+            kv("check-index", key, Index=version),
             kv("check-index", theirs, Index=claim.version),
-            kv("unlock", key, Value=value, Session=term.fence.session),
+            kv("unlock", key, Value=value, Session=session),
             kv("lock", key, Value=value, Session=claim.life),
             kv("delete", theirs),
         ]

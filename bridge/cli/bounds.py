@@ -326,7 +326,14 @@ BOUNDS = (
         metric="isthmus_link_parked",
     ),
     Bound("bridge.destination.went", "KEPT", "entries that a daemon tells others it let go", "the oldest is not told"),
-    Bound("bridge.destination.exchange", "LONGEST", "losses in a daemon's note", "the rest is not told", unit="bytes"),
+    Bound(
+        "bridge.destination.exchange",
+        "LONGEST",
+        "what grows in a daemon's note: losses or held sets, and removals",
+        "the rest is not told; a larger held set is approved at that daemon",
+        unit="bytes",
+    ),
+    Bound("bridge.destination.exchange", "WENT", "removals in it", "the oldest are not told", unit="bytes"),
     Bound(
         "bridge.destination.exchange", "PARTS", "parts of a picture told by service at a time", "the next ones follow"
     ),

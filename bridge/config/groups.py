@@ -139,6 +139,12 @@ def _judge_locks(
                 place, f"{name} cannot lock, so the group cannot share it; name a registry in bridge.seat that can"
             )
         elif isinstance(found, Shards) and notes(made.get(bridge.seat or "", lender), bridge.id) is not None:
+            if own is None and found.ousts:
+                document.warn(
+                    ("bridge", "seat"),
+                    f"a shard of {name} may go unwritten for 20 s after its daemon was killed: so long {lender.name} "
+                    f"keeps a lock, and {name} compares none in its writes, so that nobody may take it sooner",
+                )
             return {lender.name}
         else:
             document.fault(

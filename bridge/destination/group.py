@@ -29,8 +29,10 @@ log = logging.getLogger("isthmus.group")
 
 AGAIN = 0.5  # seconds until the store, or the stream, is tried again after an error
 LOOK = 0.05  # seconds between two checks whether scopes are listed, of which there is no notification
+LOOKS = 0.25  # seconds between two checks for claims that get no answer
 EVERY = 1.0  # seconds after which each shard is checked again, also without a notification
 PROBE = 5.0  # seconds between two checks whether the store of the locks answers
+PATIENCE = 1.5  # seconds that a claim stands before this member asks whether the holder is a member at all
 UNREACHED = 30.0  # seconds without an answer from it after which this member leaves the group
 
 
@@ -39,7 +41,8 @@ class Sharing(NamedTuple):
 
     `group`: the name of its group, at the engine of the stream. `who`: the name of this process, for people.
     `read(shards)` has these shards of the stream read, and no others. `listed(scope)`: whether that scope, by its name
-    at the stream, is listed and followed here, or is read by no link.
+    at the stream, is listed and followed here, or is read by no link. `fenced`: each write compares the lock, since the
+    seat is the destination's own.
     """
 
     seat: Shards
@@ -48,6 +51,7 @@ class Sharing(NamedTuple):
     who: str
     read: Callable[[frozenset[int]], None]
     listed: Callable[[str], bool]
+    fenced: bool
 
 
 class Shard:
@@ -65,6 +69,7 @@ class Shard:
         self.claimed = False
         self.whole = 0  # the assignment in which it was read to its end
         self.asks: tuple[Step, int] | None = None
+        self.since = 0.0  # when it was asked for so
         self.trouble = ""  # the last error
         self.waits = False  # whether removals had to wait at the last check
         self.cares: float | None = None  # since when this member is only its caretaker
@@ -272,6 +277,8 @@ class Group:
                 tasks.create_task(self._be_member())
                 tasks.create_task(self._conduct())
                 tasks.create_task(self._reserves.run())
+                if self.seat.ousts and self._sharing.fenced:
+                    tasks.create_task(self._look_after_claims())
         finally:
             self.membership = None
             self.shards = {}
@@ -449,7 +456,7 @@ class Group:
             return
         await self._withdraw(one, now)
         if one.term is None and step(self._facts(one)) is now:
-            one.asks = (now, self._assignment(one))
+            one.asks, one.since = (now, self._assignment(one)), self._clock()
             self._run(one, "lock", self._tenure(one, claim=now is Step.CLAIM))
 
     async def _withdraw(self, one: Shard, now: Step) -> None:
@@ -522,6 +529,8 @@ class Group:
         """Waits for the writes that are under way, and hands the lock over to the oldest claim."""
         term = one.term
         assert term is not None
+        if one.over.is_set():
+            return  # it is given already, and the task that held it has yet to end
         one.handing = True
         try:
             await self._still(term)
@@ -545,6 +554,29 @@ class Group:
         one.handing = False
         self._begun[one.number] = False
         self._woken()
+
+    async def _look_after_claims(self) -> None:
+        """Never returns: takes over from who answers no claim and is no member any more.
+
+        Who is alive answers a claim at once, whether the group knows it or not.
+        """
+        while True:
+            await asyncio.sleep(LOOKS)
+            late = [number for number, one in self.shards.items() if self._waits_for_long(one)]
+            if not late or self.membership is None or self.membership.away:
+                continue
+            with contextlib.suppress(IsthmusError):  # asked again a moment later
+                members = {one.who for one in await self.membership.members()}
+                standing = await self.seat.standing()
+                holders = {number: standing[number].holder for number in late if number in standing}
+                gone = {number: who for number, who in holders.items() if who and who not in members}
+                for number, who in gone.items() if self._sharing.who in members else ():
+                    log.warning("ousts destination=%s shard=%d who=%s", self._destination, number, who)
+                    await self.seat.oust(number, who)
+
+    def _waits_for_long(self, one: Shard) -> bool:
+        is_claimed = one.asks is not None and one.asks[0] is Step.CLAIM
+        return is_claimed and one.term is None and self._clock() - one.since > PATIENCE
 
     async def _complete(self, one: Shard) -> None:
         """Returns once the shard was read to its end since it was assigned. Only then this member may claim it."""

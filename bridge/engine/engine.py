@@ -391,6 +391,7 @@ class Engine:
             f"{socket.gethostname()}:{os.getpid()}",
             read=partial(self._need, name),
             listed=lambda scope: self._is_listed(name, side.stream, scope),
+            fenced=side.lender == name,
         )
 
     def _is_listed(self, destination: str, stream: str, scope: str) -> bool:

@@ -291,6 +291,25 @@ async def test_a_process_without_its_life_has_no_shard(lab: ShardsLab, one: Memb
     assert await lab.truth(PAY) == at(instance(2))
 
 
+async def test_who_is_ousted_writes_nothing_more_and_others_take_over(lab: ShardsLab, one: Member, two: Member) -> None:
+    if not two.seat.ousts:
+        pytest.skip("what a dead process holds ends soon enough by itself")
+    async with one.take(1) as term, taking(two, 1) as waiting:
+        woken = asleep(term)
+        await claims(one, 1, "two")
+        await two.seat.oust(1, "another")
+        assert await one.standing(1) == Standing("one", ("two",))
+        await two.seat.oust(1, "one")
+        following = await waiting.has()
+        assert following.taken_over
+        with pytest.raises(Superseded):
+            await one.write(1, woken)
+        await two.write(2, following)
+        async with asyncio.timeout(patience()):
+            await term.ended()
+    assert await lab.truth(PAY) == at(instance(2))
+
+
 class Step(NamedTuple):
     """One process at the steps of a store, which believes what is not so any more: what it sees may be old."""
 

@@ -72,19 +72,28 @@ class Member:
 
 
 class Figure(NamedTuple):
-    """How long shards went unwritten around one event."""
+    """How long shards went unwritten around one event. `moved`: those that went from one member to another."""
 
     what: str
     gaps: Sequence[Gap]
+    moved: frozenset[int]
 
     @property
     def worst(self) -> float:
         return max(one.seconds for one in self.gaps)
 
+    @property
+    def beyond(self) -> float:
+        """How much longer one that moved went unwritten than any other: those show how busy the machine is."""
+        moved = [one.seconds for one in self.gaps if one.shard in self.moved]
+        others = [one.seconds for one in self.gaps if one.shard not in self.moved]
+        return max(moved, default=0.0) - max(others, default=0.0)
+
     def __str__(self) -> str:
         seconds = sorted(one.seconds for one in self.gaps)
         every = " ".join(f"{one:.1f}" for one in seconds)
-        return f"{self.what}: unwritten for {seconds[len(seconds) // 2]:.2f} s at the median, by shard {every}"
+        median = seconds[len(seconds) // 2]
+        return f"{self.what}: unwritten for {median:.2f} s at the median, {self.beyond:.2f} s more by a move: {every}"
 
 
 class Fleet:
@@ -159,11 +168,12 @@ class Fleet:
     @asynccontextmanager
     async def measured(self, what: str, settle: float = 1.0) -> AsyncIterator[None]:
         """Notes for how long shards go unwritten from now on, until some seconds after the block."""
-        begin = time.monotonic()
+        begin, turns = time.monotonic(), len(self.turns())
         yield
         await asyncio.sleep(settle)
         await self.history.caught_up()
-        self.figures.append(Figure(what, gaps(self.entries(), SHARDS, shard_of, begin, time.monotonic())))
+        moved = frozenset(turn.shard for turn in self.turns()[turns:])
+        self.figures.append(Figure(what, gaps(self.entries(), SHARDS, shard_of, begin, time.monotonic()), moved))
         print(self.figures[-1])
 
     # -- in the end

@@ -12,8 +12,10 @@ from tests.group.fleet import Fleet, fleet
 from tests.group.load import SHARDS
 from tests.kit.waiting import until
 
-# What a machine that is busy with other tests may need beyond 1 s (join, leave) and 11 s (kill, freeze).
-SOON, LATE = 8.0, 30.0
+# Seconds that a shard that moves may go unwritten, longer than any other: at a join or a leave, at a kill or a freeze.
+# The machine is busy with other tests.
+BUSY = 2.0
+SOON, LATE = 1.0 + BUSY, 11.0 + BUSY
 
 
 @pytest.mark.timeout(600)
@@ -50,7 +52,7 @@ async def test_shards_follow_the_members_and_have_one_writer_each(
         async with there.measured("wake"):
             one.bridge.thaw()
             await there.shared(one, two, three)
-        join, _, leave, kill, freeze, wake = (figure.worst for figure in there.figures)
+        join, _, leave, kill, freeze, wake = (figure.beyond for figure in there.figures)
         assert max(join, leave, wake) < SOON
         assert max(kill, freeze) < LATE
         await there.judged(there.members)
@@ -82,7 +84,7 @@ async def test_shards_of_another_kind_of_store_follow_the_members_likewise(
         await until(lambda: len(there.entries()) > before + 5 * SHARDS, "all of them write")
         async with there.measured(f"{event} ({kind})"):
             await happen(there, event)
-        assert there.figures[-1].worst < (SOON if event in ("join", "leave") else LATE)
+        assert there.figures[-1].beyond < (SOON if event in ("join", "leave") else LATE)
         if event == "freeze":
             members[0].bridge.thaw()
             await there.shared(*members)

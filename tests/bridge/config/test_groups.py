@@ -22,6 +22,7 @@ REGISTRIES: dict[str, Any] = {
     "poor": {"kind": "memory", "seat": False},
     "mesh": {"kind": "prometheus", "listen": "127.0.0.1:1"},
     "folder": {"kind": "file", "path": "./inventory"},
+    "catalog": {"kind": "consul", "address": "http://127.0.0.1:1", "datacenters": ["dc1"]},
     "keeper": {"kind": "zookeeper", "hosts": ["127.0.0.1:1"], "layout": "curator"},
 }
 LINK = {"from": "stream/a", "to": "core", "policy": "sync", "services": {"include": ["*"]}}
@@ -91,6 +92,12 @@ def test_links_to_one_destination_read_one_stream(tmp_path: Path) -> None:
 
 def test_a_seat_that_is_lent_may_be_kept_by_shard(tmp_path: Path) -> None:
     assert loaded(tmp_path, {"to": "poor"}, seat="core").bridge.group == "crew"
+
+
+def test_a_seat_that_keeps_the_locks_of_the_dead_for_long_is_warned_of(tmp_path: Path) -> None:
+    assert any("may go unwritten for 20 s" in one for one in loaded(tmp_path, {"to": "poor"}, seat="catalog").warnings)
+    for to, seat in (("poor", "core"), ("catalog", "catalog")):
+        assert not any("unwritten" in text for text in loaded(tmp_path, {"to": to}, seat=seat).warnings)
 
 
 def test_what_is_written_from_elsewhere_has_one_writer_as_before(tmp_path: Path) -> None:
