@@ -76,6 +76,7 @@ class Following:
         self._heard: frozenset[tuple[str, bool, str]] = frozenset()
         doses.heard = lambda block: moves.is_heard(engine, block)
         doses.sides = lambda block, _: moves.sides_of(engine, block)
+        self._terms: dict[Post, Term | None] = {}  # by which this process wrote when it looked last
         self._follows: dict[Post, int] = {}  # of what this process writes: the turn that its shares are of
 
     def restore(self) -> None:
@@ -182,8 +183,11 @@ class Following:
         """
         writes = {name: one for name, one in self._engine.reconcilers.items() if one.lead.writes}
         mine = {post: names for at, one in writes.items() for post, names in self._spots(at, one).items()}
-        for post in mine.keys() - self._follows.keys():  # another process may have written it until now
-            self._waiting.update((post.place, name) for name in mine[post] if post.shard != WHOLE)
+        terms = {post: writes[post.place].lead.term_in(post.shard) for post in mine}
+        for post, term in terms.items():
+            if post not in self._terms or self._terms[post] is not term:  # another process may have written until now
+                self._waiting.update((post.place, name) for name in mine[post])
+        self._terms = terms
         late: set[Post] = set()
         for at, name in list(self._waiting):
             where = Post(at, writes[at].lead.shard_of(name)) if at in writes else None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from contextlib import aclosing, suppress
 from typing import Any, cast
@@ -41,6 +41,7 @@ STILL = 0.05  # seconds between two checks whether a write is under way
 SOON = 0.01  # likewise, while a shard waits to be handed over
 ANSWERED = 3.0  # seconds that writes under way have to be answered before the lock is given back
 YIELDED = 4  # turns of the event loop from a source's report of a change to the request that writes it
+AGAIN = 1.0  # seconds before a place in the history is lost once more: once is normal, and begun anew at once
 PLAN_SLICE = 200  # services planned before others get their turn on the loop
 
 
@@ -89,6 +90,7 @@ class Reconciler:
         self._trouble = "not reached yet"  # the last error in reading it, in following its drift, or with the lock
         self._version = 0  # of the store, up to which changes are in the backlog already
         self._syncs = 0  # how many scopes had listed everything by then
+        self._expired: Counter[str] = Counter()  # by loop: how often since the last read
         self._read_once = False
         self._watched: frozenset[ServiceName] = frozenset()  # known here, even if another member writes them
         self._elsewhere: dict[ServiceName, int] = {}  # names that only others have to know, with their shards
@@ -317,14 +319,18 @@ class Reconciler:
 
     async def _retrying(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         def failed(error: Exception, reaction: Reaction) -> None:
-            if isinstance(error, Expired | Superseded):
+            self._expired[what] += isinstance(error, Expired)
+            if isinstance(error, Superseded) or (isinstance(error, Expired) and self._expired[what] == 1):
                 log.info("again destination=%s what=%s reason=%r", self.name, what, str(error))
                 return
             if reaction is BUG:
                 log.error("bug destination=%s what=%s", self.name, what, exc_info=error)
             self._note_trouble(what, error)
 
-        await forever(work, failed, rng=self._rng, clock=self._clock)
+        def least() -> float:
+            return AGAIN if self._expired[what] > 1 else 0.0
+
+        await forever(work, failed, rng=self._rng, clock=self._clock, least=least)
 
     def _note_trouble(self, what: str, error: Exception) -> None:
         if self._trouble.endswith(f": {error}"):
@@ -453,6 +459,7 @@ class Reconciler:
             if self._trouble:
                 log.info("reached destination=%s identity=%s", self.name, held.identity)
             self._trouble = ""
+            self._expired.clear()
             following, self._read_once = self.lead.is_following and self._read_once, True
             if reading.names is None:
                 self._completeness.read_anew()

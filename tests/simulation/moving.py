@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.memory.server import LENT
 from bridge.adapter import Cause, Change, Sample
-from bridge.errors import Unavailable
+from bridge.errors import Expired, Unavailable
 from bridge.guard.holds import Item
 from bridge.migration import phases
 from bridge.migration.block import Migration
@@ -32,7 +32,7 @@ from tests.simulation.invariants import Oracle
 from tests.simulation.migrating import Laid
 from tests.simulation.process import Process
 from tests.simulation.run import Scenario, decide, healed
-from tests.simulation.world import Server, World
+from tests.simulation.world import LATENCY, Server, World
 
 if TYPE_CHECKING:
     from adapters.memory.server import Record as Stood
@@ -400,6 +400,9 @@ class MovingOracle(Oracle):
                     continue
                 if max(number for number, _ in self.moves.shares(process, before.service)) < before.state.number:
                     self.breaks("follow", f"{what}: {process} writes {place} by an older step")
+            serves = before.state.share and min(self.moves.served(NEW, before.service, TOLD))
+            if serves and not self._there(target, before.service, NEW):
+                self.breaks("follow", f"{what}: nothing of `to` stands at {place}")
 
     # -- in the end
 
@@ -752,6 +755,35 @@ async def moved_by_who_is_cut_off(world: World) -> None:
     await concluded(world)
 
 
+async def moved_where_history_is_lost(world: World) -> None:
+    """A place loses the history of each watch and of each reading, for long: nothing is known of it then."""
+    moves = await _moving(world, ("weighed", "mesh"), share=20.0)
+    moves.turns("none")
+    await asyncio.sleep(10.0)
+    world.server("weighed").fail_with(Expired("410"))
+    await asyncio.sleep(TOLD + 1.0)
+    moves.turns("good")
+    await asyncio.sleep(30.0)
+    await concluded(world)
+
+
+async def moved_by_who_begins_to_write(world: World) -> None:
+    """A place answers slowly, and who writes it dies as a step begins: the next one has yet to read and write there."""
+    _begin(world, ("weighed", "mesh"))
+    world.faulty = True
+    await asyncio.sleep(6.0)
+    place = world.server("weighed")
+    place.latency = 8.0
+    await act(world, "start")
+    await _until(world, 20.0)
+    for process in [one for one in world.alive() if one.holds_lock(place)]:
+        await process.kill()
+    await asyncio.sleep(20.0)
+    place.latency = LATENCY
+    history.start(world, "x")
+    await concluded(world)
+
+
 async def moved_back_to_the_ill(world: World) -> None:
     """Gates fail while half of the old side is away: nothing is moved there."""
     moves = await _moving(world, share=50.0)
@@ -837,6 +869,8 @@ SCENARIOS: dict[str, Scenario] = {
         moved_and_lost,
         moved_and_looked_at,
         moved_by_who_is_cut_off,
+        moved_where_history_is_lost,
+        moved_by_who_begins_to_write,
         moved_back_to_the_ill,
         moved_before_it_began,
         moved_and_vanished,

@@ -25,7 +25,7 @@ from bridge.daemon import moving as daemon_moving
 from bridge.destination import apply, awake, confirm, destination, handover, note, planner, standby, writer
 from bridge.destination import reconciler as reconcile
 from bridge.engine import belief, engine, moves
-from bridge.errors import ConfigError, Conflict, Unavailable
+from bridge.errors import ConfigError, Conflict, Expired, Unavailable
 from bridge.guard import additions, gate, holds, losses, windows
 from bridge.guard import limits as guard
 from bridge.migration import gates, intent, phases, shares
@@ -760,6 +760,29 @@ def _nobody_is_waited_for() -> Replacements:
     return [(migrating.Following, "lacking", _always(""))]
 
 
+def _who_begins_follows() -> Replacements:
+    """Who begins to write a place says that it follows, though it has yet to read and write there."""
+    real = migrating.Following._written
+
+    def written(self: Any) -> Any:
+        for place, reconciler in self._engine.reconcilers.items():
+            for post in self._spots(place, reconciler):
+                self._terms[post] = reconciler.lead.term_in(post.shard)
+        return real(self)
+
+    return [(migrating.Following, "_written", written)]
+
+
+def _lost_history_is_well() -> Replacements:
+    real = reconcile.Reconciler._note_trouble
+
+    def note(self: Any, what: str, error: Exception) -> None:
+        if not isinstance(error, Expired):
+            real(self, what, error)
+
+    return [(reconcile.Reconciler, "_note_trouble", note)]
+
+
 def _all_at_once() -> Replacements:
     real = phases._at
 
@@ -863,6 +886,16 @@ MUTANTS: dict[str, Mutant[tuple[str, ...]]] = {
     ),
     "nobody-is-waited-for": Mutant(
         "a step goes on though a place is written by an older one", ("moved_by_who_is_cut_off",), _nobody_is_waited_for
+    ),
+    "who-begins-follows": Mutant(
+        "who has yet to read a place counts as one that follows there",
+        ("moved_by_who_begins_to_write",),
+        _who_begins_follows,
+    ),
+    "lost-history-is-well": Mutant(
+        "a place that loses its history again and again is not in trouble",
+        ("moved_where_history_is_lost",),
+        _lost_history_is_well,
     ),
     "all-at-once": Mutant("a cold side gets everything at once", ("moved_forward",), _all_at_once),
     "steps-do-not-settle": Mutant("a step ends as it begins", ("moved_by_hand",), _steps_do_not_settle),
