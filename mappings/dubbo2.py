@@ -2,7 +2,8 @@
 
 Source: Dubbo 2.7.23 and 3.3.6 and dubbo-go v3.3.0, as seen. The URL is escaped as a whole, once, in upper case; Java
 and Go differ in `*` and `~`, and another spelling is another provider. Consumers see a provider only under its own
-interface, group and version. The timestamp stays as it is: the warm-up counts from it.
+interface, group and version. The timestamp stays as it is: the warm-up counts from it. A URL of ours always has a
+weight: consumers of 3 that balance at random regard no weight at all where the first URL of their list says none.
 
 A URL is read as `org.apache.dubbo.common.URL` reads it: the last colon separates host and port, also in a bare IPv6
 address; `&` and `;` separate parameters, and neither can be escaped; `default.key` counts where `key` is missing.
@@ -69,6 +70,8 @@ TRAITS = Traits(
 )
 
 _DEFAULT = 100
+# A consumer of 2.7 that has read a URL without it fails at each later change of the interface: its list is frozen.
+_APPLICATION = "isthmus"
 _PROTOCOLS = frozenset({"dubbo", "tri"})
 _NO_PROVIDERS = frozenset({"absent", "condition", "configurator", "consumer", "empty", "override", "route", "script"})
 _DEFAULTS = "default."
@@ -365,6 +368,8 @@ def _values(name: ServiceName, instance: Instance, skeleton: _Skeleton) -> dict[
     values = {key: text for key, text in instance.metadata.items() if key not in (_FIELDS if own else _RESERVED)}
     if own:
         values |= _tokens(instance)
+    if not own and not values.get("application"):
+        values["application"] = _APPLICATION
     if not own or "interface" in skeleton.keys:
         values["interface"] = name.name
     for key, text in (("group", name.namespace), ("version", instance.version)):
@@ -375,7 +380,7 @@ def _values(name: ServiceName, instance: Instance, skeleton: _Skeleton) -> dict[
     inherited = values.get(_DEFAULTS + "weight", "")
     if inherited and _number("weight", inherited) is None:
         del values[_DEFAULTS + "weight"]
-    if "weight" in skeleton.keys or weights.write(_weight(inherited), _DEFAULT, 0) != number:
+    if not own or "weight" in skeleton.keys or weights.write(_weight(inherited), _DEFAULT, 0) != number:
         values["weight"] = str(number) if spelled is None else spelled
     known = set(skeleton.keys)
     order = [key for key in skeleton.keys if key in values]

@@ -3,6 +3,7 @@
 Source: Dubbo 2.7.23 and 3.3.6, as seen. A rule with `side: consumer` changes what consumers make of a provider at the
 interface and at the application level, and leaves the provider's own record alone; weight 0 takes it out of service
 while another one weighs more. Broken YAML is ignored as a whole, so a rule that cannot be read is never written over.
+A rule without `key` is ignored as well, by 3.3 also one with another key, and one of which an item lacks a parameter.
 Our part is one item of `configs`, the last one, which is told by a parameter with the id of the bridge: readers before
 2.7.9 refuse a rule with a key that they do not know, and take any parameter.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
+from urllib.parse import unquote_plus
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -23,6 +25,7 @@ OURS = "isthmus"  # the parameter that says whose item it is
 _SAFE = re.compile(r"[\w.$-]*").fullmatch
 _ADDRESS = re.compile(r"[\w.-]+:[0-9]{1,5}").fullmatch  # a bare IPv6 address in a rule was never seen to work
 _EVERY = "0.0.0.0"  # noqa: S104  every consumer
+_NULL = "tag:yaml.org,2002:null"
 _TEXT = "tag:yaml.org,2002:str"
 _OFF = ("false", "no", "off")
 
@@ -59,6 +62,15 @@ def is_address(text: str) -> bool:
     return _ADDRESS(text) is not None
 
 
+def taken_along(address: str, children: Iterable[str]) -> list[str]:
+    """The other providers, of these nodes, that a rule with that one takes out as well.
+
+    Dubbo 2.7 (not 3) looks for the address of each provider within the text of all that a rule names: as seen.
+    """
+    others = {unquote_plus(one).partition("://")[2].partition("/")[0].partition("?")[0] for one in children}
+    return sorted(one for one in others - {address} if one and one in address)
+
+
 def merged(content: bytes | None, of: Service, bridge: str, out: Collection[str]) -> bytes | None:
     """The rule in which exactly these providers (host:port) are out by that bridge; None: no rule is needed.
 
@@ -68,17 +80,30 @@ def merged(content: bytes | None, of: Service, bridge: str, out: Collection[str]
         return _written(_fresh(of, bridge, out)) if out else content
     root = _read(content)
     items = _items(root)
+    if out:
+        _counts(root, items, of)
     ours = [one for one in items if _owner(one) == bridge]
     if len(ours) == (1 if out else 0) and all(_addresses(one) == sorted(out) for one in ours):
         return content
     kept = [one for one in items if _owner(one) != bridge]
     if not out:
         return _written(_with(root, kept)) if kept or not _is_bare(root) else None
+    return _written(_with(root, [*kept, _item(bridge, out)]))
+
+
+def _counts(root: MappingNode, items: Iterable[Node], of: Service) -> None:
+    """Raises Rejected where consumers of Dubbo 2.7 or 3 ignore the rule, and would ignore ours with it: as seen."""
     if (enabled := _of(root, "enabled")) is not None and str(enabled.value).lower() in _OFF:
         raise Rejected(f"the rule of {of.key} is switched off (enabled: {enabled.value}): ours would not count in it")
     if (scope := _of(root, "scope")) is not None and scope.value != "service":
         raise Rejected(f"the rule of {of.key} has scope {scope.value!r}, and should have scope service")
-    return _written(_with(root, [*kept, _item(bridge, out)]))
+    if (key := _of(root, "key")) is None or key.value != of.key:
+        found = "no key" if key is None else f"the key {key.value!r}"
+        raise Rejected(f"the rule of {of.key} has {found}, and Dubbo ignores it: give it `key: {of.key}`")
+    for one in items:
+        said = _of(one, "parameters")
+        if not isinstance(said, MappingNode) or not said.value or any(each.tag == _NULL for _, each in said.value):
+            raise Rejected(f"an item of the rule of {of.key} lacks a parameter, and Dubbo ignores the whole rule")
 
 
 def out_by(content: bytes | None, bridge: str) -> list[str]:

@@ -40,10 +40,13 @@ class DubboRules:
         if self._root != ROOT:
             raise Rejected(f"providers below {self._root}: where their consumers look for rules was never seen")
         found = {}
+        providers = await self._client.children(f"{ROOT}/{name.name}/providers")
         for one in natives:
             key = self.key_of(one)
             if not rule.is_address(key) or not one.ports:
                 raise Rejected(f"{one.id}: how a rule names that provider was never seen; stop it at its machine")
+            if along := rule.taken_along(key, providers):
+                raise Rejected(f"{key}: a rule with it takes {', '.join(along)} out, too; stop it at its machine")
             found[key] = f"{FOLDER}/{rule.Service(name.name, one.version, name.namespace).node}"
         return found
 

@@ -83,6 +83,11 @@ REFUSED = {
     "switched off": ADMIN.replace(b"enabled: true", b"enabled: false"),
     "a list that is none": b"configs: {a: 1}",
     "an application's": ADMIN.replace(b"scope: service", b"scope: application"),
+    "no key": ADMIN.replace(b"key: g1/com.acme.Pay:1.0.0\n", b""),
+    "another key": ADMIN.replace(b"key: g1/com.acme.Pay:1.0.0", b"key: com.acme.Pay:1.0.0:g1"),
+    "an item without parameters": ADMIN + b"- {side: provider, addresses: [0.0.0.0]}\n",
+    "an item with none": ADMIN + b"- {side: provider, parameters: {}}\n",
+    "an item with half a parameter": ADMIN + b"- {side: provider, parameters: {timeout: }}\n",
     "no UTF-8": b"\xff\xfe",
 }
 
@@ -91,6 +96,15 @@ REFUSED = {
 def test_a_rule_that_ours_would_not_count_in_is_never_written_over(why: str) -> None:
     with pytest.raises(Rejected):
         merged(REFUSED[why], PAY, "b1", ["192.0.2.1:20880"])
+
+
+@pytest.mark.parametrize("line", [b"enabled: true", b"key: g1/com.acme.Pay:1.0.0"])
+def test_ours_counts_no_more_once_somebody_has_the_rule_ignored(line: bytes) -> None:
+    made = merged(ADMIN, PAY, "b1", ["192.0.2.1:20880"]) or b""
+    off = made.replace(line, line.replace(b"true", b"false").replace(b"key", b"was"))
+    with pytest.raises(Rejected):
+        merged(off, PAY, "b1", ["192.0.2.1:20880"])
+    assert out_by(merged(off, PAY, "b1", []), "b1") == []
 
 
 def test_a_service_whose_rule_nobody_has_seen_is_refused() -> None:
@@ -110,7 +124,7 @@ def test_whatever_we_said_between_nothing_of_it_is_left(
     items: list[dict[str, str]], first: list[str], then: list[str]
 ) -> None:
     configs = [{"side": "provider", "parameters": item} for item in items]
-    content = yaml.safe_dump({"enabled": True, "configs": configs}, sort_keys=False).encode()
+    content = yaml.safe_dump({"enabled": True, "key": PAY.key, "configs": configs}, sort_keys=False).encode()
     made = merged(content, PAY, "b1", first)
     assert out_by(made, "b1") == sorted(first)
     made = merged(made, PAY, "b1", then)

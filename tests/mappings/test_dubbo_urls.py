@@ -8,7 +8,7 @@ value, which 2.7.23 cuts off, and keys without a `=`, whose value it takes to be
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 
 import pytest
 from hypothesis import given, settings
@@ -188,3 +188,15 @@ def test_whatever_is_written_is_read_so_by_stock_dubbo(
     own = {"interface", "group", "version", "weight"}
     kept = {key: value for key, value in metadata.items() if key.removeprefix("default.") not in own}
     assert kept.items() <= parameters.items()
+
+
+def test_what_dubbo_consumers_need_of_every_url_is_in_one_of_ours() -> None:
+    """Without `application` the list of Dubbo 2.7 freezes, without `weight` Dubbo 3 may regard none: both seen."""
+    for metadata in ({}, {"application": ""}):
+        instance = Instance("i1", "192.0.2.1", (Port(20880, "", "dubbo"),), metadata=metadata)
+        key, _ = dubbo2.encode(ServiceName("com.foo.V"), instance)
+        assert unquote_plus(key).endswith("?application=isthmus&interface=com.foo.V&weight=100")
+    own = replace(instance, metadata={"application": "pay"}, weight=0.5)
+    assert unquote_plus(dubbo2.encode(ServiceName("com.foo.V"), own)[0]).endswith(
+        "?application=pay&interface=com.foo.V&weight=50"
+    )

@@ -20,7 +20,7 @@ RESERVED = {
     "curator": {"@class"},
     "spring": {"instance_status"},
     "go-micro": {"protocol"},
-    "dubbo2": {"interface", "group", "version", "weight"},
+    "dubbo2": {"application", "interface", "group", "version", "weight"},
     "kratos": {"weight"},
 }
 DEFAULT_WEIGHTS = {"kitex": 10, "dubbo2": 100, "kratos": 100}

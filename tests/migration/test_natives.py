@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from mappings.dubbo_rule import out_by
+from tests.conftest import provided
 from tests.kit import eureka as clients
 from tests.kit import stock
 from tests.kit.natives import Kazoo
 from tests.kit.running import Bridge
 from tests.kit.waiting import until
-from tests.mappings.test_dubbo_rule import consumer
 from tests.migration.estate import act, reaches, row
 from tests.migration.steering import OUT, PODS, UP, VMS, Estate, Machines
 from tests.servers import ports
 from tests.servers.etcd import Etcd
 from tests.servers.eureka import Eureka
 from tests.servers.zookeeper import ZooKeeper
+from tests.witness import apart
 
 INTERFACE = "com.acme.Pay"
+TURNS = 12  # each a quarter of a second in which a consumer calls
 RULE = f"/dubbo/config/dubbo/{INTERFACE}::.configurators"
-THEIRS = b"# dubbo-admin\nconfigs: [{side: provider, addresses: [0.0.0.0], parameters: {timeout: 1000}}]\n"
+THEIRS = b"""# dubbo-admin
+key: com.acme.Pay
+configs: [{side: provider, addresses: [0.0.0.0], parameters: {timeout: 1000}}]
+"""
 
 
 @pytest_asyncio.fixture
@@ -99,9 +106,17 @@ async def _copies(client: clients.Native) -> bool:
     return len(await client.all()) == len(VMS)
 
 
+@pytest.mark.parametrize("witness", apart.DUBBO, ids=lambda one: f"Dubbo {one.version}")
 async def test_natives_of_dubbo_go_by_a_rule_that_others_write_too(
-    stack: AsyncExitStack, folder: Path, etcd: Etcd, zookeeper: ZooKeeper
+    stack: AsyncExitStack, folder: Path, etcd: Etcd, zookeeper: ZooKeeper, witness: apart.JavaWitness
 ) -> None:
+    """Real providers, and a real consumer that calls them all the time by what stands in the ZooKeeper."""
+    with provided():
+        await asyncio.to_thread(witness.library)
+    free = ports.reserve(len(VMS) + len(PODS))
+    stack.callback(ports.release, free)
+    vms, pods = map(str, free[: len(VMS)]), map(str, free[len(VMS) :])
+    olds, news = {one: f"127.0.0.1:{one}" for one in vms}, {one: f"127.0.0.1:{one}" for one in pods}
     legacy = {"kind": "zookeeper", "hosts": [zookeeper.address], "layout": "dubbo2"}
     estate = Estate(folder, etcd, legacy, INTERFACE)
     client = await stack.enter_async_context(Kazoo(zookeeper.address))
@@ -113,21 +128,29 @@ async def test_natives_of_dubbo_go_by_a_rule_that_others_write_too(
     async def providers() -> set[str]:
         return set(await client.do(client.zk.get_children, f"/dubbo/{INTERFACE}/providers"))
 
-    for address in VMS:
-        key, value = stock.record("dubbo2", INTERFACE, stock.Native(address, address, 20880))
+    for port in olds:
+        key, value = stock.record("dubbo2", INTERFACE, stock.Native(port, "127.0.0.1", int(port)))
         await client.register(f"/dubbo/{key}", value.decode())
     await client.register(RULE, THEIRS.decode(), ephemeral=False)
     registered = await providers()
-    pods = {one: {"ports": [{"number": 20880, "name": "dubbo", "protocol": "dubbo"}]} for one in PODS}
-    estate.pods.write(pods, 20880)
+    estate.pods.write({one: {"address": "127.0.0.1", "ports": [_dubbo(one)]} for one in news}, 0)
     (estate.pods.folder / "pay.yaml").rename(estate.pods.folder / f"{INTERFACE}.yaml")
     bridge = await stack.enter_async_context(estate.bridge("bridge"))
+    caller = await stack.enter_async_context(apart.client(witness, zookeeper.address, "call", *olds, *news))
+
+    async def called(*sides: Mapping[str, str]) -> None:
+        wanted = {one for side in sides for one in side}
+        await until(lambda: _called(caller) == wanted, f"{', '.join(sorted(wanted))} are called")
+
     await estate.ready(bridge)
+    await called(olds)
     await act(bridge, "start", natives=True)
+    await reaches(bridge, "shift", 1, move=estate.move)
+    await called(olds, news)
     await reaches(bridge, "retire", move=estate.move)
-    natives = {f"{one}:20880" for one in VMS}
+    natives = set(olds.values())
     assert set(out_by(await rule(), "b1")) == natives and b"timeout: 1000" in await rule()
-    assert {consumer(await rule(), one) for one in natives} == {0} and consumer(await rule(), "192.0.2.9:20880") == 100
+    await called(news)
     assert registered < await providers()  # their own records stand as they wrote them
     left = await bridge.isthmus("footprint", "legacy", "-o", "json")
     (out,) = [one for one in left.json if one["kind"] == "native out of service"]
@@ -139,6 +162,18 @@ async def test_natives_of_dubbo_go_by_a_rule_that_others_write_too(
     await act(bridge, "rollback", now=True)
     await reaches(bridge, "rolled back", move=estate.move)
     assert await rule() == THEIRS and await estate.kept() == {}
+    await called(olds)
+    assert [found for kind, found in caller.said if kind == "failed"] == []
+
+
+def _called(caller: apart.Client) -> set[str]:
+    """The ports that it has called in the last seconds, some hundred times."""
+    found = [one for kind, one in caller.said if kind == "found"][-TURNS:]
+    return {port for one in found for port in one} if len(found) == TURNS else set()
+
+
+def _dubbo(port: str) -> dict[str, Any]:
+    return {"number": int(port), "name": "dubbo", "protocol": "dubbo"}
 
 
 async def _out(rule: Any, natives: set[str]) -> bool:

@@ -44,6 +44,7 @@ SERVERS: dict[str, Callable[[], Path]] = {
     "kcat 1.7, a client": kcat.program,
     "Spin 6.5, a model checker": spin.program,
     **{f"{each.package}, the client": each.python for each in apart.APART},
+    **{f"{each.folder} {each.version}, the client": each.library for each in apart.DUBBO},
 }
 
 

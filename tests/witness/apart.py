@@ -1,4 +1,4 @@
-"""Stock clients in environments of their own: what they need cannot be in ours, or is not in ours for anything else."""
+"""Stock clients in environments of their own, of Python and Java: what they need is not in ours for anything else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from typing import Any, NamedTuple
 
 from tests.servers import provide
 
-ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+JVM = ("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+OPENED = ("--add-opens", "java.base/java.lang=ALL-UNNAMED")  # Dubbo 2.7 makes classes as it could before Java 16
 PATIENCE = 10.0  # seconds that a client has to end
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -36,6 +39,10 @@ class Witness(NamedTuple):
         name = "-".join([f"witness-{self.package}", *digests, f"{sys.version_info.minor}"])
         return provide.provided(name, self._build) / "bin" / "python"
 
+    def command(self) -> list[str | Path]:
+        """What its program is run by; raises NotProvided."""
+        return [self.python(), HERE / self.program]
+
     def _paths(self) -> list[Path]:
         return [ROOT / "requirements" / f"{name}.txt" for name in self.pins]
 
@@ -47,6 +54,39 @@ class Witness(NamedTuple):
         provide.run(python, "-c", f"import {self.package}", folder=folder, **self.environment)
 
 
+class JavaWitness(NamedTuple):
+    """One version of a client of Java. `folder`: with its programs, and with a pom.xml for each version."""
+
+    folder: str
+    version: str
+    main: str
+    environment: Mapping[str, str] = NOTHING
+
+    def library(self) -> Path:
+        """The folder of its jars and compiled programs, made on first use; raises NotProvided."""
+        sources = [self._pom, *self._programs]
+        name = "-".join(["witness", self.folder, self.version, *map(provide.digest, sources)])
+        return provide.provided(name, self._build)
+
+    def command(self) -> list[str | Path]:
+        """What its program is run by; raises NotProvided."""
+        place = self.library()
+        return ["java", *JVM, *OPENED, "-cp", f"{place / 'classes'}:{place / 'lib'}/*", self.main]
+
+    @property
+    def _pom(self) -> Path:
+        return HERE / self.folder / self.version / "pom.xml"
+
+    @property
+    def _programs(self) -> list[Path]:
+        return sorted((HERE / self.folder).glob("*.java"))
+
+    def _build(self, folder: Path) -> None:
+        provide.maven_jars(self._pom, folder / "lib")
+        compiler = provide.tool("javac", provide.JAVA_REMEDY)
+        provide.run(compiler, "-cp", f"{folder / 'lib'}/*", "-d", folder / "classes", *self._programs)
+
+
 # etcd3 0.12 imports only where protobuf is the slow one in pure Python; what it needs comes first, to build it.
 ETCD3 = Witness("etcd3", "with_etcd3.py", ("witness", "etcd3"), {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"})
 CONSUL2 = Witness("consul", "with_consul2.py", ("python-consul2",))
@@ -54,6 +94,7 @@ EUREKA = Witness("py_eureka_client", "with_eureka.py", ("py-eureka-client",))
 CLOUDEVENTS = Witness("cloudevents", "with_cloudevents.py", ("cloudevents",))
 KUBERNETES = Witness("kubernetes", "with_kubernetes.py")
 APART = (ETCD3, CONSUL2, EUREKA, CLOUDEVENTS)  # what has an environment of its own
+DUBBO = tuple(JavaWitness("dubbo", version, "com.acme.WithDubbo") for version in ("2.7", "3.3"))
 
 
 class Client:
@@ -76,12 +117,10 @@ class Client:
 
 
 @asynccontextmanager
-async def client(witness: Witness, address: str, job: str, *words: str) -> AsyncIterator[Client]:
+async def client(witness: Witness | JavaWitness, address: str, job: str, *words: str) -> AsyncIterator[Client]:
     """Runs its program with one of its jobs, and ends it in an orderly way."""
-    interpreter = await asyncio.to_thread(witness.python)
     process = await asyncio.create_subprocess_exec(
-        interpreter,
-        Path(__file__).with_name(witness.program),
+        *await asyncio.to_thread(witness.command),
         address,
         job,
         *words,

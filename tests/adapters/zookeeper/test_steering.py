@@ -10,12 +10,14 @@ from bridge.errors import Conflict, Rejected
 from bridge.model import Instance, Port, ServiceName
 from mappings.dubbo_rule import out_by
 from tests.adapters.zookeeper.conftest import Open
+from tests.kit import stock
 from tests.kit.natives import Kazoo
 
 PAY = ServiceName("com.acme.Pay", "g1")
 PLACE = f"{FOLDER}/com.acme.Pay:1.0.0:g1.configurators"
 THEIRS = b"""# dubbo-admin
 configVersion: v2.7
+key: g1/com.acme.Pay:1.0.0
 enabled: true
 configs:
   - {side: provider, addresses: [0.0.0.0], parameters: {timeout: 1000}}
@@ -73,6 +75,16 @@ async def test_what_others_wrote_between_is_kept(open_registry: Open, native: Ka
     await put(other)
     left = await value(native)
     assert b"timeout: 1000" in left and b"isthmus" not in left
+
+
+async def test_who_cannot_be_named_alone_is_left_to_its_machine(open_registry: Open, native: Kazoo) -> None:
+    levers = levers_of(open_registry)
+    for address in ("192.0.2.1", "92.0.2.1", "192.0.2.11"):
+        key, value = stock.record("dubbo2", PAY.name, stock.Native(address, address, 20880))
+        await native.register(f"/dubbo/{key}", value.decode())
+    with pytest.raises(Rejected, match=r"192\.0\.2\.1:20880: a rule with it takes 92\.0\.2\.1:20880 out, too"):
+        await levers.places(PAY, [provider(1)])
+    assert (await levers.places(PAY, [provider(11)])).keys() == {"192.0.2.11:20880"}
 
 
 @pytest.mark.parametrize("change", ["written", "made anew", "deleted"])
