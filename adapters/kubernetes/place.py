@@ -16,7 +16,7 @@ from bridge.model import Instance, Mark, ServiceName
 from mappings import kubernetes as layout
 from mappings.common import slice_entry
 from mappings.common.slice_entry import BRIDGE, Written
-from mappings.kubernetes import Entry, objects
+from mappings.kubernetes import Entry
 from mappings.kubernetes.objects import Service, Slice, SlicePort
 
 
@@ -33,6 +33,19 @@ class Place(msgspec.Struct):
     service: Service | None
     slices: dict[str, Slice]
     shown: dict[str, Entry]
+    _read: dict[str, tuple[Slice, dict[str, Written]]] = {}  # what is intact in them, until `forget`
+
+    def intact(self, name: str) -> Mapping[str, Written]:
+        """See `intact`; read once, until `forget`."""
+        found = self.slices[name]
+        known = self._read.get(name)
+        if known is None or known[0] is not found:
+            known = self._read[name] = found, intact(found)
+        return known[1]
+
+    def forget(self) -> None:
+        """What was read of the slices is kept no longer: it is as much as they are."""
+        self._read.clear()
 
     def of(self, bridge: str) -> dict[str, Slice]:
         """The slices that this bridge writes."""
@@ -49,8 +62,8 @@ class Place(msgspec.Struct):
         """
         ours: dict[str, tuple[str, Written]] = {}
         left: dict[str, Written] = {}
-        for name, each in self.of(bridge).items():
-            for id, written in intact(each).items():
+        for name in self.of(bridge):
+            for id, written in self.intact(name).items():
                 if id not in ours:
                     ours[id] = name, written
                 elif id in self.shown and self.shown[id].slice == name:
@@ -58,6 +71,20 @@ class Place(msgspec.Struct):
                 else:
                     left[id] = written
         return ours, left
+
+    def strays(self, name: str) -> int:
+        """How many endpoints of a bridge's slice are not what was written: somebody edited it."""
+        return len(self.slices[name].endpoints or ()) - len(self.intact(name))
+
+    def packs(self, names: Iterable[str]) -> list[Pack]:
+        """Slices of a bridge as packing sees them."""
+        found = []
+        for name in names:
+            each = self.slices[name]
+            key = SetKey(each.address_type, each.ports or ())
+            entries = {id: _packed(one, key) for id, one in self.intact(name).items()}
+            found.append(Pack(name, key, entries))
+        return found
 
     @property
     def is_there(self) -> bool:
@@ -99,28 +126,13 @@ def intact(found: Slice) -> dict[str, Written]:
     said = layout.written_in(found)
     if isinstance(said, str):
         return {}
-    readable = {id: one for id, one in said.items() if isinstance(one, Written)}
-    good = {entry.id for entry in layout.entries(found) if entry.instance is not None}
+    good = {entry.id for entry in layout.entries(found, said=said) if entry.instance is not None}
+    endpoints = frozenset(found.endpoints or ())
     return {
         id: one
-        for id, one in readable.items()
-        if id in good and any(_is(endpoint, one) for endpoint in found.endpoints or ())
+        for id, one in said.items()
+        if isinstance(one, Written) and id in good and layout.endpoint_of(one.instance) in endpoints
     }
-
-
-def strays(found: Slice) -> int:
-    """How many endpoints of a bridge's slice are not what was written: somebody edited it."""
-    return len(found.endpoints or ()) - len(intact(found))
-
-
-def packs(slices: Iterable[Slice]) -> list[Pack]:
-    """The slices of a bridge as packing sees them."""
-    found = []
-    for each in slices:
-        key = SetKey(each.address_type, each.ports or ())
-        entries = {id: _packed(one, key) for id, one in intact(each).items()}
-        found.append(Pack(each.metadata.name, key, entries))
-    return found
 
 
 def packed(written: Written, service: Service | None) -> Packed:
@@ -264,7 +276,3 @@ def _as_it_was(own: Written, change: Change) -> bool:
 def _packed(written: Written, key: SetKey) -> Packed:
     instance = written.instance
     return Packed(instance.id, key, slice_entry.encode_one(written), layout.endpoint_of(instance))
-
-
-def _is(endpoint: objects.Endpoint, one: Written) -> bool:
-    return layout.endpoint_of(one.instance) == endpoint

@@ -37,7 +37,6 @@ from adapters.kubernetes.place import (
     is_written,
     original_name,
     packed,
-    packs,
     target,
     targets,
     version,
@@ -112,6 +111,7 @@ class KubernetesSink:
             self._places[name] = place
             self._room(name, place)
             shown, lost = self._held(place)
+            place.forget()
             if shown:
                 services[name] = shown
             if lost:
@@ -134,6 +134,8 @@ class KubernetesSink:
         async def one(name: ServiceName, some: list[Change]) -> None:
             async with room, self._turns[name]:
                 outcomes.put(*await self._apply(pen, name, some))
+                if (place := self._places.get(name)) is not None:
+                    place.forget()
 
         try:
             for phase in (False, True):
@@ -237,7 +239,7 @@ class KubernetesSink:
             await self._prepare(pen, place, decision)
         single = {id: each for id, each in decision.single.items() if id not in decision.removed}
         entries = [packed(each, place.service) for each in {**single, **decision.put}.values()]
-        standing = packs(place.of(self._bridge).values())
+        standing = place.packs(place.of(self._bridge))
         base = f"{place.target}-{slice_entry.digest(self._bridge, 4)}"
         rewrites = packing.repack(base, standing, entries, decision.removed, place.slices)
         try:
@@ -380,7 +382,7 @@ def _without(changes: Sequence[Change], outcomes: Sequence[Outcome]) -> list[Cha
 def _taken_out(place: Place, decision: Decision) -> list[Rewrite]:
     """Slices of other bridges without the entries that were adopted: they stand in ours by then."""
     found = []
-    for before in packs(each for name, each in place.slices.items() if name in decision.taken):
+    for before in place.packs(name for name in place.slices if name in decision.taken):
         rest = {id: each for id, each in before.entries.items() if id not in decision.taken[before.name]}
         found.append(Rewrite(before, Pack(before.name, before.key, rest)))
     return found

@@ -18,7 +18,7 @@ from adapters.kubernetes.bodies import ManagedMeta
 from adapters.kubernetes.client import NAMESPACES, SERVICES, SLICES, Client, Resource
 from adapters.kubernetes.lease import PATIENCE, Fence, Leases, holds
 from adapters.kubernetes.packing import Slice as Pack
-from adapters.kubernetes.place import Place, owner_of, strays
+from adapters.kubernetes.place import Place, owner_of
 from bridge.adapter import Term
 from bridge.errors import Conflict, IsthmusError, Rejected, Superseded
 from mappings.common.slice_entry import BRIDGE
@@ -67,7 +67,7 @@ class Pen:
     async def put_slice(self, place: Place, after: Pack) -> Slice:
         """Creates or replaces a slice; of another bridge's (an adoption) the owner stays."""
         before = place.slices.get(after.name)
-        if before is not None and strays(before):
+        if before is not None and place.strays(after.name):
             raise Conflict(
                 f"{place.namespace}/{after.name}: somebody edited the slice, and nothing is forced: delete it, "
                 "and it is written anew"

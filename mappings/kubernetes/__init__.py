@@ -93,6 +93,9 @@ _APP_PROTOCOL = re.compile(r"(?:[a-z0-9.-]{1,253}/)?[A-Za-z0-9](?:[A-Za-z0-9_.-]
 _PORT_NAME = re.compile(r"(?=.{1,63}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?").fullmatch
 
 
+Said = dict[str, Written | str] | str  # see `written_in`
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """What one endpoint says. `mark` None: a native's. `why`: why it cannot be read, and then there is no instance.
 
@@ -176,11 +179,12 @@ def _app_protocol(port: Port) -> str | None:
 # -- what is read --
 
 
-def entries(found: Slice, around: Surroundings | None = None) -> list[Entry]:
-    """What the endpoints of one slice say, each by itself."""
+def entries(found: Slice, around: Surroundings | None = None, said: Said | None = None) -> list[Entry]:
+    """What the endpoints of one slice say, each by itself. `said`: what `written_in` says of it, if that is known."""
     around = around or surroundings()
     written, slice = found.written, found.metadata.name
-    said = written_in(found) if written else {}
+    if said is None or not written:
+        said = written_in(found) if written else {}
     ports: tuple[Port, ...] = ()
     why = ""
     try:
@@ -243,7 +247,7 @@ def revision(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def written_in(found: Slice) -> dict[str, Written | str] | str:
+def written_in(found: Slice) -> Said:
     """What a bridge's slice says of its entries, by id, each readable or why not; a text: why none is."""
     try:
         return slice_entry.decode((found.metadata.annotations or {}).get(slice_entry.ENTRIES, ""))
@@ -251,7 +255,7 @@ def written_in(found: Slice) -> dict[str, Written | str] | str:
         return f"its slice's annotation {slice_entry.ENTRIES} cannot be read: {error}"
 
 
-def _written(found: Slice, endpoint: Endpoint, said: dict[str, Written | str] | str) -> Entry | None:
+def _written(found: Slice, endpoint: Endpoint, said: Said) -> Entry | None:
     """A bridge's entry; None: it is a native's, for it is not what the annotation says."""
     target = endpoint.target_ref
     if target is None or target.kind != TARGET:
