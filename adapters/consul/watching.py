@@ -230,8 +230,6 @@ class Watch:
                 raise Expired(f"the index of {key} went back to {again.index}, from {reply.index}")
             reply = again
         self._tell_of(key, reply)
-        for _ in range(YIELDED):
-            await asyncio.sleep(0)
 
     async def _follow_checks(self) -> None:
         """All checks at once, for services without a poll: which of them changed, and which came or went."""
@@ -315,6 +313,8 @@ class Watch:
                     raise Expired(f"the index of {path} went back to {reply.index}, from {index}")
             if reply.index != index:
                 yield reply
+                for _ in range(YIELDED):
+                    await asyncio.sleep(0)
             index = reply.index
             times.append(clock())
             if len(times) == BURST and times[-1] - times[0] < BURST_TIME:

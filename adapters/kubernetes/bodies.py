@@ -92,7 +92,10 @@ def without_managers(meta: ManagedMeta, indices: list[int]) -> list[dict[str, An
 
 def encoded(body: Mapping[str, Any]) -> bytes:
     """JSON that the server's YAML reader reads as it was meant."""
-    text = msgspec.json.encode(body).decode()
+    raw = msgspec.json.encode(body)
+    if raw.isascii() and b"\x7f" not in raw:  # as nearly all are, and the search below costs as much as the rest
+        return raw
+    text = raw.decode()
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
