@@ -10,7 +10,6 @@ from bridge.admin.client import call
 from bridge.cli import freezing
 from bridge.cli.file import folder, load, outline, socket
 from bridge.cli.output import (
-    ATTENTION,
     BY,
     FAILED,
     FILE,
@@ -28,6 +27,7 @@ from bridge.cli.output import (
     print_table,
     say,
     warned,
+    warned_of,
 )
 from bridge.config.load import Outline
 from bridge.config.schema import Configuration
@@ -182,15 +182,7 @@ def _told(found: Row, what: str, key: str, output: str) -> int:
         say(f"it counts, and is not on the disk: {found['unsaved']}", err=True)
     for why in unfollowed:
         say(f"NOT {what}: {why}", err=True)
-    rows = [row for row in found["destinations"] if row.get("here_only")]
-    code = warned([row["destination"] for row in rows if not row.get("observes")])
-    if quiet := [row["destination"] for row in rows if row.get("observes")]:
-        say(
-            f"this host only: what leads to {', '.join(quiet)} observes, so nothing is written there, no note either; "
-            "give the command on each host before the file lets it write",
-            err=True,
-        )
-        code = ATTENTION
+    code = warned_of(found["destinations"])
     if output == "table" and not unfollowed:
         say(f"{what}: {freezing.named(key)}")
     return FAILED if unfollowed else code

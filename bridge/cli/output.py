@@ -286,6 +286,19 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def warned_of(rows: Sequence[Row]) -> int:
+    """As `warned`, by what became of a decision at each destination; nothing is written where all links observe."""
+    alone = [row for row in rows if row["here_only"]]
+    code = warned([row["destination"] for row in alone if not row.get("observes")])
+    if quiet := [row["destination"] for row in alone if row.get("observes")]:
+        say(
+            f"this host only: what leads to {', '.join(quiet)} observes, so nothing is written there, no note either; "
+            "give the command on each host before the file lets it write",
+            err=True,
+        )
+    return ATTENTION if quiet else code
+
+
 def warned(here_only: list[str]) -> int:
     """Says for which destinations no other host was told; the exit code."""
     if here_only:

@@ -25,7 +25,7 @@ from bridge.cli.output import (
     print_table,
     say,
     span,
-    warned,
+    warned_of,
 )
 
 ANSWERS = 30.0  # seconds that a daemon has: it waits for the disk and for the writers of all destinations
@@ -154,6 +154,8 @@ def drain(
         say(f"nobody calls it {span(settles['seconds'])} after it is written{by_whom}")
     for name in settles["restart"]:
         say(f"restart: {name} never follows by itself", err=True)
+    if done["destinations"] and all(row["observes"] for row in done["destinations"]):
+        return code  # nothing is written, so there is nothing to wait for
     if wait and (held := _wait(path, done, settles["seconds"])):
         say(f"the guard holds {held} of it: see `isthmus holds`", err=True)
         return ATTENTION
@@ -226,5 +228,5 @@ def _told(done: Row) -> int:
     unfollowed = [row["why"] for row in done["destinations"] if not row["followed"]]
     for why in unfollowed:
         say(f"not followed: {why}", err=True)
-    code = warned([row["destination"] for row in done["destinations"] if row["here_only"]])
+    code = warned_of(done["destinations"])
     return ATTENTION if unfollowed else code

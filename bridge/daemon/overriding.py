@@ -18,7 +18,7 @@ from bridge.consumers import CONSUMERS, LONGEST_REQUEST, Settled, consumers_of, 
 from bridge.daemon.audit import Acts
 from bridge.destination.note import crowded
 from bridge.engine.engine import Engine
-from bridge.engine.stopping import passed_on
+from bridge.engine.stopping import observed, passed_on
 from bridge.link import glob
 from bridge.model import ServiceName
 from bridge.override import Override
@@ -269,9 +269,11 @@ class Overriding:
     async def _told(self, said: Override) -> Row:
         """What became of it: on the disk, and at each destination."""
         await self._kept.flush()
-        rows = await asyncio.gather(
-            *(passed_on(self._engine.reconcilers[to], to) for to in names_at(self._engine, said))
-        )
+        places, links = names_at(self._engine, said), self._engine.configuration.links
+        quiet = {to: found for to in places if (found := observed(links, to)) is not None}
+        written = [to for to in places if to not in quiet]
+        told = await asyncio.gather(*(passed_on(self._engine.reconcilers[to], to) for to in written))
+        rows = told or quiet.values()  # by the note at any destination that is written every host hears of it
         fault = self._kept.decisions.fault
         return {"unsaved": fault.reason if fault else "", "destinations": [one.row for one in rows]}
 

@@ -73,6 +73,12 @@ def observing(links: Collection[Link], key: str) -> list[Followed]:
     return [Followed(to, None, "", here_only=True, observes=True) for to in dict.fromkeys(found)]
 
 
+def observed(links: Collection[Link], to: str) -> Followed | None:
+    """Where all that leads to a destination observes: nothing is written there, and no note is kept. Else None."""
+    policies = {link.policy for link in links if link.to == to}
+    return Followed(to, None, "", here_only=True, observes=True) if policies == {Policy.OBSERVE} else None
+
+
 async def tell(configuration: Configuration, key: str, name: str, decision: Decision | None) -> list[Followed]:
     """Passes a freeze on at each destination that it concerns (None: it is taken back), and waits for the writers."""
     found = await asyncio.gather(

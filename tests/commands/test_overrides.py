@@ -126,6 +126,23 @@ async def test_a_drained_instance_is_left_by_readers_and_the_last_one_is_refused
         await until(lambda: _ids(etcd, {"i1", "i2", "i3"}), "all are back")
 
 
+async def test_what_is_said_where_all_links_observe_is_told_at_once(folder: Path, etcd: Etcd) -> None:
+    registries, links = copies(found(folder), core=block(etcd))
+    links[0]["policy"] = "observe"
+    async with Bridge(folder, registries, links) as bridge:
+        await until(lambda: _plans(bridge, 3), "everything is read")
+        for words in (("set", "pay-api/i1", "weight=3"), ("drain", "pay-api/i2", "--wait")):
+            ran = await bridge.isthmus(*words, *REASON)
+            assert ran.code == 3 and "this host only: what leads to core observes" in ran.err, ran
+            assert "not followed" not in ran.err and "drained: " not in ran.out
+        assert {row["of"] for row in await bridge.ask("overrides")} == {"pay-api/i1", "pay-api/i2"}
+        assert await kratos(etcd) == {}
+
+
+async def _plans(bridge: Bridge, count: int) -> bool:
+    return bool((await bridge.link())["waiting"] == count)
+
+
 async def _ids(etcd: Etcd, ids: set[str]) -> bool:
     return (await kratos(etcd)).keys() == ids
 
