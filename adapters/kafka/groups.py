@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
+from adapters.kafka import describing
 from adapters.kafka.client import PATIENCE, Client
+from adapters.kafka.describing import AGAIN, NOT_YET
 from bridge.errors import Denied, IsthmusError, Unavailable
 from bridge.shards import Member
 
@@ -22,8 +27,6 @@ SESSION = 45.0  # seconds: what brokers wait for a member of the newer protocol,
 _SESSION = "consumer.session.timeout.ms"
 DENIED = {"GROUP_AUTHORIZATION_FAILED", "TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED", "_AUTHENTICATION",
           "SASL_AUTHENTICATION_FAILED", "_SSL"}  # fmt: skip
-NOT_YET = {"NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"}  # a broker that begins
-AGAIN = 0.1  # seconds until it is asked again
 
 
 def meant(error: KafkaError) -> IsthmusError:
@@ -33,23 +36,22 @@ def meant(error: KafkaError) -> IsthmusError:
 
 def said(error: KafkaError) -> str:
     """Its words, and its name where they are none."""
-    words = str(error.str() or "")
-    return words if words and not words.endswith(": ") else f"{words}{error.name()}"
+    return worded(error.name(), str(error.str() or ""))
+
+
+def worded(name: str, words: str) -> str:
+    """The words of an error, and its name where they are none."""
+    return words if words and not words.endswith(": ") else f"{words}{name}"
 
 
 async def members(client: Client, group: str) -> list[Member]:
     """Who is in the group, and what each should have. Raises Unavailable or Denied."""
-    found = await _asked(client, lambda admin: _described(admin, group))
-    return [
-        Member(one.client_id, tuple(sorted(part.partition for part in one.assignment.topic_partitions)))
-        for one in found.members
-    ]
+    return [Member(who, shards) for who, shards in (await _described(client, group)).members]
 
 
 async def may_join(client: Client, group: str) -> bool:
     """Whether this client may be a member: who may read a group may. Raises Unavailable or Denied."""
-    found = await _asked(client, lambda admin: _described(admin, group, include_authorized_operations=True))
-    return any(one.name == "READ" for one in found.authorized_operations or ())
+    return "READ" in (await _described(client, group, rights=True)).rights
 
 
 async def session(client: Client, group: str) -> float:
@@ -80,8 +82,36 @@ async def _asked(client: Client, question: Callable[[AdminClient], T]) -> T:
     return await asyncio.to_thread(ask)
 
 
-def _described(admin: AdminClient, group: str, **options: Any) -> Any:
-    return _result(admin.describe_consumer_groups([group], request_timeout=PATIENCE, **options)[group])
+class _Described(msgspec.Struct, frozen=True):
+    """The answer of `describing`."""
+
+    members: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    rights: tuple[str, ...] = ()
+    error: str = ""
+    why: str = ""
+
+
+async def _described(client: Client, group: str, *, rights: bool = False) -> _Described:
+    """What the coordinator says, asked by a process of its own: see `describing`. Raises Unavailable or Denied."""
+    asked = {"settings": client.librdkafka(), "group": group, "patience": PATIENCE, "rights": rights}
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    words = (sys.executable, "-I", describing.__file__)
+    child = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=null)
+    try:
+        async with asyncio.timeout(3 * PATIENCE):
+            answer, _ = await child.communicate(msgspec.json.encode(asked))
+        found = msgspec.json.decode(answer, type=_Described)
+    except TimeoutError:
+        raise Unavailable("no answer in time") from None
+    except msgspec.DecodeError:
+        raise Unavailable("the client that asks for the group broke down") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if found.error:
+        raise (Denied if found.error in DENIED else Unavailable)(worded(found.error, found.why))
+    return found
 
 
 def _settings(admin: AdminClient, group: str) -> Mapping[str, str]:

@@ -149,9 +149,10 @@ proctype Member(byte i) {
     :: atomic { AWAKE(i) && STORE(i) && claim[i] && WITHDRAWS(i) -> claim[i] = false }
     :: atomic { AWAKE(i) && STORE(i) && should[i] && !away[i] && lock == NOBODY ->
         lock = i; may[i] = true; claim[i] = false }
-    /* From who is no member any more it is taken: it may live, and its writes are compared. */
+#ifdef OUSTS                     /* a lock is taken from who is no member any more, dead or alive (Consul) */
     :: atomic { AWAKE(i) && STORE(i) && TOUCH(i) && claim[i] && CLAIMS(i) && lock < N && lock != i && SILENT(lock) ->
         lock = i; claim[i] = false }
+#endif
     :: atomic { AWAKE(i) && STORE(i) && lock == i && !may[i] -> may[i] = true }
     :: atomic { AWAKE(i) && STORE(i) && lock != i && may[i] -> may[i] = false }
     :: atomic { AWAKE(i) && STORE(i) && lock == i && may[i] && flight[i] == nothing && YIELDS(i) && OTHERS(i) ->

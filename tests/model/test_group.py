@@ -35,11 +35,12 @@ RULES = {
 }
 
 
-def searched(folder: Path, promise: str, *, faults: int, without: str = "") -> str:
+def searched(folder: Path, promise: str, *, faults: int, without: str = "", ousts: bool = False) -> str:
     """What the search of all histories with at most so many faults said."""
     with provided():
         program = spin.program()
     options = [*OPTIONS[promise], f"-DFAULTS={faults}", *([f"-DWITHOUT_{without}"] if without else [])]
+    options += ["-DOUSTS"] if ousts else []
     _run(folder, program, "-a", *options, MODEL)
     _run(folder, "gcc", "-O1", "-w", "-DCOLLAPSE", "-DMEMLIM=8000", *COMPILE[promise], "-o", "pan", "pan.c")
     return _run(folder, "./pan", "-m1000000", *SEARCH[promise])
@@ -57,17 +58,24 @@ def whole(said: str) -> bool:
     return not re.search(r"max search depth too small|out of memory|aborted|Warning", said)
 
 
+@pytest.mark.parametrize("ousts", [False, True])
 @pytest.mark.parametrize("promise", OPTIONS)
-def test_no_history_of_two_faults_breaks_what_a_group_promises(promise: str, tmp_path: Path) -> None:
-    said = searched(tmp_path, promise, faults=2)
+def test_no_history_of_two_faults_breaks_what_a_group_promises(promise: str, ousts: bool, tmp_path: Path) -> None:
+    said = searched(tmp_path, promise, faults=2, ousts=ousts)
     assert "errors: 0" in said and whole(said), said
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("ousts", [False, True])
 @pytest.mark.parametrize("promise", OPTIONS)
-def test_no_history_of_four_faults_breaks_what_a_group_promises(promise: str, tmp_path: Path) -> None:
-    said = searched(tmp_path, promise, faults=4)
+def test_no_history_of_four_faults_breaks_what_a_group_promises(promise: str, ousts: bool, tmp_path: Path) -> None:
+    said = searched(tmp_path, promise, faults=4, ousts=ousts)
     assert "errors: 0" in said and whole(said), said
+
+
+def test_who_takes_a_lock_from_the_living_needs_writes_that_compare_it(tmp_path: Path) -> None:
+    said = searched(tmp_path, SAFETY, faults=2, without="COMPARE", ousts=True)
+    assert "assertion violated (lock==i)" in said and "errors: 1" in said, said
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pytest
 from aiokafka.admin import NewTopic
 
+from adapters.kafka.client import Client
 from adapters.kafka.grouping import Ended, Given, Grouping, News
-from adapters.kafka.membership import TIMES, Protocol
+from adapters.kafka.membership import TIMES, KafkaMembership, Protocol
 from bridge.errors import Unavailable
 from tests.adapters.kafka.members import SHARDS, Group, Here, Spoken, group, whole
 from tests.conftest import StartKafka, provided
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 SESSION = 6.0
 SLACK = 4.0  # seconds that a busy machine may add
+CUTS = 5
 
 
 PROTOCOLS: tuple[Protocol, ...] = ("classic", "consumer")
@@ -291,3 +293,25 @@ async def test_members_outlive_each_broker_of_a_cluster(tmp_path: Path) -> None:
             meet = asyncio.Barrier(len(PROTOCOLS))
             scene: Scene = lambda of: outlives_each_broker(of, brokers, meet)  # noqa: E731
             await _play(brokers[0], tmp_path, [(each, "rolling", scene) for each in PROTOCOLS])
+
+
+async def test_a_connection_that_breaks_ends_a_question_about_the_group_alone(
+    kafka_server: StartKafka,
+) -> None:
+    server = await kafka_server(behind=1)
+    async with server.behind_a_proxy() as proxy:
+        membership = KafkaMembership(Client([proxy.address], None), TOPIC, SHARDS, "crew", "one")
+        for _ in range(CUTS):
+            asking = asyncio.ensure_future(membership.members())
+            for _ in range(CUTS):
+                await proxy.cut()
+                await asyncio.wait((asking,), timeout=0.1)
+            with suppress(Unavailable):
+                assert await asking == []
+        await until(lambda: is_empty(membership), "it answers when nothing breaks")
+
+
+async def is_empty(membership: KafkaMembership) -> bool:
+    with suppress(Unavailable):
+        return await membership.members() == []
+    return False
