@@ -264,9 +264,9 @@ class Joint:
         self._failed_once(error)
 
     def _failed_once(self, error: Exception) -> None:
-        if str(error) != self._trouble:
-            log.warning("the notes are out of reach export=%s reason=%r", self._destination.name, reason(error))
-        self._trouble = reason(error)
+        before, self._trouble = self._trouble, reason(error)
+        if self._trouble != before:
+            log.warning("the notes are out of reach destination=%s reason=%r", self._destination.name, self._trouble)
 
     # -- what operators decide -----------------------------------------------------------------------------------------
 

@@ -494,6 +494,20 @@ def test_what_daemons_of_an_export_promise_each_other(history: History) -> None:
         play(history, seed)
 
 
+def test_notes_that_are_out_of_reach_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def away(world: World) -> None:
+        world.say("i1")
+        world.hosted(1)
+        await world.serve({"i1"})
+        world.keeper.fail_with(Unavailable(""))  # which has no words of its own
+        await asyncio.sleep(SOON)
+
+    play(away, 0)
+    assert [one.message for one in caplog.records if one.name == "isthmus.joint"] == [
+        "the notes are out of reach destination=mesh reason='unavailable'"
+    ]
+
+
 # -- each rule dropped -------------------------------------------------------------------------------------------------
 
 
