@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartEtcd, StartKafka
-from tests.group.fleet import Fleet, Member, fleet
+from tests.group.fleet import Fleet, Member
 
 BETWEEN = 3.0  # seconds from one event to the next, at the mean
 LONGEST = 14.0  # seconds that one lasts: beyond a session of the group and the time of a lock
@@ -88,13 +86,10 @@ class Events:
 @pytest.mark.parametrize("count", [20, pytest.param(500, marks=pytest.mark.soak)])
 @pytest.mark.timeout(7200)
 async def test_whatever_happens_each_shard_has_one_writer_and_nothing_alive_goes(
-    folder: Path, etcd_server: StartEtcd, kafka_server: StartKafka, seed: int, count: int
+    there: Fleet, seed: int, count: int
 ) -> None:
-    source, target, kafka = await asyncio.gather(etcd_server(), etcd_server(), kafka_server(behind=3))
-    async with fleet(folder, kafka, source, target, seed) as there:
-        await asyncio.gather(*(one.start() for one in there.members))
+    await there.begin()
+    async with there.measured(f"{count} events"):
+        await Events(there, random.Random(seed)).happen(count)
         await there.shared(*there.members)
-        async with there.measured(f"{count} events"):
-            await Events(there, random.Random(seed)).happen(count)
-            await there.shared(*there.members)
-        await there.judged(there.members)
+    await there.judged(there.members)

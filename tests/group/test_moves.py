@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartConsul, StartEtcd, StartKafka, StartZooKeeper
-from tests.group.fleet import Fleet, fleet
+from tests.group.fleet import Fleet
 from tests.group.load import SHARDS
 from tests.kit.waiting import until
+from tests.servers.etcd import Etcd
 
 # Seconds that a shard that moves may go unwritten, longer than any other: at a join or a leave, at a kill or a freeze.
 # The machine is busy with other tests.
@@ -19,43 +18,37 @@ SOON, LATE = 1.0 + BUSY, 11.0 + BUSY
 
 
 @pytest.mark.timeout(600)
-async def test_shards_follow_the_members_and_have_one_writer_each(
-    folder: Path, etcd_server: StartEtcd, kafka_server: StartKafka, seed: int
-) -> None:
-    source, target, kafka = await asyncio.gather(etcd_server(), etcd_server(), kafka_server(behind=3))
-    async with fleet(folder, kafka, source, target, seed) as there:
-        one, two, three = there.members
-        await one.start()
-        await two.start()
-        await there.shared(one, two)
-        async with there.measured("join"):
-            await three.start()
-            await there.shared(one, two, three)
-        asked, writes = await target.asked("Txn"), len(there.entries())
-        async with there.measured("rest"):
-            await asyncio.sleep(5.0)
-        asked, writes = await target.asked("Txn") - asked, len(there.entries()) - writes
-        assert asked < 2 * writes, "no member reads again what the others write"
-        async with there.measured("leave"):
-            assert await two.bridge.stop() == 0
-            await there.shared(one, three)
-        await two.start()
-        await there.shared(one, two, three)
-        async with there.measured("kill"):
-            await three.kill()
-            await there.shared(one, two)
+async def test_shards_follow_the_members_and_have_one_writer_each(there: Fleet, target: Etcd) -> None:
+    one, two, three = there.members
+    await there.begin(one, two)
+    async with there.measured("join"):
         await three.start()
         await there.shared(one, two, three)
-        async with there.measured("freeze"):
-            one.bridge.freeze()
-            await there.shared(two, three)
-        async with there.measured("wake"):
-            one.bridge.thaw()
-            await there.shared(one, two, three)
-        join, _, leave, kill, freeze, wake = (figure.beyond for figure in there.figures)
-        assert max(join, leave, wake) < SOON
-        assert max(kill, freeze) < LATE
-        await there.judged(there.members)
+    asked, writes = await target.asked("Txn"), len(there.entries())
+    async with there.measured("rest"):
+        await asyncio.sleep(5.0)
+    asked, writes = await target.asked("Txn") - asked, len(there.entries()) - writes
+    assert asked < 2 * writes, "no member reads again what the others write"
+    async with there.measured("leave"):
+        assert await two.bridge.stop() == 0
+        await there.shared(one, three)
+    await two.start()
+    await there.shared(one, two, three)
+    async with there.measured("kill"):
+        await three.kill()
+        await there.shared(one, two)
+    await three.start()
+    await there.shared(one, two, three)
+    async with there.measured("freeze"):
+        one.bridge.freeze()
+        await there.shared(two, three)
+    async with there.measured("wake"):
+        one.bridge.thaw()
+        await there.shared(one, two, three)
+    join, _, leave, kill, freeze, wake = (figure.beyond for figure in there.figures)
+    assert max(join, leave, wake) < SOON
+    assert max(kill, freeze) < LATE
+    await there.judged(there.members)
 
 
 @pytest.mark.parametrize(
@@ -63,32 +56,18 @@ async def test_shards_follow_the_members_and_have_one_writer_each(
 )
 @pytest.mark.parametrize("kind", ["zookeeper", "consul"])
 @pytest.mark.timeout(600)
-async def test_shards_of_another_kind_of_store_follow_the_members_likewise(
-    folder: Path,
-    etcd_server: StartEtcd,
-    kafka_server: StartKafka,
-    zookeeper_server: StartZooKeeper,
-    consul_server: StartConsul,
-    seed: int,
-    kind: str,
-    event: str,
-) -> None:
-    start = {"zookeeper": zookeeper_server, "consul": consul_server}[kind]
-    source, target, kafka = await asyncio.gather(etcd_server(), start(), kafka_server(behind=3))
-    async with fleet(folder, kafka, source, target, seed) as there:
-        members = [*there.members]
-        running = members[1:] if event == "join" else members
-        await asyncio.gather(*(one.start() for one in running))
-        await there.shared(*running)
-        before = len(there.entries())
-        await until(lambda: len(there.entries()) > before + 5 * SHARDS, "all of them write")
-        async with there.measured(f"{event} ({kind})"):
-            await happen(there, event)
-        assert there.figures[-1].beyond < (SOON if event in ("join", "leave") else LATE)
-        if event == "freeze":
-            members[0].bridge.thaw()
-            await there.shared(*members)
-        await there.judged(members if event in ("join", "freeze") else members[1:])
+async def test_shards_of_another_kind_of_store_follow_the_members_likewise(there: Fleet, kind: str, event: str) -> None:
+    members = [*there.members]
+    await there.begin(*(members[1:] if event == "join" else members))
+    before = len(there.entries())
+    await until(lambda: len(there.entries()) > before + 5 * SHARDS, "all of them write")
+    async with there.measured(f"{event} ({kind})"):
+        await happen(there, event)
+    assert there.figures[-1].beyond < (SOON if event in ("join", "leave") else LATE)
+    if event == "freeze":
+        members[0].bridge.thaw()
+        await there.shared(*members)
+    await there.judged(members if event in ("join", "freeze") else members[1:])
 
 
 async def happen(there: Fleet, event: str) -> None:
