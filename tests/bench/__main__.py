@@ -142,7 +142,7 @@ async def run(wanted: list[tuple[Pair, list[str]]], quick: bool) -> tuple[list[d
                 async with set_up(pair, folder / "stage", ROWS[name].arms) as stage:
                     rows = await ROWS[name].measure(stage, quick)
             except Exception as error:
-                broken.append(f"{pair} {name}: {type(error).__name__}: {error}; its logs are in {folder}")
+                broken.append(f"{pair} {name}: {_why(error)}; its logs are in {folder}")
                 print(broken[-1], file=sys.stderr, flush=True)
                 continue
             shutil.rmtree(folder, ignore_errors=True)
@@ -159,6 +159,13 @@ async def run(wanted: list[tuple[Pair, list[str]]], quick: bool) -> tuple[list[d
             print("\n".join(lines([(f"{pair} {row.name}", *row.cells()[1:]) for row in rows])), flush=True)
             print(f"  {about}\n", flush=True)
     return found, broken
+
+
+def _why(error: BaseException) -> str:
+    """What broke; of several at once each."""
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(map(_why, error.exceptions))
+    return f"{type(error).__name__}: {error}"
 
 
 def _rows(pair: Pair, only: list[str] | None) -> list[str]:

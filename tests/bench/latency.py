@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from msgspec.structs import replace
+
 from tests.bench import records
 from tests.bench.figures import P50, P90, P99, ratio
-from tests.bench.sides import Side
+from tests.bench.sides import Side, kind
 from tests.bench.stage import Stage, Watcher, populate
 from tests.bench.table import Row
 
@@ -115,4 +117,5 @@ async def measure(stage: Stage, seconds: float, rng: random.Random) -> list[Row]
         await asyncio.sleep(REST)
         await driven.drive(sides, seconds, rng)
 
-    return driven.rows("added latency", 1.25, 1.5)
+    note = kind(stage.pair.target).NOTE
+    return [replace(row, about={**row.about, "note": note}) for row in driven.rows("added latency", 1.25, 1.5)]

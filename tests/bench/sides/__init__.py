@@ -78,11 +78,12 @@ class Kind(Protocol):
     """What a module of this package has.
 
     `LINK`: what a link to it must say. `LOCK_TTL`: seconds for which a writer that is dead keeps its lock there, 0: it
-    has no lock, and the source lends one.
+    has no lock, and the source lends one. `NOTE`: what our safety costs there that a raw loop does without.
     """
 
     LINK: dict[str, Any]
     LOCK_TTL: float
+    NOTE: str
 
     def server(self, folder: Path, name: str, arms: int) -> AbstractAsyncContextManager[Server]:
         """A real server with an empty store; where it has no places within it, one for each of so many arms."""

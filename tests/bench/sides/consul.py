@@ -17,6 +17,7 @@ from tests.servers.consul import Consul as Server
 
 LINK: dict[str, Any] = {"port": "grpc"}
 LOCK_TTL = 30.0
+NOTE = ""
 WAIT = 60  # seconds that a query is held
 # Natives of a benchmark and its raw arm have as many connections as they like; nothing but catalogs is written to Raft.
 SETTINGS = ("limits { http_max_conns_per_client = 12000 } disable_coordinates = true",)

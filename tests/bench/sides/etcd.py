@@ -24,6 +24,7 @@ PAGE = 10_000  # keys: the quickest way to read a hundred thousand
 TTL = 3600  # seconds: no lease of a native ends while something is measured
 LINK: dict[str, Any] = {}
 LOCK_TTL = TIMES.lock
+NOTE = ""
 
 
 class Kratos(msgspec.Struct):

@@ -16,6 +16,7 @@ from tests.servers.eureka import Eureka as Server
 
 LINK: dict[str, Any] = {"port": "grpc"}
 LOCK_TTL = 0.0
+NOTE = ""
 POLL = 0.02  # seconds from one look of a raw reader to the next: the finest that does not load the server
 # What was changed is told for some seconds alone: a look costs as much as was changed in that time. And a cache that
 # lost a change, for it was filled just then, is filled again soon.

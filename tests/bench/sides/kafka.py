@@ -19,6 +19,7 @@ from tests.servers.kafka import Kafka as Server
 PARTITIONS = 3
 LINK: dict[str, Any] = {}
 LOCK_TTL = 0.0  # it has no lock
+NOTE = ""
 
 
 def server(folder: Path, name: str, arms: int = 1) -> Server:

@@ -25,6 +25,7 @@ from tests.servers import ports
 
 LINK: dict[str, Any] = {"port": "grpc"}
 LOCK_TTL = 1.0  # an export needs no lock, and borrows none
+NOTE = ""
 ARMS = ("/bench/ours/", "/bench/raw/", "/bench/again/")  # each answers at a port of its own
 FLEET = 1_000  # instances of the fleet
 TYPE = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"

@@ -25,6 +25,7 @@ VALUES, LISTS = 200, 100  # nodes in one packet
 AHEAD = 16  # packets asked for before the first is used
 LINK = {"port": "grpc"}  # a record of Curator's has one port
 LOCK_TTL = 30.0  # seconds: the session timeout that is asked for where the file names none
+NOTE = ""
 
 
 class Curator(msgspec.Struct):
