@@ -108,6 +108,10 @@ class Routing:
                     feeds.update(((link.name, item, service), None) for item in items)
                     yield target, seen
 
+    def links_to(self, name: ServiceName) -> set[str]:
+        """The links that feed a name, as its last plan found: for counts over all names, which must cost little."""
+        return {link for link, _, _ in self._feeds.get(name, ())}
+
     def supplies(self, name: ServiceName) -> list[Supply]:
         """Everything that feeds a name here, in the order of each link's `from` list."""
         found = []

@@ -148,12 +148,8 @@ def link_rows(engine: Engine) -> list[Row]:
 def withdrawn(reconciler: Reconciler, link: str) -> int:
     """How many instances a link does not write because they may not be called."""
     destination = reconciler.destination
-    found = {name: len(ones) for name, ones in destination.withdrawn.items()}
-    if len(destination.links) == 1:
-        return sum(found.values())
-    return sum(
-        count for name, count in found.items() if any(one.link.name == link for one in destination.supplies(name))
-    )
+    alone, links_to = len(destination.links) == 1, destination.routing.links_to
+    return sum(len(ones) for name, ones in destination.withdrawn.items() if alone or link in links_to(name))
 
 
 def writer(reconciler: Reconciler) -> Writer | None:
@@ -198,7 +194,7 @@ def _reused(reconciler: Reconciler, link: Link) -> int:
 
 
 def _feeding(reconciler: Reconciler, link: str, parked: Iterable[tuple[ServiceName, str]]) -> int:
-    return sum(any(supply.link.name == link for supply in reconciler.destination.supplies(name)) for name, _ in parked)
+    return sum(link in reconciler.destination.routing.links_to(name) for name, _ in parked)
 
 
 def client_rows(engine: Engine) -> list[Row]:

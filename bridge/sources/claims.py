@@ -10,7 +10,7 @@ where there is a second one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -68,8 +68,8 @@ class Claims:
         self._touch = touch
         self._views: set[View] = set()  # that ever claimed something
         self._room = 2 * KEPT
-        # By address: who is there alone, else who is at which pair.
-        self._at: dict[str, Claim | dict[Pair, tuple[Claim, ...]]] = {}
+        # By address: who is there alone, else who is at which pair, in order: behind one pair there may be a thousand.
+        self._at: dict[str, Claim | dict[Pair, dict[Claim, None]]] = {}
         self._contested: dict[Pair, None] = {}  # known under several services, and not at once
 
     def change(self, view: View, old: Service, now: Service, ids: Iterable[str], *, restored: bool = False) -> None:
@@ -94,10 +94,9 @@ class Claims:
         if isinstance(there, Claim):
             if there == claim:
                 return
-            there = self._at[pair[1]] = {one: (there,) for one in self._of(there) if one[1] == pair[1]}
-        known = there.get(pair, ())
-        if claim not in known:
-            known = there[pair] = (*known, claim)
+            there = self._at[pair[1]] = {one: {there: None} for one in self._of(there) if one[1] == pair[1]}
+        known = there.setdefault(pair, {})
+        known[claim] = None
         if len(known) > 1:
             self._look(pair, at_once=restored)
 
@@ -105,21 +104,22 @@ class Claims:
         """`stays`: it is still at that address."""
         there = self._at.get(pair[1])
         if isinstance(there, dict):
-            left = tuple(one for one in there.pop(pair, ()) if one != claim)
-            if left:
-                there[pair] = left
-                if pair in self._contested:
-                    self._look(pair)
-            elif not there:
-                del self._at[pair[1]]
+            left = there.get(pair, {})
+            left.pop(claim, None)
+            if not left:
+                there.pop(pair, None)
+                if not there:
+                    del self._at[pair[1]]
+            elif pair in self._contested:
+                self._look(pair)
         elif there == claim and not stays:
             del self._at[pair[1]]
 
-    def _known(self, pair: Pair) -> Sequence[Claim]:
+    def _known(self, pair: Pair) -> Collection[Claim]:
         """Who is at a pair."""
         there = self._at.get(pair[1])
         if there is None or isinstance(there, dict):
-            return there.get(pair, ()) if there is not None else ()
+            return there.get(pair, {}) if there is not None else ()
         return (there,) if pair in self._of(there) else ()
 
     def _of(self, claim: Claim) -> Sequence[Pair]:

@@ -27,10 +27,12 @@ from bridge.engine.engine import Engine
 from bridge.migration.block import Migration
 from bridge.migration.gates import Gates
 from bridge.migration.intent import Intent, encode
+from bridge.model import ServiceName
 from bridge.plan.doses import Doses
 from bridge.plan.orders import Rank
 from bridge.state.journal import Journal
 from tests.kit.builders import PAY, instance, link
+from tests.kit.calls import calls
 from tests.simulation.loop import Loop
 from tests.simulation.migrating import Laid
 
@@ -38,7 +40,7 @@ T = TypeVar("T")
 
 BLOCK = Migration(
     name="m",
-    services=("*",),
+    services=(str(PAY),),
     from_=("vms",),
     to=("pods",),
     at=("mesh",),
@@ -46,6 +48,7 @@ BLOCK = Migration(
     settle=0.0,
     gates=Gates(hold_for=0.0, approve=(), parity="warn"),
 )
+OTHERS = 50  # services beside, which nobody moves
 OPERATOR = Peer(uid=0, pid=0)
 PATIENCE = 60.0  # virtual seconds
 TURN = 0.001  # virtual seconds between two looks of the test
@@ -138,6 +141,9 @@ async def host() -> AsyncIterator[Host]:
         stores["vms"].register(PAY, instance(f"v{number}"))
         stores["pods"].register(PAY, instance(f"p{number + 4}"))
 
+    for number in range(OTHERS):
+        stores["vms"].register(ServiceName(f"other-{number}"), instance("v9", f"198.51.100.{number}"))
+
     def make(name: str, kind: str, options: Any, state: Path | None) -> Memory:
         return Kept(name, stores[name])
 
@@ -211,6 +217,20 @@ def test_a_command_costs_one_read_of_the_record_and_two_writes() -> None:
         return made.notes.reads, made.notes.writes
 
     assert played(cost) == (1, 2)
+
+
+def test_a_step_plans_its_service_alone_and_looks_at_each_place_once() -> None:
+    async def work(made: Host) -> tuple[int, int, int]:
+        with calls() as counted:
+            await made.act("next")
+            await made.settles(2)
+        assert len(made.stores["mesh"].names()) > OTHERS
+        plans, looks = counted["Planner.plan"], counted["look"]
+        return plans, looks, counted["spot"]
+
+    plans, looks, spots = played(work)
+    assert 1 <= plans <= 2  # again after its writes, at most
+    assert 1 <= spots <= looks
 
 
 def test_who_is_faster_than_the_engine_is_looked_at_next_in_the_same_term() -> None:

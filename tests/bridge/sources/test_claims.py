@@ -226,3 +226,31 @@ def test_shared_pairs_take_bounded_room() -> None:
         claims.share([("n", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)])
     assert len(claims.shared) < 5 * KEPT
     assert ("default", "192.0.2.1", 8080) in claims.shared, "two services are known there now"
+
+
+class Text(str):
+    """A text that counts how often any is compared with another."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Text.compared += 1
+        return str.__eq__(self, other)
+
+
+def compared(services: int) -> int:
+    """How often names are compared where so many services are listed behind one address and port, and one leaves."""
+    world = World()
+    names = [ServiceName(Text(f"s{number}")) for number in range(services)]
+    for name in names:
+        world.put("one", name, instance(f"i-{name.name}", "192.0.2.1"))
+    Text.compared = 0
+    world.list("one")
+    world.put("one", names[0])
+    return Text.compared
+
+
+def test_a_service_behind_a_pair_of_a_thousand_costs_what_one_of_ten_does() -> None:
+    assert compared(10) > 0
+    assert compared(200) / 200 <= 1.5 * compared(10) / 10
