@@ -272,6 +272,16 @@ class Notes(Protocol):
 
 
 @runtime_checkable
+class Waking(Protocol):
+    """An optional side of notes, of a store that tells of changes: who waits for one need not ask all the time."""
+
+    async def changed(self, key: str, since: Note | None) -> None:
+        """Returns as soon as another note than `since` is under that key (None: any). Raises Unavailable, Expired or
+        Denied: then it is not known."""
+        ...
+
+
+@runtime_checkable
 class Keeper(Protocol):
     """An optional side of a registry that lends seats: it keeps notes by key as well."""
 

@@ -17,7 +17,7 @@ from adapters.common.term import LeasedTerm, holder
 from adapters.etcd import etcd_pb2 as pb
 from adapters.etcd.client import GRANT, KEEP_ALIVE, READ, REVOKE, TXN, Client, reading
 from adapters.etcd.keys import Range
-from adapters.etcd.watching import Batch, Watching
+from adapters.etcd.watching import told
 from bridge.errors import IsthmusError, Unavailable
 
 REVOKE_TIME = 2.0  # seconds; where revoking fails, the lease expires by itself
@@ -155,23 +155,7 @@ async def _take(client: Client, key: bytes, shards: bytes, now: Callable[[], dat
 
 async def _gone(client: Client, key: bytes, header: pb.Header) -> None:
     """Waits until someone deletes the key, or its lease ends."""
-    watching = Watching(client, {Range(key, b""): header.revision}, header.cluster_id)
-    gone = asyncio.Event()
-
-    async def look(batch: Batch) -> None:
-        if any(event.type == pb.Event.DELETE for event in batch.events):
-            gone.set()
-
-    watch = asyncio.create_task(watching.run(lambda: None, look))
-    wait = asyncio.create_task(gone.wait())
-    try:
-        done, _ = await asyncio.wait({watch, wait}, return_when=asyncio.FIRST_COMPLETED)
-        if watch in done:
-            watch.result()
-    finally:
-        watch.cancel()
-        wait.cancel()
-        await asyncio.gather(watch, wait, return_exceptions=True)
+    await told(client, key, header, lambda event: event.type == pb.Event.DELETE)
 
 
 async def _revoke(client: Client, lease: int) -> None:

@@ -18,6 +18,7 @@ from adapters.etcd.keys import Range
 from adapters.etcd.lock import EtcdTerm, locked
 from adapters.etcd.shards import EtcdArea, EtcdLife, EtcdShardTerm
 from adapters.etcd.txn import GONE, dropping, is_held, looks, noting, removing
+from adapters.etcd.watching import told
 from bridge.adapter import Note, Term
 from bridge.errors import Conflict, Superseded
 
@@ -34,6 +35,13 @@ class EtcdNotes:
         """See `Notes.read`."""
         found = await self._client.call(RANGE, pb.RangeRequest(key=self._place(key)))
         return Note(found.kvs[0].value, found.kvs[0].mod_revision) if found.kvs else None
+
+    async def changed(self, key: str, since: Note | None) -> None:
+        """See `Waking.changed`."""
+        place = self._place(key)
+        found = await self._client.call(RANGE, pb.RangeRequest(key=place))
+        if (found.kvs[0].mod_revision if found.kvs else None) == (since.version if since is not None else None):
+            await told(self._client, place, found.header, lambda _: True)
 
     async def below(self, start: str) -> dict[str, Note]:
         """See `Notes.below`."""

@@ -146,3 +146,24 @@ class Watching:
             self._passed[each] = max(self._passed[each], revision)
         # The answer to a request overtakes events before etcd 3.5.8 (etcd #15220).
         return None if id == EVERYONE else Batch(self._areas[id], revision, ())
+
+
+async def told(client: Client, key: bytes, header: pb.Header, tells: Callable[[pb.Event], bool]) -> None:
+    """Returns with the first event of one key that tells what is waited for, after the answer with that header."""
+    watching = Watching(client, {Range(key, b""): header.revision}, header.cluster_id)
+    found = asyncio.Event()
+
+    async def look(batch: Batch) -> None:
+        if any(map(tells, batch.events)):
+            found.set()
+
+    watch = asyncio.create_task(watching.run(lambda: None, look))
+    wait = asyncio.create_task(found.wait())
+    try:
+        done, _ = await asyncio.wait({watch, wait}, return_when=asyncio.FIRST_COMPLETED)
+        if watch in done:
+            watch.result()
+    finally:
+        watch.cancel()
+        wait.cancel()
+        await asyncio.gather(watch, wait, return_exceptions=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from bridge.adapter import Note, Notes, Term
+from bridge.adapter import Note, Notes, Term, Waking
 from bridge.config import kinds
 from bridge.daemon.measuring import NOTHING, Asking
 from bridge.daemon.natives import Natives, waits
@@ -69,6 +69,7 @@ class Following:
         self._engine = engine
         self._path = folder / FILE if folder is not None else None
         self._roll = roll
+        self._note: Note | None = None  # the record as it is in the store, as far as is known here
         self._turn = asyncio.Lock()  # what is read is taken over before anything newer is written or read
         self._fresh = asyncio.Event()  # there is another record here that nobody was told of yet
         self._kept = doses.record  # what is on the disk, as far as that takes it
@@ -113,7 +114,7 @@ class Following:
         """Reads the record and takes it over; tells how far this process has followed. Raises what the notes do."""
         notes = self._engine.notes
         if notes is not None and (self._engine.configuration.migrations or self.doses.record.moves):
-            await self.newest(notes)
+            await self._read(notes)
             self._steer()
             await self._follow_on()
             await self.probed.look(notes, leads=self.leads)
@@ -127,7 +128,7 @@ class Following:
         Raises Unavailable, Denied, ConfigError (of a newer isthmus), ValueError (no record).
         """
         async with self._turn:
-            note = await notes.read(KEY)
+            self._note = note = await notes.read(KEY)
             record, self.written = decode(note), None
             self._take(record)
         return record, note
@@ -136,7 +137,8 @@ class Following:
         """Puts the record there, compared with what was read. Raises Conflict, and ValueError where it does not fit."""
         async with self._turn:
             self.written = None
-            self.written = record, await notes.write(KEY, encode(record), before)
+            self._note = note = await notes.write(KEY, encode(record), before)
+            self.written = record, note
             self._take(record)
 
     def _take(self, record: Record) -> None:
@@ -164,6 +166,23 @@ class Following:
                 except OSError as error:  # what is wrong with the folder is said by who looks after it
                     log.warning("unkept what=migrations reason=%r", files.why(error))
         self._tell(self._written())
+
+    async def heed(self) -> None:
+        """Takes another record over as soon as the store tells of it, where it does; else a look each second does."""
+        notes = self._engine.notes
+        if not isinstance(notes, Waking) or not (self._engine.configuration.migrations or self.doses.record.moves):
+            await asyncio.sleep(EVERY)
+            return
+        since = self._note
+        await notes.changed(KEY, since)
+        if self._note == since:  # else this process has written it, or read it meanwhile
+            await self._read(notes)
+
+    async def _read(self, notes: Notes) -> None:
+        try:
+            await self.newest(notes)
+        except ValueError as error:  # no record of ours: it is not taken over
+            raise Unavailable(f"the record of migrations cannot be read: {error}") from error
 
     async def observe(self) -> None:
         """Looks at who reads the places of the moves that are under way."""
@@ -574,16 +593,14 @@ class Migrating:
         """Never returns; trouble with the record ends here, and what was followed last is followed on."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._forever(self._follow))
+            tasks.create_task(self._forever(self.following.heed))
             tasks.create_task(self._forever(self.steering.lead))
             tasks.create_task(self._forever(self._observe))
 
     async def _follow(self) -> None:
         while True:
             self.following.listen()
-            try:
-                await self.following.look()
-            except ValueError as error:  # no record of ours: it is not taken over
-                raise Unavailable(f"the record of migrations cannot be read: {error}") from error
+            await self.following.look()
             await self.following.rest()
 
     async def _observe(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bridge.adapter import Keeper, Note, Notes, Registry, Tracer
+from bridge.adapter import Keeper, Note, Notes, Registry, Tracer, Waking
 from bridge.errors import Conflict, Denied, Rejected, Unavailable
 from tests.conformance.lab import BRIDGE, OTHER, Lab, need, patience
 
@@ -102,3 +102,23 @@ async def test_silence_is_no_missing_note_by_key(lab: Lab, registry: Registry) -
     for asked in (notes.read(INTENT), notes.below("")):
         with pytest.raises((Unavailable, Denied)):
             await asked
+
+
+async def test_who_waits_for_a_note_is_woken_by_another_one_and_by_nothing_else(lab: Lab, registry: Registry) -> None:
+    need(lab, "write")
+    notes = of(registry)
+    if not isinstance(notes, Waking):
+        pytest.skip("this store does not tell: it is asked")
+    first = await notes.write(INTENT, b"one", None)
+    async with kept(lab) as two:
+        async with asyncio.timeout(patience()):
+            await notes.changed(INTENT, None)  # another one is there already
+        waiting = asyncio.create_task(notes.changed(INTENT, first))
+        await two.write(DAEMONS[0], b"of another key", None)
+        second = await two.write(INTENT, b"two", first)
+        async with asyncio.timeout(patience()):
+            await waiting
+        gone = asyncio.create_task(notes.changed(INTENT, second))
+        await two.remove(INTENT, second)
+        async with asyncio.timeout(patience()):
+            await gone

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from msgspec.structs import replace
 
 from adapters.memory import Memory
@@ -18,7 +19,7 @@ from bridge.adapter import Note
 from bridge.admin.protocol import Peer
 from bridge.config import schema
 from bridge.config.schema import Configuration
-from bridge.daemon.migrating import KEY, SOON, Following, Migrating, Steering
+from bridge.daemon.migrating import EVERY, KEY, SOON, Following, Migrating, Steering
 from bridge.daemon.moving import Moving
 from bridge.destination.events import Event
 from bridge.destination.roll import Roll
@@ -26,7 +27,7 @@ from bridge.destination.writer import Writer
 from bridge.engine.engine import Engine
 from bridge.migration.block import Migration
 from bridge.migration.gates import Gates
-from bridge.migration.intent import Intent, encode
+from bridge.migration.intent import Intent, decode, encode
 from bridge.model import ServiceName
 from bridge.plan.doses import Doses
 from bridge.plan.orders import Rank
@@ -75,12 +76,22 @@ class Counted(MemoryNotes):
         return await super().write(key, content, before)
 
 
+class Telling(Counted):
+    """Notes of a store that tells of changes."""
+
+    async def changed(self, key: str, since: Note | None) -> None:
+        while await MemoryNotes.read(self, key) == since:
+            await asyncio.sleep(TURN)
+
+
 class Kept(Memory):
     """A registry whose notes are counted."""
 
+    def __init__(self, name: str, store: Server, notes: type[Counted]) -> None:
+        super().__init__(name, store)
+        self.counted = notes(store, "b1")
+
     def notes(self, bridge: str) -> Counted:
-        if not hasattr(self, "counted"):
-            self.counted = Counted(self.store, bridge)
         return self.counted
 
 
@@ -134,7 +145,7 @@ class Host:
 
 
 @asynccontextmanager
-async def host() -> AsyncIterator[Host]:
+async def host(notes: type[Counted]) -> AsyncIterator[Host]:
     """It has read everything, and a move is at its first step."""
     stores = {name: Server(name) for name in ("vms", "pods", "mesh")}
     for number in range(4):
@@ -145,7 +156,7 @@ async def host() -> AsyncIterator[Host]:
         stores["vms"].register(ServiceName(f"other-{number}"), instance("v9", f"198.51.100.{number}"))
 
     def make(name: str, kind: str, options: Any, state: Path | None) -> Memory:
-        return Kept(name, stores[name])
+        return Kept(name, stores[name], notes)
 
     configuration = Configuration(
         bridge=schema.Bridge(id="b1", seat="mesh"),
@@ -181,12 +192,12 @@ class Silent:
     def tell(self, event: Event) -> None: ...
 
 
-def played(work: Callable[[Host], Awaitable[T]]) -> T:
+def played(work: Callable[[Host], Awaitable[T]], notes: type[Counted] = Counted) -> T:
     """In virtual time."""
     loop = Loop()
 
     async def run() -> T:
-        async with host() as made:
+        async with host(notes) as made:
             return await work(made)
 
     try:
@@ -233,14 +244,42 @@ def test_a_step_plans_its_service_alone_and_looks_at_each_place_once() -> None:
     assert 1 <= spots <= looks
 
 
+async def elsewhere(made: Host, **fields: Any) -> None:
+    """Another daemon of the bridge changes the state of the move."""
+    note = await MemoryNotes.read(made.notes, KEY)
+    record = decode(note)
+    (move,) = record.moves.values()
+    changed = replace(move, state=replace(move.state, **fields))
+    await MemoryNotes.write(made.notes, KEY, encode(record.with_moves({move.name: changed}, {})), note)
+
+
+@pytest.mark.parametrize(("notes", "least", "most"), [(Telling, 0.0, SOON / 10), (Counted, SOON / 2, 2 * EVERY)])
+def test_what_another_daemon_writes_is_followed_as_soon_as_the_store_tells(
+    notes: type[Counted], least: float, most: float
+) -> None:
+    async def waited(made: Host) -> float:
+        began = asyncio.get_running_loop().time()
+        await elsewhere(made, approved=True)
+        await made.has(50.0)
+        return asyncio.get_running_loop().time() - began
+
+    assert least <= played(waited, notes) <= most
+
+
+def test_a_store_that_tells_is_not_read_again_for_what_this_daemon_wrote() -> None:
+    async def reads(made: Host) -> int:
+        made.notes.reads = 0
+        await made.act("next")
+        await made.has(50.0)
+        return made.notes.reads
+
+    assert played(reads, Telling) == 1
+
+
 def test_who_is_faster_than_the_engine_is_looked_at_next_in_the_same_term() -> None:
     async def steps(made: Host) -> tuple[int, str]:
         async def pauses() -> None:
-            record = made.following.doses.record
-            (move,) = record.moves.values()
-            paused = replace(move, state=replace(move.state, paused="somebody"))
-            note = await MemoryNotes.read(made.notes, KEY)
-            await MemoryNotes.write(made.notes, KEY, encode(record.with_moves({move.name: paused}, {})), note)
+            await elsewhere(made, paused="somebody")
 
         async def later() -> None:  # not before the command itself has written
             made.notes.meddle = pauses
