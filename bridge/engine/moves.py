@@ -197,7 +197,9 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
 
 
 def _whole(ranks: str, ours: Sequence[Member], fixed: Sequence[Instance], means: Means) -> Side:
-    weights = tuple(one.instance.weight for one in ranked(ranks, ours))
+    if len({one.instance.weight for one in ours}) > 1:  # else all orders say the same
+        ours = ranked(ranks, ours)
+    weights = tuple(one.instance.weight for one in ours)
     return Side(float(len(fixed)) if means is Means.COUNTS else sum(one.weight for one in fixed), weights)
 
 

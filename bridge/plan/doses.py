@@ -9,7 +9,7 @@ from bridge.adapter import Cause, Entry
 from bridge.link import named
 from bridge.migration.block import Migration, Part
 from bridge.migration.intent import Intent, Placed, Record
-from bridge.migration.shares import ALL, NONE, STANDING, Fit, Means, dealt, in_order
+from bridge.migration.shares import ALL, NONE, STANDING, Dose, Fit, Means, Scale, dealt, in_order
 from bridge.migration.sides import Scope, Sides
 from bridge.model import Instance, ServiceName
 from bridge.plan.orders import NONE as NO_ORDERS
@@ -29,15 +29,16 @@ class Member(NamedTuple):
 
 
 def members(sides: Sides, supplies: Sequence[Supply]) -> dict[Part, list[Member]]:
-    """What feeds a name, by side: serving originals alone; what one side has of the other are copies."""
-    found: dict[Part, list[Member]] = {Part.OLD: [], Part.NEW: []}
+    """What feeds a name, by side: serving originals alone, each once; what one side has of the other are copies."""
+    found: dict[Part, dict[Origin, Member]] = {Part.OLD: {}, Part.NEW: {}}
     for supply in supplies:
         of, marks, name = sides.parts(supply.registry, supply.scope), supply.service.marks, supply.service.name
         for key, instance in supply.service.instances.items():
             part = of(instance)
             if part is not None and instance.serving and (not marks or sides.is_original(marks.get(key))):
-                found[part].append(Member((supply.registry, supply.scope, name, key), instance))
-    return found
+                origin = supply.registry, supply.scope, name, key
+                found[part][origin] = Member(origin, instance)
+    return {part: list(some.values()) for part, some in found.items()}
 
 
 def sides_of(block: Migration, supplies: Iterable[Supply]) -> Sides:
@@ -58,6 +59,15 @@ def ranked(move: str, some: Sequence[Member]) -> list[Member]:
     heads = {of: "\t".join(map(str, of)) for of in {one.origin[:3] for one in some}}  # a few, of many members
     by_key = {f"{heads[one.origin[:3]]}\t{one.origin[3]}": one for one in some}
     return [by_key[key] for key in in_order(move, by_key)]
+
+
+def shared_out(ranks: str, dose: Dose, some: Sequence[Member], scale: Scale) -> Iterator[tuple[Member, float]]:
+    """The weight of each member by a dose, 0: it is left out. Only where some are does their order matter."""
+    deals = dealt(dose, [one.instance.weight for one in some], scale)
+    if any(deals) and not all(deals):
+        some = ranked(ranks, some)
+        deals = dealt(dose, [one.instance.weight for one in some], scale)
+    return zip(some, deals, strict=True)
 
 
 class Doses:
@@ -172,16 +182,14 @@ def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Ca
         yield origin, Order(cause=cause, rule=f"{rule}; it is a copy of what a side has itself", away=True)
     yield from _as_it_stands(rule, at, cause)
     for part, dose in ((Part.NEW, fit.new), (Part.OLD, fit.old)):
-        some = ranked(f"{move} {part}", at.members[part])
         if dose.standing:
             come = _come(part, at)
             yield from ((origin, Order(cause=cause, rule=rule, away=True)) for origin in come)
             continue
-        deals = dealt(dose, [one.instance.weight for one in some], fit.scale)
         spared = set()
         if at.sides.unknown or (part is Part.OLD and not _stands(fit, block, at)):
             spared = standing(at.supplies, at.entries)
-        for member, weight in zip(some, deals, strict=True):
+        for member, weight in shared_out(f"{move} {part}", dose, at.members[part], fit.scale):
             if not weight:
                 waits = member.origin in spared
                 yield member.origin, Order(cause=cause, rule=rule, away=not waits, waits=waits)

@@ -21,6 +21,7 @@ from envoy.service.discovery.v3 import discovery_pb2 as discovery
 
 from bridge.admin.client import call
 from bridge.errors import IsthmusError
+from tests.bench import machine
 from tests.bench.asked import NO_GOAL
 from tests.bench.figures import P50, ratio
 from tests.bench.latency import ARMS, INSTANCES, REST, Driven
@@ -338,21 +339,29 @@ async def beside(stage: Stage, seconds: float, rng: random.Random) -> list[Row]:
         await move.act("start")
         await move.reaches(1)
         await asyncio.sleep(REST)
-        turning = asyncio.create_task(_turn(move))
+        steps: list[int] = []
+        turning = asyncio.create_task(_turn(move, steps))
+        before = [machine.cpu(one.process.pid) for one in bridges]
         await driven.drive(sources, seconds, rng)
+        spent = [machine.cpu(one.process.pid) - then for one, then in zip(bridges, before, strict=True)]
         assert not turning.done()
         turning.cancel()
         watching.cancel()
-    return driven.rows("latency of others beside a migration", 1.05, float("inf"))
+    each = 1000 * (spent[0] - (spent[1] + spent[2]) / 2) / len(steps)
+    about = {"steps": len(steps), "cpu_seconds": spent, "changes": 2 * SIDE}
+    cost = Row(name="CPU of a step beside that of bridging", unit="ms", ours=each, limit=NO_GOAL, about=about)
+    return [*driven.rows("latency of others beside a migration", 1.05, float("inf")), cost]
 
 
-async def _turn(move: Move) -> None:
-    """Up and down, without an end."""
+async def _turn(move: Move, steps: list[int]) -> None:
+    """Up and down, without an end; each step is noted in `steps`."""
     while True:
         await move.reaches(2)
+        steps.append(2)
         await asyncio.sleep(APART)
         await move.act("back", to=STEPS[0], now=True)
         await move.reaches(1)
+        steps.append(1)
         await asyncio.sleep(APART)
 
 
@@ -366,13 +375,18 @@ async def plan(stage: Stage, services: int, rounds: int) -> list[Row]:
         await until(move.rests, "everything is read and served", within=PATIENCE, every=1.0)
         found = await move.plan()
         assert len(found) == services and all(row["places"][0]["to"] == count for row in found)
-        spent = []
+        spent, used = [], []
         for _ in range(rounds):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), machine.cpu(ours.process.pid)
             await move.plan()
             spent.append(time.perf_counter() - began)
-    about = {"services": services, "instances": 2 * services * count, "seconds": spent}
-    return [Row(name=f"plan of {services:,} services", unit="s", ours=P50(spent), limit=2.0, about=about)]
+            used.append(machine.cpu(ours.process.pid) - before)
+    about = {"services": services, "instances": 2 * services * count, "seconds": spent, "cpu_seconds": used}
+    name = f"plan of {services:,} services"
+    return [
+        Row(name=name, unit="s", ours=P50(spent), limit=2.0, about=about),
+        Row(name=f"{name}: CPU of the daemon meanwhile", unit="s", ours=P50(used), limit=NO_GOAL, about=about),
+    ]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ NAMES = [ServiceName(f"s{number}") for number in range(20)]
 BLOCK = Migration(name="m", services=("*",), from_=("vms",), to=("pods",), at=("mesh",))
 
 
-async def test_what_a_link_withdraws_is_counted_without_a_look_at_what_feeds_each_name() -> None:
+async def test_what_a_link_withdraws_is_counted_without_a_look_at_each_name() -> None:
     servers = {name: Server(name) for name in ("vms", "pods", "mesh")}
     for name in NAMES:
         servers["vms"].register(name, instance("v1"))
