@@ -297,14 +297,9 @@ class Moving:
                 rows.append({"move": move, "code": report.Exit.FAILED, "text": text})
                 continue
             gone.append(move)
-            shares = ", ".join(f"{place} {100 * at.fit.said:g} %" for place, at in sorted(intent.places.items()))
-            rows.append(
-                {
-                    "move": move,
-                    "code": report.Exit.OK,
-                    "text": f"forgotten; it had {shares}: what links say is true from now on{_left_out(intent)}",
-                }
-            )
+            found = moves.spots(self._engine, record.blocks[name.migration], move, intent.service)
+            text = f"forgotten; {report.forgotten_text(intent, moves.by_links(found))}{_left_out(intent)}"
+            rows.append({"move": move, "code": report.Exit.OK, "text": text})
         if not rows:
             raise LookupError(f"nothing of {name.migration} was started")
         return rows, record.without(frozenset(gone)) if gone else None

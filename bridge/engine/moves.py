@@ -476,6 +476,26 @@ def refused(engine: Engine, found: Sequence[Spot]) -> list[str]:
     return said
 
 
+def by_links(found: Sequence[Spot]) -> dict[str, float]:
+    """The share of the new side at each place, 0..1, once links alone say what is there; what is out stays out."""
+    shares = {}
+    for one in found:
+        serve = {
+            part: [
+                *(each for each in one.fixed[part] if each.id not in one.out),
+                *(member.instance for member in one.sides[part]),
+            ]
+            for part in Part
+        }
+        weights = {
+            part: float(len(some)) if one.means is Means.COUNTS else sum(each.weight for each in some)
+            for part, some in serve.items()
+        }
+        whole = sum(weights.values())
+        shares[one.place] = weights[Part.NEW] / whole if whole else 0.0
+    return shares
+
+
 def measured(found: Sequence[Spot], engine: Engine, block: Migration) -> dict[str, float]:
     """The share of the new side that stands at each place now, 0..1: by instances and weights."""
     shares, sides = {}, sides_of(engine, block)

@@ -148,6 +148,15 @@ def steered_texts(intent: Intent) -> list[str]:
     ]
 
 
+def forgotten_text(intent: Intent, links: Mapping[str, float]) -> str:
+    """What becomes of the shares of a move that is forgotten. `links`: the share at each place that they make."""
+    shares = []
+    for place, at in sorted(intent.places.items()):
+        after = f"about {100 * links[place]:.3g} %" if place in links else "nothing of it"
+        shares.append(f"{place} {100 * at.fit.said:.3g} %, then {after}")
+    return f"what links say is true from now on: {'; '.join(shares)}"
+
+
 def status_row(block: Migration, intent: Intent, stands: Mapping[str, float], facts: Facts, looked: Looked) -> Row:
     """Where a move is: its share as it is meant and as it stands at each place, its gates, and for what it waits."""
     state = intent.state

@@ -118,7 +118,7 @@ async def test_what_is_let_go_is_listed_and_stays_and_begins_anew_once_it_is_bac
         await here.made.hup()
         forgotten = await here.said("forget")
         assert forgotten["code"] == 0
-        assert "it had legacy 50 %: what links say is true from now on" in forgotten["text"]
+        assert "what links say is true from now on: legacy 50 %, then about 66.7 %" in forgotten["text"]
         assert f"natives stay out of service: 2 at legacy: {out[0]} (" in forgotten["text"]
         await until(lambda: _nothing_kept(here), "nothing is kept of it")
         assert [(await here.machines.stand())[one] for one in out] == [("UP", "UP"), OUT]
