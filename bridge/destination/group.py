@@ -80,7 +80,7 @@ class Shard:
 class Group:
     """What this process writes as one of several members; see `bridge.destination.leading.Leading`.
 
-    `still(term)` returns when no write under that term is under way. `woken()` is called when the planner has to look
+    `answered(term)` returns when no write under that term is under way. `wake()` is called when the planner has to look
     at `turns`.
     """
 
@@ -98,8 +98,8 @@ class Group:
         clock: Callable[[], float],
         reserves: Reserves,
         *,
-        still: Callable[[Term], Awaitable[None]],
-        woken: Callable[[], None],
+        answered: Callable[[Term], Awaitable[None]],
+        wake: Callable[[], None],
     ) -> None:
         self.seat = sharing.seat
         self.peers = peers
@@ -114,8 +114,8 @@ class Group:
         self._events = events
         self._clock = clock
         self._reserves = reserves
-        self._still = still
-        self._woken = woken
+        self._answered = answered
+        self._wake = wake
         self._turn = asyncio.Event()  # each change here sets it, and replaces it by another one
         self._leaving = False
         self._begun: dict[int, bool] = {}  # whether another process may have written the shard until now
@@ -211,8 +211,8 @@ class Group:
         """See `Leading.writes_at`."""
         return self.writes_in(self._sharding.of(name))
 
-    def minds(self, name: ServiceName) -> bool:
-        """See `Leading.minds`: services of shards that this process writes, or is about to write."""
+    def follows(self, name: ServiceName) -> bool:
+        """See `Leading.follows`: services of shards that this process writes, or is about to write."""
         return self._sharding.of(name) in self._read
 
     def elsewhere(self, name: ServiceName, entries: Mapping[str, Entry]) -> int | None:
@@ -247,7 +247,7 @@ class Group:
         """See `Leading.was_read`."""
         for shard in self._unread & shards:
             self._unread.discard(shard)
-            self._reserves.taken(shard)
+            self._reserves.was_read(shard)
 
     async def reserved(self, batch: Batch) -> list[Change]:
         """See `Leading.reserved`."""
@@ -282,7 +282,7 @@ class Group:
         finally:
             self.membership = None
             self.shards = {}
-            self._tell_read()
+            self._have_read()
 
     async def leave(self, patience: float) -> None:
         """See `Leading.leave`: this member stays the caretaker of each shard until another one claims it."""
@@ -386,14 +386,14 @@ class Group:
                 if number not in self.shards:
                     one = self.shards[number] = Shard(number)
                     self._tasks.create_task(self._follow(one))
-            self._tell_read()
+            self._have_read()
             await turn.wait()
 
     def _should(self) -> frozenset[int]:
         member = self.membership
         return member.should if member is not None and not self._leaving else frozenset()
 
-    def _tell_read(self) -> None:
+    def _have_read(self) -> None:
         """Has those shards read that this member writes, or is about to write."""
         needed = self._should() | {number for number, one in self.shards.items() if one.term or one.asks}
         if needed != self._read:
@@ -466,7 +466,7 @@ class Group:
             await asyncio.wait((task,))
         if one.term is None:
             one.asks = None
-            self._tell_read()
+            self._have_read()
 
     async def _tenure(self, one: Shard, *, claim: bool) -> None:
         """Waits for the lock of a shard, and keeps it until it is lost or handed over."""
@@ -500,7 +500,7 @@ class Group:
         self.role = Role.WRITER
         log.info("writes destination=%s shard=%d", self._destination, one.number)
         self._events.tell(Happened("writer", {"destination": self._destination, "shard": one.number}))
-        self._woken()
+        self._wake()
         self._changed()
 
     def _end(self, one: Shard) -> None:
@@ -512,7 +512,7 @@ class Group:
         self.role = Role.WRITER if self.writes else Role.STANDBY
         log.info("ends destination=%s shard=%d", self._destination, one.number)
         self._events.tell(Happened("standby", {"destination": self._destination, "shard": one.number}))
-        self._woken()
+        self._wake()
 
     async def _watch_claims(self, one: Shard, term: ShardTerm) -> None:
         """Returns when another member claims the shard, and records that."""
@@ -533,7 +533,7 @@ class Group:
             return  # it is given already, and the task that held it has yet to end
         one.handing = True
         try:
-            await self._still(term)
+            await self._answered(term)
             await self._reserves.leave(one.number)
             if await self.seat.hand_over(term):
                 one.over.set()
@@ -553,7 +553,7 @@ class Group:
         """The shard stays ours: has everything planned that was not planned meanwhile."""
         one.handing = False
         self._begun[one.number] = False
-        self._woken()
+        self._wake()
 
     async def _look_after_claims(self) -> None:
         """Never returns: takes over from who answers no claim and is no member any more.

@@ -140,7 +140,6 @@ class Joint:
         self._is_first = True  # the notes have not been read yet
         self._trouble = ""
         self._shares: dict[str, Share] = {}  # the notes of the other daemons that run, by key
-        self._said: Share | None = None
         self._exchange = EXCHANGES[kind](Here(destination, kept, self._handover, clock, wall, again))
 
     # -- what others ask -----------------------------------------------------------------------------------------------

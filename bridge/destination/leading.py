@@ -117,7 +117,7 @@ class Leading(Protocol):
         """Whether this process writes this service now."""
         ...
 
-    def minds(self, name: ServiceName) -> bool:
+    def follows(self, name: ServiceName) -> bool:
         """Whether changes of this service at the destination are read here: not where another member writes it."""
         ...
 

@@ -134,7 +134,7 @@ class Reconciler:
             time.time,
             shard_of=sharding.of,
             terms=lambda: group.terms,
-            again=self.poke,
+            plan_again=self.poke,
             relist=self._relist,
         )
         group = Group(
@@ -145,8 +145,8 @@ class Reconciler:
             events,
             self._clock,
             reserves,
-            still=self._is_answered,
-            woken=self._store.wake,
+            answered=self._is_answered,
+            wake=self._store.wake,
         )
         there.divide(sharding, lambda: reserves.counted)
         return group
@@ -389,7 +389,7 @@ class Reconciler:
         async with aclosing(cast(Any, self.sink.drift())) as changed:
             async for names in changed:
                 # Each member is told what all members write. Reading that again would cost it as much as writing it.
-                mine = {name for name in names if self.lead.minds(name) or name in self._watched}
+                mine = {name for name in names if self.lead.follows(name) or name in self._watched}
                 self._elsewhere.update((name, self.lead.shard_of(name)) for name in names - mine)
                 if mine or not names:
                     self.backlog.read_again(mine or None)
@@ -398,9 +398,9 @@ class Reconciler:
     async def _resync_loop(self) -> None:
         while True:
             await asyncio.sleep(self.resync * (0.9 + self._rng.random() / 5))
-            minds, watched = self.lead.minds, self._watched
+            follows, watched = self.lead.follows, self._watched
             alone = self.lead.share is None
-            names = None if alone else {one for one in self.destination.names() if minds(one) or one in watched}
+            names = None if alone else {one for one in self.destination.names() if follows(one) or one in watched}
             self.backlog.read_again(names)
             self._store.wake()
 

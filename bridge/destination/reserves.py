@@ -25,10 +25,10 @@ from bridge.sources.view import View
 log = logging.getLogger("isthmus.group")
 
 EVERY = 1.0  # seconds between two checks whether a note has to be written
-SAID = 10.0  # seconds between two notes of a shard whose reserved removals are the same: only its counts differ
+REFRESH = 10.0  # seconds between two notes of a shard whose reserved removals are the same: only its counts differ
 
 
-class Said:
+class OwnNote:
     """The note of one shard that is ours: as it is in the store, its content, and when it was written (monotonic)."""
 
     def __init__(self, note: Note | None, content: ShardNote | None) -> None:
@@ -44,8 +44,8 @@ class Said:
 class Reserves:
     """The notes of this member's shards at one destination, and what the notes of the others mean for its removals.
 
-    `shard_of(name)`: the shard of a service. `terms()`: our terms, by shard. `again(names)` has these services planned
-    again, `relist(view, reason)` starts a watch over. `wall()`: seconds since the epoch.
+    `shard_of(name)`: the shard of a service. `terms()`: our terms, by shard. `plan_again(names)` has these services
+    planned again, `relist(view, reason)` starts a watch over. `wall()`: seconds since the epoch.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Reserves:
         *,
         shard_of: Callable[[ServiceName], int],
         terms: Callable[[], Mapping[int, ShardTerm]],
-        again: Callable[[Iterable[ServiceName]], None],
+        plan_again: Callable[[Iterable[ServiceName]], None],
         relist: Callable[[View, str], None],
     ) -> None:
         self._destination = destination
@@ -68,11 +68,11 @@ class Reserves:
         self._wall = wall
         self._shard_of = shard_of
         self._terms = terms
-        self._again = again
+        self._plan_again = plan_again
         self._relist = relist
-        self._said: dict[int, Said] = {}
+        self._own: dict[int, OwnNote] = {}
         self._heard = float("-inf")  # when the notes of all shards were read last
-        self._round: asyncio.Task[Mapping[int, Note]] | None = None  # the read that has yet to begin
+        self._next_read: asyncio.Task[Mapping[int, Note]] | None = None  # the read that has yet to begin
         self._reading = asyncio.Lock()
 
     @property
@@ -82,7 +82,7 @@ class Reserves:
     @property
     def counted(self) -> Collection[int]:
         """The shards that are ours, and whose entries and losses are counted here completely."""
-        return [shard for shard, one in self._said.items() if one.counted]
+        return [shard for shard, one in self._own.items() if one.counted]
 
     # -- shards that begin and end -------------------------------------------------------------------------------------
 
@@ -97,14 +97,14 @@ class Reserves:
         except ValueError as error:
             log.warning("unreadable destination=%s shard=%d reason=%r", self._destination.name, shard, str(error))
             content = None
-        self._said[shard] = Said(note, content)
+        self._own[shard] = OwnNote(note, content)
 
-    def taken(self, shard: int) -> None:
+    def was_read(self, shard: int) -> None:
         """All entries of a shard were read: from now on the losses of the previous writer are counted here.
 
         Reserved removals whose entries are gone were made, and its note may not count them as losses yet.
         """
-        one = self._said.get(shard)
+        one = self._own.get(shard)
         if one is None or one.counted:
             return
         one.counted = True
@@ -123,7 +123,7 @@ class Reserves:
 
     def recall(self, shard: int) -> None:
         """Doubts a scope whose incarnation is not the one that the previous writer believed (safety rule 3)."""
-        one = self._said.get(shard)
+        one = self._own.get(shard)
         for view in self._views(shard) if one is not None and one.entered.lives else ():
             scope = whole_of(view.scope)
             if one is None or scope in one.recalled or scope not in one.entered.lives:
@@ -138,12 +138,12 @@ class Reserves:
 
     async def leave(self, shard: int) -> None:
         """A shard is about to be handed over: writes its note, for the next writer to read. Raises as `enter`."""
-        if shard in self._said:
+        if shard in self._own:
             await self._write(shard)
 
     def forget(self, shard: int) -> None:
         """A shard is no longer ours."""
-        if self._said.pop(shard, None) is not None:
+        if self._own.pop(shard, None) is not None:
             self._destination.losses.leave(shard, lambda name: self._shard_of(name) == shard)
 
     # -- notes ---------------------------------------------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Reserves:
         reserves: dict[str, dict[str, Any]] = {}
         for (identity, name), one in there.gate.reserves(shard, owned, self._shard_of, now, self._ahead).items():
             reserves.setdefault(identity, {})[name] = one
-        entered = self._said[shard].entered
+        entered = self._own[shard].entered
         views = {whole_of(view.scope): view for view in self._views(shard) if view.believed[0]}
         return ShardNote(
             who=self._who,
@@ -174,7 +174,7 @@ class Reserves:
 
     async def _write(self, shard: int) -> None:
         """Writes the note of a shard, if its content changed. Raises Superseded where the shard is no longer ours."""
-        one, term = self._said.get(shard), self._terms().get(shard)
+        one, term = self._own.get(shard), self._terms().get(shard)
         if one is None or term is None:  # the store will refuse every write of this shard as well
             return
         async with one.writing:
@@ -193,17 +193,17 @@ class Reserves:
 
         The guard then judges by these notes. Raises Unavailable or Denied.
         """
-        if self._round is None:
-            self._round = asyncio.create_task(self._read())
-            self._round.add_done_callback(lambda read: read.cancelled() or read.exception())  # nobody may wait any more
-        return await asyncio.shield(self._round)
+        if self._next_read is None:
+            self._next_read = asyncio.create_task(self._read())
+            self._next_read.add_done_callback(lambda read: read.cancelled() or read.exception())  # nobody may wait
+        return await asyncio.shield(self._next_read)
 
     async def _read(self) -> Mapping[int, Note]:
         async with self._reading:
-            self._round = None
+            self._next_read = None
             notes = await self._seat.shard_notes()
         self._heard = self._clock()
-        self._again(self._destination.gate.hear(self._elsewhere(notes), self._clock()))
+        self._plan_again(self._destination.gate.hear(self._elsewhere(notes), self._clock()))
         return notes
 
     def _elsewhere(self, notes: Mapping[int, Note]) -> Elsewhere:
@@ -243,10 +243,10 @@ class Reserves:
                 log.info("no notes destination=%s reason=%r", self._destination.name, str(error))
 
     def _is_due(self, shard: int) -> bool:
-        one = self._said.get(shard)
+        one = self._own.get(shard)
         if one is None:  # the shard was handed over while the note of another shard was written
             return False
-        if self._clock() - one.at >= SAID:
+        if self._clock() - one.at >= REFRESH:
             return True
         before = one.content.reserves if one.content is not None else {}
         asked = self._destination.holds.asked_of(lambda name: self._shard_of(name) == shard)

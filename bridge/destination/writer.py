@@ -178,8 +178,8 @@ class Lead:
         """See `Leading.writes_at`."""
         return self.writes
 
-    def minds(self, name: ServiceName) -> bool:
-        """See `Leading.minds`: a standby follows everything that the writer does."""
+    def follows(self, name: ServiceName) -> bool:
+        """See `Leading.follows`: a standby follows everything that the writer does."""
         return True
 
     def elsewhere(self, name: ServiceName, entries: Mapping[str, Entry]) -> int | None:

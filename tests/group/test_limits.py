@@ -70,7 +70,7 @@ class Member:
             time.time,
             shard_of=shard_of,
             terms=self._terms,
-            again=lambda names: None,
+            plan_again=lambda names: None,
             relist=lambda view, reason: None,
         )
         sharding = Sharding(shard_of, self.there.entries, lambda name: (name,), "b1", MEMBERS)
@@ -87,7 +87,7 @@ class Member:
         """It has the lock of its shard, and its note says what serves."""
         async with self.seat.take(self.shard, MEMBERS, f"member {self.shard}", claim=False) as self._term:
             await self.reserves.enter(self.shard)
-            self.reserves.taken(self.shard)
+            self.reserves.was_read(self.shard)
             await self.reserves.leave(self.shard)
             yield
 
