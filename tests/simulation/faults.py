@@ -18,6 +18,7 @@ from adapters.memory.sink import MemorySink
 from bridge.adapter import Change, Held, Listing, Note, Observed, Outcome, Reach, Sink, Source, Synced, Term
 from bridge.errors import Unavailable
 from bridge.model import Instance, Service, ServiceName
+from tests.simulation.levers import LeverLine
 from tests.simulation.migrating import NotesLine
 
 if TYPE_CHECKING:
@@ -279,6 +280,11 @@ class Line(Memory):
     def notes(self, bridge: str) -> Any:
         """A line to the notes in the first scope."""
         return NotesLine(self._process, cast("Server", self.store), super().notes(bridge))
+
+    def levers(self, bridge: str) -> LeverLine | None:
+        """Those of the first scope, where natives have any."""
+        is_levered = self.name in self._process.world.levered
+        return LeverLine(self._process, cast("Server", self.store), bridge) if is_levered else None
 
     async def reach(self) -> Reach:
         """Not asked here."""

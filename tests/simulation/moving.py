@@ -12,12 +12,13 @@ rollback goes to a side that serves, and ends where the move began.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from adapters.memory.server import LENT
-from bridge.adapter import Cause, Change, Sample
+from bridge.adapter import Cause, Change, Lever, Sample
 from bridge.errors import Expired, Unavailable
 from bridge.guard.holds import Item
 from bridge.migration import phases
@@ -29,6 +30,7 @@ from bridge.model import Mark, ServiceName
 from tests.simulation import history, spells
 from tests.simulation.client import Client
 from tests.simulation.invariants import Oracle
+from tests.simulation.levers import Rule
 from tests.simulation.migrating import Laid
 from tests.simulation.process import Process
 from tests.simulation.run import Scenario, decide, healed
@@ -162,6 +164,12 @@ class Moves:
             self._led[process] = self.now
         return self.now - self._led.get(process, float("-inf")) < 1.0 or self.now - process.woke < 1.0
 
+    def has_steered(self, process: Client, server: Server, before: Lever, content: bytes | None) -> None:
+        """A process puts another rule in the place of what stands."""
+        oracle = self._world.oracle
+        assert isinstance(oracle, MovingOracle)
+        oracle.steered(process, server, before, content)
+
     def has_written(self, process: Client, was: Record, fresh: Record, *, leads: bool) -> None:
         """A record is in the place of another one: judged as what the engine did, but for what a command changed."""
         self.has_read(process, fresh)
@@ -195,6 +203,8 @@ class MovingOracle(Oracle):
         self._over: dict[tuple[str, ServiceName], int] = {}  # for how many seconds a place has too much
         self._numbers: dict[int, set[int]] = {}  # by id of a change: the numbers that it may be by
         self._heaviest: dict[tuple[str, ServiceName, str, int], float] = {}  # of a side at a place, in a step
+        self._steered: dict[ServiceName, set[str]] = {}  # the natives that the engine has taken out
+        self._batch: dict[ServiceName, float] = {}  # when the last of them went
         self._of: dict[tuple[str, ServiceName, int], int] = {}  # how many of a side there were as a step began
 
     def _side(self, mark: Mark) -> str:
@@ -204,10 +214,35 @@ class MovingOracle(Oracle):
     def _there(self, target: Server, service: ServiceName, side: str) -> int:
         """How many of a side serve at a place; those that stand there by themselves are of `from`."""
         found = 0
+        out = target.rules.of(service).everybody()
         for id, one in target.instances(service).items():
             mark = target.mark(service, id)
-            found += one.serving and (self._side(mark) if mark is not None else OLD) == side
+            is_out = mark is None and id in out
+            found += one.serving and not is_out and (self._side(mark) if mark is not None else OLD) == side
         return found
+
+    # -- levers on natives
+
+    def steered(self, process: Client, target: Server, before: Lever, content: bytes | None) -> None:
+        """A process moves one: the engine alone, one native more at a time, and only once others serve in its place."""
+        service, was, made = ServiceName.parse(before.place), Rule.read(before.content), Rule.read(content)
+        what = f"{process} steers {service} at {target!r}"
+        ours, known = set(made.out.get(process.owner, ())), self._steered.setdefault(service, set())
+        self._world.note(f"{what}: out are {sorted(ours)}, {made.theirs!r}")
+        if not self.moves.leads(process):
+            self.breaks("one engine", f"{what} without the lock")
+        if made.theirs != was.theirs:
+            self.breaks("levers", f"{what}: {made.theirs!r} in the place of {was.theirs!r}, which others wrote")
+        if fresh := ours - known:
+            now = self._world.loop.time()
+            if len(fresh) > 1 or now - self._batch.get(service, float("-inf")) < SETTLE:
+                self.breaks("levers", f"{what}: {sorted(fresh)} go at once, or too soon after another")
+            self._batch[service] = now
+            expected = ENOUGH * min(self.moves.served(NEW, service, TOLD))
+            if (there := self._there(target, service, NEW)) < max(1.0, expected) and self._is_well(target):
+                self.breaks("make before break", f"{what}: {there} of `to` serve there, {expected:g} should")
+        known |= ours
+        known -= {*was.out.get(process.owner, ())} - ours
 
     def second(self) -> None:
         """See `Oracle.second`."""
@@ -421,6 +456,9 @@ class MovingOracle(Oracle):
             for service in SERVICES:
                 state = moves.get(service)
                 phase = state.phase if state is not None else Phase.ROLLED_BACK
+                rule = self._world.servers[place, ""].rules.of(service)
+                if phase is Phase.ROLLED_BACK and rule.out:
+                    found.append(f"{place} {service}: {rule.out} are out by a rule, and nothing is asked for")
                 if phase in (Phase.ROLLED_BACK, Phase.DONE):
                     found += self._differs(place, service, OLD if phase is Phase.ROLLED_BACK else NEW)
         return found
@@ -476,6 +514,7 @@ def _begin(world: World, places: Sequence[str], **fields: Any) -> MovingOracle:
     world.borrow(*places if fields.pop("borrows", True) else ())
     world.oracle = oracle = MovingOracle(world, places)
     world.moves = oracle.moves
+    world.levered = frozenset({OLD} if fields.get("natives") == "steer" else ())
     world.migrations["x"] = (block(places, **fields),)
     sides = {place: tuple(side for side in (OLD, NEW) if side != place) for place in places}
     world.links["x"] = [history.link(place, *froms) for place, froms in sides.items()]
@@ -497,6 +536,7 @@ def _host(world: World, process: Process | None = None) -> Process | None:
 
 async def act(world: World, verb: str, name: str = "m", host: Process | None = None, **more: Any) -> None:
     """The command `migrate` at some host."""
+    more |= {"natives": True} if verb == "start" and world.levered else {}
     if (process := _host(world, host)) is not None:
         world.note(f"{process} operator: migrate {verb} {name} {more or ''}")
         world.note(f"{process} says: {await process.migrates(verb, name, **more)}")
@@ -551,6 +591,14 @@ async def _spell(world: World) -> None:
         await spells.under(world, server, spell, spells.seconds(world, 20.0))
 
 
+def _meddle(world: World) -> None:
+    """Somebody else writes a rule, and keeps or drops what others have said there."""
+    service, rules = world.rng.choice(SERVICES), world.server(OLD).rules
+    out = rules.of(service).out if world.rng.random() < 0.5 else {}
+    rules.put(str(service), Rule(f"t{world.number()}", out).written())
+    world.note(f"somebody writes the rule of {service}: {rules.of(service)}")
+
+
 async def _silence(world: World) -> None:
     assert world.lender is not None
     world.lender.silence()
@@ -578,19 +626,22 @@ async def moved_anyhow(world: World) -> None:
     rng = world.rng
     places = rng.choice((tuple(PLACES), ("weighed", "mesh"), ("weighed", "counted"), (OLD, "counted"), (OLD, "mesh")))
     approve = rng.choice(((), (), ("first",), ("last",)))
-    _begin(world, places, approve=approve, on_fail=rng.choice(("rollback", "rollback", "hold")))
+    steers = OLD in places and random.Random(world.seed).random() < 0.7
+    natives = {"natives": "steer"} if steers else {}
+    _begin(world, places, approve=approve, on_fail=rng.choice(("rollback", "rollback", "hold")), **natives)
     world.faulty = True
     await asyncio.sleep(6.0)
     await act(world, "start")
+    acts = ACTS if not world.levered else (*ACTS, (3, _meddle))
     for _ in range(STEPS):
-        (_, doing), *_ = rng.choices(ACTS, [weight for weight, _ in ACTS])
+        (_, doing), *_ = rng.choices(acts, [weight for weight, _ in acts])
         if world.oracle.broken:
             return
         if (work := doing(world)) is not None:
             world.serve(_done(work), happening=True)
         await asyncio.sleep(rng.expovariate(1.0 / 3.0))
     assert world.moves is not None
-    world.moves.forward = OLD not in places and rng.random() < 0.4
+    world.moves.forward = (steers or OLD not in places) and rng.random() < 0.4
     await concluded(world)
 
 
@@ -755,6 +806,26 @@ async def moved_by_who_is_cut_off(world: World) -> None:
     await concluded(world)
 
 
+async def moved_and_steered(world: World) -> None:
+    """Natives go by a rule that others write as well, and come back; what others wrote last stays."""
+    moves = await _moving(world, (OLD, "counted"), share=100.0, natives="steer")
+    for _ in range(40):
+        await asyncio.sleep(1.0)
+        if all(world.server(OLD).rules.of(service).out for service in SERVICES):
+            break
+    else:
+        world.oracle.breaks("I5", "no native goes")
+    moves.turns("none")
+    for service in SERVICES:
+        rules = world.server(OLD).rules
+        rules.put(str(service), rules.of(service)._replace(theirs="theirs").written())
+    await asyncio.sleep(TOLD)
+    await concluded(world)
+    left = [world.server(OLD).rules.of(service) for service in SERVICES]
+    if left != [Rule("theirs")] * len(SERVICES):
+        world.oracle.breaks("levers", f"{left} is left")
+
+
 async def moved_where_history_is_lost(world: World) -> None:
     """A place loses the history of each watch and of each reading, for long: nothing is known of it then."""
     moves = await _moving(world, ("weighed", "mesh"), share=20.0)
@@ -869,6 +940,7 @@ SCENARIOS: dict[str, Scenario] = {
         moved_and_lost,
         moved_and_looked_at,
         moved_by_who_is_cut_off,
+        moved_and_steered,
         moved_where_history_is_lost,
         moved_by_who_begins_to_write,
         moved_back_to_the_ill,

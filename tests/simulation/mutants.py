@@ -20,7 +20,7 @@ from adapters.common import changes
 from adapters.memory import polled, server, sink
 from bridge import retry
 from bridge.adapter import Cause, Change, Listing, Observed, Returns
-from bridge.daemon import migrating, overriding
+from bridge.daemon import migrating, natives, overriding
 from bridge.daemon import moving as daemon_moving
 from bridge.destination import apply, awake, confirm, destination, handover, note, planner, standby, writer
 from bridge.destination import reconciler as reconcile
@@ -29,6 +29,7 @@ from bridge.errors import ConfigError, Conflict, Expired, Unavailable
 from bridge.guard import additions, gate, holds, losses, windows
 from bridge.guard import limits as guard
 from bridge.migration import gates, intent, phases, shares
+from bridge.migration import natives as migrated
 from bridge.migration.block import Part
 from bridge.migration.sides import Scope, Sides
 from bridge.model import Mark, Service
@@ -783,6 +784,23 @@ def _lost_history_is_well() -> Replacements:
     return [(reconcile.Reconciler, "_note_trouble", note)]
 
 
+def _natives_at_once() -> Replacements:
+    return [(natives, "batch", lambda move, keys, out: sorted(keys))]
+
+
+def _levers_over_others() -> Replacements:
+    """What stood there before is put back, whatever others have written meanwhile."""
+
+    def put_back(kept: Any, *_: object) -> Any:
+        return migrated.Write(kept.before, None)
+
+    return [(natives, "put_back", put_back)]
+
+
+def _natives_stay_out() -> Replacements:
+    return [(natives, "put_back", lambda kept, stands, _: migrated.Write(stands, None))]
+
+
 def _all_at_once() -> Replacements:
     real = phases._at
 
@@ -897,6 +915,11 @@ MUTANTS: dict[str, Mutant[tuple[str, ...]]] = {
         ("moved_where_history_is_lost",),
         _lost_history_is_well,
     ),
+    "natives-at-once": Mutant("every native goes in one batch", ("moved_and_steered",), _natives_at_once),
+    "levers-over-others": Mutant(
+        "a lever is put back over what others wrote there", ("moved_and_steered",), _levers_over_others
+    ),
+    "natives-stay-out": Mutant("a rollback leaves natives out of service", ("moved_and_steered",), _natives_stay_out),
     "all-at-once": Mutant("a cold side gets everything at once", ("moved_forward",), _all_at_once),
     "steps-do-not-settle": Mutant("a step ends as it begins", ("moved_by_hand",), _steps_do_not_settle),
     "trouble-ignored": Mutant(

@@ -22,6 +22,7 @@ from bridge.sources.claims import Pair
 from bridge.sources.networks import DEFAULT
 from tests.simulation.faults import Weather
 from tests.simulation.invariants import Oracle
+from tests.simulation.levers import Rules
 from tests.simulation.loop import Loop
 from tests.simulation.saying import Sayings
 
@@ -61,6 +62,7 @@ class Server(Store):
         self.config = Config(health=health)  # what kind of registry it is
         self.batches: dict[asyncio.Task[Any], tuple[Client, list[Change]]] = {}  # writes under way
         self._stood: dict[tuple[ServiceName, str], list[Instance]] = {}  # every value that an entry ever had
+        self.rules = Rules()  # beside the records of natives, where migrations may write them
         self._world = world
 
     def __repr__(self) -> str:
@@ -246,6 +248,7 @@ class World:
         self.shown: list[tuple[str, Hold]] = []  # sets that an operator has looked at, by destination
         self.said = Sayings(self)
         self.options: dict[str, Config] = {}  # by registry, where its consumers are of some layout
+        self.levered: frozenset[str] = frozenset()  # registries with levers on their natives
         self.migrations: dict[str, tuple[Migration, ...]] = {}  # what the file of a bridge says
         self.moves: Moves | None = None  # what is true of them
         self.oracle = Oracle(self)

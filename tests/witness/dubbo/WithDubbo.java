@@ -21,6 +21,7 @@ import org.apache.dubbo.rpc.RpcContext;
  */
 public class WithDubbo {
   static final long TURN = 250; // milliseconds in which calls are counted
+  static final int TIMEOUT = 30_000; // milliseconds that a call may take: a slow machine is no failure
   static final long PAUSE = 2; // milliseconds between two calls
 
   public static void main(String[] args) throws Exception {
@@ -61,6 +62,7 @@ public class WithDubbo {
     reference.setCheck(false);
     reference.setScope("remote");
     reference.setRetries(0);
+    reference.setTimeout(TIMEOUT);
     return reference;
   }
 
