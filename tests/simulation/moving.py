@@ -12,6 +12,7 @@ rollback goes to a side that serves, and ends where the move began.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -164,6 +165,12 @@ class Moves:
             self._led[process] = self.now
         return self.now - self._led.get(process, float("-inf")) < 1.0 or self.now - process.woke < 1.0
 
+    def beside_pods(self) -> list[int]:
+        """How many machines of each service serve beside its pods."""
+        oracle, pods = self._world.oracle, self._world.server(NEW)
+        assert isinstance(oracle, MovingOracle)
+        return [oracle.there(pods, service, OLD) for service in SERVICES]
+
     def has_steered(self, process: Client, server: Server, before: Lever, content: bytes | None) -> None:
         """A process puts another rule in the place of what stands."""
         oracle = self._world.oracle
@@ -211,14 +218,15 @@ class MovingOracle(Oracle):
         source = self._world.at(mark.path[0], "")  # a copy of a copy is of where it came from first
         return source.registry if source is not None else ""
 
-    def _there(self, target: Server, service: ServiceName, side: str) -> int:
+    def there(self, target: Server, service: ServiceName, side: str) -> int:
         """How many of a side serve at a place; those that stand there by themselves are of `from`."""
         found = 0
         out = target.rules.of(service).everybody()
         for id, one in target.instances(service).items():
             mark = target.mark(service, id)
             is_out = mark is None and id in out
-            found += one.serving and not is_out and (self._side(mark) if mark is not None else OLD) == side
+            own = NEW if target.registry == NEW else OLD
+            found += one.serving and not is_out and (self._side(mark) if mark is not None else own) == side
         return found
 
     # -- levers on natives
@@ -239,7 +247,7 @@ class MovingOracle(Oracle):
                 self.breaks("levers", f"{what}: {sorted(fresh)} go at once, or too soon after another")
             self._batch[service] = now
             expected = ENOUGH * min(self.moves.served(NEW, service, TOLD))
-            if (there := self._there(target, service, NEW)) < max(1.0, expected) and self._is_well(target):
+            if (there := self.there(target, service, NEW)) < max(1.0, expected) and self._is_well(target):
                 self.breaks("make before break", f"{what}: {there} of `to` serve there, {expected:g} should")
         known |= ours
         known -= {*was.out.get(process.owner, ())} - ours
@@ -266,6 +274,9 @@ class MovingOracle(Oracle):
                 continue
             shares = self.moves.shares(process, change.service)
             most, what = max(share for _, share in shares), f"{process} at {target!r} {change.service}/{change.id}"
+            if target.registry == NEW:
+                self._attaches(what, target, change)
+                continue
             self._numbers[id(change)] = {number for number, _ in shares}
             if change.after is not None and self._side(mark) == NEW:
                 if not most:
@@ -274,6 +285,14 @@ class MovingOracle(Oracle):
                 self._old_goes(what, target, change, most)
             elif change.cause is Cause.SHARE and not most:
                 self._back(what, target, change)
+
+    def _attaches(self, what: str, target: Server, change: Change) -> None:
+        """Machines stand beside the pods from the start of a move on, and none goes before a pod serves."""
+        intent = self.moves.record.moves.get(f"m/{change.service}")
+        if change.after is not None and change.before is None and intent is None:
+            self._must_not(change, "attached", f"{what}: beside the pods, and nothing was started")
+        if change.after is None and change.cause is Cause.SHARE and not self.there(target, change.service, NEW):
+            self._must_not(change, "make before break", f"{what}: no pod serves there")
 
     def _is_approved(self, process: Client, target: Server, change: Change) -> bool:
         mark = change.before.mark if change.before else None
@@ -286,14 +305,14 @@ class MovingOracle(Oracle):
             self._must_not(change, "share", f"{what}: taken from `from` at {most:g} %")
             return
         expected = ENOUGH * min(self.moves.served(NEW, change.service, TOLD))
-        there = self._there(target, change.service, NEW) + self._left_now(target, change.service)
+        there = self.there(target, change.service, NEW) + self._left_now(target, change.service)
         if there < expected and self._is_well(target):
             self._must_not(change, "make before break", f"{what}: {there} of `to` serve there, {expected:g} should")
 
     def _back(self, what: str, target: Server, change: Change) -> None:
         """What a rollback takes away goes once `from` stands there."""
         expected = ENOUGH * min(self.moves.served(OLD, change.service, TOLD))
-        there = self._there(target, change.service, OLD) + self._left_now(target, change.service)
+        there = self.there(target, change.service, OLD) + self._left_now(target, change.service)
         if there < expected and self._is_well(target):
             self._must_not(change, "make before break", f"{what}: {there} of `from` serve there, {expected:g} should")
 
@@ -351,6 +370,10 @@ class MovingOracle(Oracle):
                 new += one.weight if PLACES.get(target.registry) != "grpc" else 1.0
             elif mark is not None and self._side(mark) == OLD:
                 old = max(old, one.weight)
+        if target.registry == NEW:
+            there = self.there(target, service, OLD)
+            most = math.ceil((100 - share) / share * max(self.moves.served(NEW, service))) if share else there
+            return f"{there} machines beside the pods, at {share:g} % {most} should be" if there > most else ""
         if share >= 100:
             return ""
         most = share / (100 - share) * max(self.moves.served(OLD, service)) * (old or 1.0)
@@ -436,7 +459,7 @@ class MovingOracle(Oracle):
                 if max(number for number, _ in self.moves.shares(process, before.service)) < before.state.number:
                     self.breaks("follow", f"{what}: {process} writes {place} by an older step")
             serves = before.state.share and min(self.moves.served(NEW, before.service, TOLD))
-            if serves and not self._there(target, before.service, NEW):
+            if serves and not self.there(target, before.service, NEW):
                 self.breaks("follow", f"{what}: nothing of `to` stands at {place}")
 
     # -- in the end
@@ -459,7 +482,10 @@ class MovingOracle(Oracle):
                 rule = self._world.servers[place, ""].rules.of(service)
                 if phase is Phase.ROLLED_BACK and rule.out:
                     found.append(f"{place} {service}: {rule.out} are out by a rule, and nothing is asked for")
-                if phase in (Phase.ROLLED_BACK, Phase.DONE):
+                if place == NEW:
+                    there = self.there(self._world.servers[place, ""], service, OLD) if phase is Phase.DONE else 0
+                    found += [f"{there} machines of {service} are beside the pods in the end"] if there else []
+                elif phase in (Phase.ROLLED_BACK, Phase.DONE):
                     found += self._differs(place, service, OLD if phase is Phase.ROLLED_BACK else NEW)
         return found
 
@@ -512,11 +538,13 @@ def _begin(world: World, places: Sequence[str], **fields: Any) -> MovingOracle:
             world.options[place] = Laid(layout=PLACES[place])
     world.options.setdefault(OLD, Laid(layout="kratos"))
     world.borrow(*places if fields.pop("borrows", True) else ())
-    world.oracle = oracle = MovingOracle(world, places)
+    beside = tuple(fields.get("attach_at", ()))
+    world.options.setdefault(NEW, Laid(layout="grpc"))
+    world.oracle = oracle = MovingOracle(world, (*places, *beside))
     world.moves = oracle.moves
     world.levered = frozenset({OLD} if fields.get("natives") == "steer" else ())
     world.migrations["x"] = (block(places, **fields),)
-    sides = {place: tuple(side for side in (OLD, NEW) if side != place) for place in places}
+    sides = {place: tuple(side for side in (OLD, NEW) if side != place) for place in (*places, *beside)}
     world.links["x"] = [history.link(place, *froms) for place, froms in sides.items()]
     for one in world.links["x"]:
         world.first["x", one.name] = one
@@ -627,7 +655,9 @@ async def moved_anyhow(world: World) -> None:
     places = rng.choice((tuple(PLACES), ("weighed", "mesh"), ("weighed", "counted"), (OLD, "counted"), (OLD, "mesh")))
     approve = rng.choice(((), (), ("first",), ("last",)))
     steers = OLD in places and random.Random(world.seed).random() < 0.7
-    natives = {"natives": "steer"} if steers else {}
+    natives: dict[str, Any] = {"natives": "steer"} if steers else {}
+    if OLD not in places and random.Random(world.seed).random() < 0.5:
+        natives = {"attach_at": (NEW,)}
     _begin(world, places, approve=approve, on_fail=rng.choice(("rollback", "rollback", "hold")), **natives)
     world.faulty = True
     await asyncio.sleep(6.0)
@@ -826,6 +856,19 @@ async def moved_and_steered(world: World) -> None:
         world.oracle.breaks("levers", f"{left} is left")
 
 
+async def moved_beside_pods(world: World) -> None:
+    """Machines stand beside the pods from the start on, and stay there on the way back."""
+    moves = await _moving(world, ("weighed",), share=50.0, attach_at=(NEW,))
+    moves.turns("none")
+    await asyncio.sleep(5.0)
+    before = moves.beside_pods()
+    await act(world, "rollback", now=True)
+    await asyncio.sleep(30.0)
+    if not all(before) or any(one < had for one, had in zip(moves.beside_pods(), before, strict=True)):
+        world.oracle.breaks("attached", f"{moves.beside_pods()} machines are beside the pods, {before} were")
+    await concluded(world)
+
+
 async def moved_where_history_is_lost(world: World) -> None:
     """A place loses the history of each watch and of each reading, for long: nothing is known of it then."""
     moves = await _moving(world, ("weighed", "mesh"), share=20.0)
@@ -941,6 +984,7 @@ SCENARIOS: dict[str, Scenario] = {
         moved_and_looked_at,
         moved_by_who_is_cut_off,
         moved_and_steered,
+        moved_beside_pods,
         moved_where_history_is_lost,
         moved_by_who_begins_to_write,
         moved_back_to_the_ill,

@@ -801,6 +801,19 @@ def _natives_stay_out() -> Replacements:
     return [(natives, "put_back", lambda kept, stands, _: migrated.Write(stands, None))]
 
 
+def _attached_before_it_begins() -> Replacements:
+    return [(doses, "UNATTACHED", msgspec.structs.replace(doses.UNATTACHED, old=shares.ALL))]
+
+
+def _detached_on_a_way_back() -> Replacements:
+    real = shares.attached
+
+    def attached(share: float | None, *of: Any) -> Any:
+        return real(1.0 if share == 0.0 else share, *of)
+
+    return [(moves, "attached", attached), (moves, "going_back", lambda made, *_: made)]
+
+
 def _all_at_once() -> Replacements:
     real = phases._at
 
@@ -920,6 +933,12 @@ MUTANTS: dict[str, Mutant[tuple[str, ...]]] = {
         "a lever is put back over what others wrote there", ("moved_and_steered",), _levers_over_others
     ),
     "natives-stay-out": Mutant("a rollback leaves natives out of service", ("moved_and_steered",), _natives_stay_out),
+    "attached-before-it-begins": Mutant(
+        "machines stand beside pods though nothing was started", ("moved_beside_pods",), _attached_before_it_begins
+    ),
+    "detached-on-a-way-back": Mutant(
+        "a way back takes machines away from beside pods", ("moved_beside_pods",), _detached_on_a_way_back
+    ),
     "all-at-once": Mutant("a cold side gets everything at once", ("moved_forward",), _all_at_once),
     "steps-do-not-settle": Mutant("a step ends as it begins", ("moved_by_hand",), _steps_do_not_settle),
     "trouble-ignored": Mutant(
