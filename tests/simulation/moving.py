@@ -372,8 +372,8 @@ class MovingOracle(Oracle):
                 old = max(old, one.weight)
         if target.registry == NEW:
             there = self.there(target, service, OLD)
-            most = math.ceil((100 - share) / share * max(self.moves.served(NEW, service))) if share else there
-            return f"{there} machines beside the pods, at {share:g} % {most} should be" if there > most else ""
+            room = math.ceil((100 - share) / share * max(self.moves.served(NEW, service))) if share else there
+            return f"{there} machines beside the pods, at {share:g} % {room} should be" if there > room else ""
         if share >= 100:
             return ""
         most = share / (100 - share) * max(self.moves.served(OLD, service)) * (old or 1.0)
