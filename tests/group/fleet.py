@@ -272,7 +272,7 @@ async def fleet(
         members = []
         for number in range(count):
             proxy = await open.enter_async_context(kafka.behind_a_proxy(number))
-            bridge = writer(folder, proxy.address, target, f"m{number}", group=GROUP)
+            bridge = writer(folder, proxy.address, target, f"m{number}", group=GROUP, additions="flow")
             open.push_async_exit(bridge.__aexit__)
             members.append(Member(bridge, proxy))
         await divide(members[0].bridge)

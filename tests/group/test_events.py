@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.group.fleet import Fleet, Member
+from tests.kit.waiting import until
 
 BETWEEN = 3.0  # seconds from one event to the next, at the mean
 LONGEST = 14.0  # seconds that one lasts: beyond a session of the group and the time of a lock
@@ -36,6 +37,7 @@ class Events:
             "left": (2, self._left),
             "frozen": (3, self._frozen),
             "cut off": (3, self._cut),
+            "reloaded": (2, self._reloaded),
         }
         seconds = self._rng.uniform(0.5, LONGEST)
         free = [one for one in self._there.members if one.name not in self._busy]
@@ -76,6 +78,13 @@ class Events:
         await member.cut()
         await asyncio.sleep(seconds)
         await member.heal()
+
+    async def _reloaded(self, member: Member, seconds: float) -> None:
+        """With a file that has its destination made anew."""
+        block = member.bridge.registries["new"]
+        block["protocol"] = "http" if block.get("protocol") == "grpc" else "grpc"  # no port is without one
+        await until(lambda: "READY=1" in member.bridge.heard(), "it takes signals")
+        await member.bridge.hup()
 
     async def _broker(self, seconds: float) -> None:
         await self._there.kafka.kill()
