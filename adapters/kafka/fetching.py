@@ -69,9 +69,7 @@ class Fetching:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for one in (self._consumer, self._asking):
-            if one is not None:
-                await stopped(one)
+        await asyncio.gather(*(stopped(one) for one in (self._consumer, self._asking) if one is not None))
 
     async def follow(self, follower: Follower, partitions: Collection[int]) -> Offsets:
         """Reads these from their beginning; where they ended when it began. Raises Unavailable or Denied."""

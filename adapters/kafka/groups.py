@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -61,7 +64,7 @@ async def session(client: Client, group: str) -> float:
 
 
 async def _asked(client: Client, question: Callable[[AdminClient], T]) -> T:
-    """The answer, from a thread of its own: making and ending such a client takes its time."""
+    """The answer, from a thread of its own: making and ending such a client takes its time, for which nobody waits."""
     settings = client.librdkafka()
 
     def ask() -> T:
@@ -79,7 +82,28 @@ async def _asked(client: Client, question: Callable[[AdminClient], T]) -> T:
             except TimeoutError:
                 raise Unavailable("no answer in time") from None
 
-    return await asyncio.to_thread(ask)
+    return await _apart(ask)
+
+
+async def _apart(ask: Callable[[], T]) -> T:
+    """What a thread answers that ends with the process: one of the loop's own would hold the process up."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def tell(found: Callable[[], None]) -> None:
+        if not answer.done():  # whoever asked waits still
+            found()
+
+    def run() -> None:
+        try:
+            found = partial(answer.set_result, ask())
+        except Exception as error:
+            found = partial(answer.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=run, name="isthmus-ask", daemon=True).start()
+    return await answer
 
 
 class _Described(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,10 @@ LISTEN = 60.0  # seconds until the first look at who writes, where `resync` is n
 
 
 class Daemon:
-    """One running bridge. `path` is the file it was started with. `tick`, `still`: seconds, see `TICK` and `STILL`."""
+    """One running bridge. `path` is the file it was started with. `tick`, `still`: seconds, see `TICK` and `STILL`.
+
+    `ends` is called when it begins to stop.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Daemon:
         *,
         tick: float = TICK,
         still: float = STILL,
+        ends: Callable[[], None] = lambda: None,
     ) -> None:
         decoders.prepare()  # what the state folder keeps is decoded in threads before the engine runs
         self.path = path
@@ -101,6 +105,7 @@ class Daemon:
         self._shares = 0  # what was shared when that was last kept
         self._socket: admin.Place | None = None  # None: nobody is meant to reach this process by it
         self._stop = asyncio.Event()
+        self._ends = ends
         self._notifier = Notifier(os.environ)
         self.reload = Reload(path, self.engine, kept, self.journal, self._notifier)
         self.shipping = Shipping(self.engine, kept.folder, self.journal, self._audit.observed)
@@ -186,6 +191,7 @@ class Daemon:
             self._notifier.ready()
             code = await self._once() if once else await self._forever()
             self._notifier.stopping()
+            self._ends()
             await self.engine.leave()
             self._use_up()
             self.journal.append("stop", reason=f"pid={os.getpid()}")

@@ -15,7 +15,7 @@ import uvloop
 from bridge.config import load as config
 from bridge.config.document import Document
 from bridge.config.schema import Configuration
-from bridge.daemon import seeding
+from bridge.daemon import ending, seeding
 from bridge.daemon.daemon import Daemon
 from bridge.errors import ConfigError
 from bridge.state import folder as state
@@ -49,9 +49,13 @@ def start(path: Path, *, once: bool = False, ephemeral: bool = False) -> int:
         # What lives long here is values without cycles, a hundred thousand of them: the collector is to look rarely.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        daemon = Daemon(path, configuration, kept)  # which reads from the disk, and so not on the loop
+        daemon = Daemon(path, configuration, kept, ends=_bounded)  # which reads from the disk, and so not on the loop
         # A change goes through a dozen turns of the loop, and each costs asyncio's own as much as a small step of ours.
         return uvloop.run(daemon.run(once=once))
+
+
+def _bounded() -> None:
+    ending.bounded(asyncio.get_running_loop())
 
 
 def _refuse_leased(configuration: Configuration) -> None:

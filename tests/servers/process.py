@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 READY_TIME = 150.0  # seconds to come up in, on a machine that is busy with other tests: nothing waits for it in vain
-STOP_TIME = 20.0  # seconds that SIGTERM may take
+STOP_TIME = 30.0  # seconds that SIGTERM may take: above the 25 after which a daemon of ours says what it waits for
 RUNNING: set[Process] = set()  # those whose logs are worth showing when a test fails
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import pytest
 from aiokafka.admin import NewTopic
 
-from adapters.kafka.client import Client
+from adapters.kafka.client import PATIENCE, Client
 from adapters.kafka.grouping import Ended, Given, Grouping, News
 from adapters.kafka.membership import TIMES, KafkaMembership, Protocol
 from bridge.errors import Unavailable
 from tests.adapters.kafka.members import SHARDS, Group, Here, Spoken, group, whole
 from tests.conftest import StartKafka, provided
 from tests.kit.proxy import Proxy
+from tests.kit.running import ended
 from tests.kit.stream import TOPIC, Stream
 from tests.kit.waiting import until
 from tests.servers.kafka import Kafka, cluster
@@ -224,6 +226,28 @@ async def test_a_member_receives_no_data(kafka: Kafka, late: float) -> None:
             grouping.leave()
             await until(ended.is_set)
     assert set(grouping.received) == {0}
+
+
+ASKS = """
+import asyncio, sys, time
+from adapters.kafka import groups
+from adapters.kafka.client import Client
+
+async def main():
+    asking = asyncio.create_task(groups.session(Client([sys.argv[1]], None), "isthmus.asked"))
+    assert not (await asyncio.wait((asking,), timeout=0.5))[0]
+
+began = time.monotonic()
+asyncio.run(main())
+print(time.monotonic() - began)
+"""
+
+
+async def test_a_question_without_an_answer_holds_no_process_up(kafka: Kafka) -> None:
+    with kafka.frozen():
+        done = await ended(sys.executable, "-c", ASKS, kafka.address)
+    assert (done.code, done.err) == (0, "")
+    assert float(done.out) < PATIENCE - 1, "it waited for the thread that asks"
 
 
 async def outlives_its_broker(of: Group, server: Kafka, meet: asyncio.Barrier) -> None:
