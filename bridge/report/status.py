@@ -103,7 +103,10 @@ def scope_row(engine: Engine, view: View, now: float) -> Row:
 
 
 def link_rows(engine: Engine) -> list[Row]:
-    """How every link does."""
+    """How every link does.
+
+    `fresh`: of how many of the items that it is `from` the first additions by a changed file are not all judged yet.
+    """
     rows = []
     for reconciler in engine.reconcilers.values():
         destination = reconciler.destination
@@ -126,6 +129,7 @@ def link_rows(engine: Engine) -> list[Row]:
                     "lag": round(reconciler.lag, 3),
                     "waiting": waiting[link.name],
                     "held": destination.holds.count(link.name),
+                    "fresh": sum(feed[0] == link.name for feed in destination.additions.fresh),
                     "parked": len(destination.parked) if one else _feeding(reconciler, link.name, destination.parked),
                     "shadowed": sum(len(found) for found in destination.shadowed.values()),
                     "taken": reconciler.destination.taken(link.name),

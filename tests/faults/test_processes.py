@@ -306,11 +306,16 @@ async def test_fault_46_a_source_that_leaves_the_file_removes_nothing(folder: Pa
         made.bridge.registries["old"] = {"kind": "etcd", "endpoints": [f"http://{made.up.address}"], "layout": "kratos"}
         made.bridge.links.append(link)
         await made.bridge.hup()
-        # What comes before the source is heard again came with the file: added to names that are served, it is held.
+        # What comes before all that was listed is planned came with the file: added to served names, it is held.
         await until(made.heard, "the source is heard again")
+        await until(lambda: _judged(made), "what came with the file is planned")
         await until(made.bridge.rests)
         await made.change()
         await made.in_step()
+
+
+async def _judged(made: World) -> bool:
+    return not (await made.bridge.link())["fresh"]
 
 
 async def test_fault_46_a_rename_of_every_service_adds_before_it_removes(
