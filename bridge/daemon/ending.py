@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 log = logging.getLogger("isthmus.daemon")
 
-ENDING = 20.0  # seconds; with the time for others to take over below the 30 s that the units in `deploy/` give
+ENDING = 25.0  # seconds; below the 30 that the units in `deploy/` give
 FAILED = 1
 
 
