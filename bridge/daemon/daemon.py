@@ -72,7 +72,7 @@ LISTEN = 60.0  # seconds until the first look at who writes, where `resync` is n
 class Daemon:
     """One running bridge. `path` is the file it was started with. `tick`, `still`: seconds, see `TICK` and `STILL`.
 
-    `ends` is called when it begins to stop.
+    `ends`: called when it begins to stop.
     """
 
     def __init__(
@@ -83,7 +83,6 @@ class Daemon:
         *,
         tick: float = TICK,
         still: float = STILL,
-        ends: Callable[[], None] = lambda: None,
     ) -> None:
         decoders.prepare()  # what the state folder keeps is decoded in threads before the engine runs
         self.path = path
@@ -105,7 +104,7 @@ class Daemon:
         self._shares = 0  # what was shared when that was last kept
         self._socket: admin.Place | None = None  # None: nobody is meant to reach this process by it
         self._stop = asyncio.Event()
-        self._ends = ends
+        self.ends: Callable[[], None] = lambda: None
         self._notifier = Notifier(os.environ)
         self.reload = Reload(path, self.engine, kept, self.journal, self._notifier)
         self.shipping = Shipping(self.engine, kept.folder, self.journal, self._audit.observed)
@@ -191,7 +190,7 @@ class Daemon:
             self._notifier.ready()
             code = await self._once() if once else await self._forever()
             self._notifier.stopping()
-            self._ends()
+            self.ends()
             await self.engine.leave()
             self._use_up()
             self.journal.append("stop", reason=f"pid={os.getpid()}")

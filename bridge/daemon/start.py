@@ -49,7 +49,8 @@ def start(path: Path, *, once: bool = False, ephemeral: bool = False) -> int:
         # What lives long here is values without cycles, a hundred thousand of them: the collector is to look rarely.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
-        daemon = Daemon(path, configuration, kept, ends=_bounded)  # which reads from the disk, and so not on the loop
+        daemon = Daemon(path, configuration, kept)  # which reads from the disk, and so not on the loop
+        daemon.ends = _bounded
         # A change goes through a dozen turns of the loop, and each costs asyncio's own as much as a small step of ours.
         return uvloop.run(daemon.run(once=once))
 
