@@ -75,6 +75,8 @@ class Daemon:
     `ends`: called when it begins to stop.
     """
 
+    ends: Callable[[], None] | None = None
+
     def __init__(
         self,
         path: Path,
@@ -104,7 +106,6 @@ class Daemon:
         self._shares = 0  # what was shared when that was last kept
         self._socket: admin.Place | None = None  # None: nobody is meant to reach this process by it
         self._stop = asyncio.Event()
-        self.ends: Callable[[], None] = lambda: None
         self._notifier = Notifier(os.environ)
         self.reload = Reload(path, self.engine, kept, self.journal, self._notifier)
         self.shipping = Shipping(self.engine, kept.folder, self.journal, self._audit.observed)
@@ -190,7 +191,8 @@ class Daemon:
             self._notifier.ready()
             code = await self._once() if once else await self._forever()
             self._notifier.stopping()
-            self.ends()
+            if self.ends is not None:
+                self.ends()
             await self.engine.leave()
             self._use_up()
             self.journal.append("stop", reason=f"pid={os.getpid()}")

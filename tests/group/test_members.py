@@ -186,7 +186,8 @@ async def test_a_set_beyond_a_note_is_named_everywhere_and_approved_where_it_is_
         with pytest.raises(Unavailable, match="more than fits a note: approve it at"):
             await there.two.ask("approve", id=beyond["id"], reason="the test says so")
         await there.one.ask("approve", id=beyond["id"], reason="the test says so")
-        assert await until(lambda: sets(there, 1), "what was approved is gone") == [other]
+        (left,) = await until(lambda: sets(there, 1), "what was approved is gone")
+        assert left["id"] == other["id"]  # its rule counts all that the scope loses, and may say so by now
         await there.one.ask("approve", id=other["id"], reason="the test says so")
         await until(there.in_step, "each member lets its part go")
 
