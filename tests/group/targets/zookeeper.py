@@ -6,9 +6,11 @@ import json
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from kazoo.exceptions import NoNodeError
 
 from tests.kit.natives import LOCKS, PREFIX, Event, Kazoo, key, record
 from tests.servers.zookeeper import ZooKeeper
@@ -62,13 +64,15 @@ class Records:
         return await self._native.do(self._below, path)
 
     def _below(self, path: str) -> dict[str, bytes]:
+        """What stands there; of a node that goes meanwhile nothing."""
         found: dict[str, bytes] = {}
         zk = self._native.zk
-        for name in zk.get_children(path) if zk.exists(path) else ():
-            below = f"{path}/{name}"
-            if zk.exists(below):
-                found[below] = zk.get(below)[0]
-                found |= self._below(below)
+        with suppress(NoNodeError):
+            for name in zk.get_children(path):
+                below = f"{path}/{name}"
+                with suppress(NoNodeError):
+                    found[below] = zk.get(below)[0]
+                    found |= self._below(below)
         return found
 
 
