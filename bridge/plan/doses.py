@@ -187,7 +187,7 @@ def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Ca
             yield from ((origin, Order(cause=cause, rule=rule, away=True)) for origin in come)
             continue
         spared = set()
-        if at.sides.unknown or (part is Part.OLD and not _stands(fit, block, at)):
+        if at.sides.unknown or not _stands(fit, block, at, instead_of=part):
             spared = standing(at.supplies, at.entries)
         for member, weight in shared_out(f"{move} {part}", dose, at.members[part], fit.scale):
             if not weight:
@@ -223,16 +223,18 @@ def _zone(fit: Fit, member: Member, part: Part) -> str | None:
     return f"{zone}.{part}" if zone else str(part)
 
 
-def _stands(fit: Fit, block: Migration, at: _At) -> bool:
-    """Whether what the new side should have there is there and serves: before that nothing of the old side goes.
+def _stands(fit: Fit, block: Migration, at: _At, *, instead_of: Part) -> bool:
+    """Whether what the other side should have there is there and serves: before that nothing of this side goes.
 
-    Natives of the new side count as well where the step was fitted beside some: they are nobody's to write.
+    That holds on the way back as well: a copy of the old side may be refused. Natives of a side count, too: they are
+    nobody's to write, and a step may have been fitted beside some.
     """
-    new = at.members[Part.NEW]
-    deals = dealt(fit.new, [one.instance.weight for one in new], fit.scale)
-    expected = max(sum(1 for weight in deals if weight), fit.stands)
-    there = len({one.origin for one in new} & standing(at.supplies, at.entries))
-    return there + natives_of(block, at.place, at.entries, Part.NEW) >= ENOUGH * expected
+    part, dose, least = (Part.NEW, fit.new, fit.stands) if instead_of is Part.OLD else (Part.OLD, fit.old, 0)
+    side = at.members[part]
+    deals = dealt(dose, [one.instance.weight for one in side], fit.scale)
+    expected = max(sum(1 for weight in deals if weight), least)
+    there = len({one.origin for one in side} & standing(at.supplies, at.entries))
+    return there + natives_of(block, at.place, at.entries, part) >= ENOUGH * expected
 
 
 def _come(part: Part, at: _At) -> Iterator[Origin]:

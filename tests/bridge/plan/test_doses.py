@@ -99,6 +99,15 @@ def test_nothing_of_the_old_side_goes_before_the_new_one_is_there() -> None:
     assert away(asked(last, PODS, VMS, there=entries(VMS, PODS))) == {"v1", "v2", "v3", "v4"}
 
 
+def test_on_the_way_back_the_new_side_waits_for_the_old_one() -> None:
+    """A copy of the old side that is refused for a while is missed at once."""
+    nothing, three = doses(0), supply("vms", "v1", "v2", "v3")
+    waiting = asked(nothing, PODS, VMS, there=entries(PODS, three))
+    assert away(waiting) == set()
+    assert {origin[3] for origin, order in waiting.items() if order.waits} == {"p1", "p2", "p3", "p4"}
+    assert away(asked(nothing, PODS, VMS, there=entries(PODS, VMS))) == {"p1", "p2", "p3", "p4"}
+
+
 def test_what_has_left_does_not_come_back_where_the_new_side_shrinks() -> None:
     """What a side loses within a step is for an operator to see, and not for weights to hide."""
     few = supply("pods", "p1")
