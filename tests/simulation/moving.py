@@ -356,7 +356,9 @@ class MovingOracle(Oracle):
                 held = any(one.reconcilers[place].destination.holds.of(service) for one in writers)
                 known = [share for one in writers for _, share in self.moves.shares(one, service)]
                 steady = all(now - max(one.began, one.woke) > TOLD for one in writers)
-                over = self._weighs(target, service, max(known, default=100.0)) if calm and steady and not held else ""
+                # The most that may stand there: pods go by the greatest share, machines beside pods by the least.
+                share = min(known, default=0.0) if target.registry == NEW else max(known, default=100.0)
+                over = self._weighs(target, service, share) if calm and steady and not held else ""
                 count = self._over[place, service] = self._over.get((place, service), 0) + 1 if over else 0
                 if count > TOLD:
                     self.breaks("share", f"{target!r} {service}: {over}")
@@ -371,6 +373,9 @@ class MovingOracle(Oracle):
             elif mark is not None and self._side(mark) == OLD:
                 old = max(old, one.weight)
         if target.registry == NEW:
+            pods = self.moves.served(NEW, service, self.moves.lasted(service) + LAG)
+            if pods[-1] < ENOUGH * max(pods):
+                return ""  # what the pods lost within a step, the machines beside them stay for
             there = self.there(target, service, OLD)
             room = math.ceil((100 - share) / share * max(self.moves.served(NEW, service))) if share else there
             return f"{there} machines beside the pods, at {share:g} % {room} should be" if there > room else ""
