@@ -54,13 +54,13 @@ class Member:
         self.bridge = bridge
         self.proxy = proxy
         self.name = bridge.file.stem
-        self.pids: set[int] = set()
+        self.pids: dict[int, float] = {}
         self.killed = False
 
     async def start(self) -> None:
         """Returns when it is ready, or (where it is cut off) at once."""
         await self.bridge.start(ready=False)
-        self.pids.add(self.bridge.process.pid)
+        self.pids[self.bridge.process.pid] = time.monotonic()
 
     async def kill(self) -> None:
         """SIGKILL: its last lines may be lost."""
@@ -128,13 +128,15 @@ class Fleet:
         for event in self.history:
             if lock := LOCK.match(event.key):
                 who = WHO.search(event.value.encode()) if event.value is not None else None
-                found.append(Turn(event.revision, int(lock[1]), self._member(who[1].decode()) if who else NOBODY))
+                holder = self._member(who[1].decode(), event.at) if who else NOBODY
+                found.append(Turn(event.revision, int(lock[1]), holder))
         return found
 
-    def _member(self, who: str) -> str:
-        pids = {int(number) for number in re.findall(r"\d+", who)}
-        (member,) = [one.name for one in self.members if one.pids & pids] or [who]
-        return member
+    def _member(self, who: str, at: float) -> str:
+        """Who was called so then: in a long history a number of a process comes again."""
+        pid = int(who.rpartition(":")[2])
+        begun = [(one.pids[pid], one.name) for one in self.members if one.pids.get(pid, at) < at]
+        return max(begun)[1] if begun else who
 
     def holders(self) -> dict[int, str]:
         """Who holds which shard now."""
