@@ -186,13 +186,14 @@ def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Ca
             come = _come(part, at)
             yield from ((origin, Order(cause=cause, rule=rule, away=True)) for origin in come)
             continue
-        spared = set()
+        spared: Mapping[Origin, Entry] = {}
         if at.sides.unknown or not _stands(fit, block, at, instead_of=part):
-            spared = standing(at.supplies, at.entries)
+            there = _standing(at.supplies, at.entries)
+            spared = {origin: entry for origin, entry in there.items() if entry.instance.serving}
         for member, weight in shared_out(f"{move} {part}", dose, at.members[part], fit.scale):
             if not weight:
-                waits = member.origin in spared
-                yield member.origin, Order(cause=cause, rule=rule, away=not waits, waits=waits)
+                entry = spared.get(member.origin)
+                yield member.origin, _kept(cause, rule, entry) if entry else Order(cause=cause, rule=rule, away=True)
             elif weight != member.instance.weight or fit.means is Means.BOTH:
                 yield member.origin, Order(cause=cause, rule=rule, weight=weight, zone=_zone(fit, member, part))
 
@@ -210,8 +211,13 @@ def _as_it_stands(rule: str, at: _At, cause: Cause) -> Iterator[tuple[Origin, Or
             if (entry := there.get(origin)) is None:
                 yield origin, Order(cause=cause, rule=rule, away=True)
             else:
-                zone = entry.instance.locality.zone or None
-                yield origin, Order(cause=cause, rule=rule, weight=entry.instance.weight, zone=zone, waits=True)
+                yield origin, _kept(cause, rule, entry)
+
+
+def _kept(cause: Cause, rule: str, entry: Entry) -> Order:
+    """What is to go stays as it stands until then: it weighs neither more nor less."""
+    one = entry.instance
+    return Order(cause=cause, rule=rule, weight=one.weight, zone=one.locality.zone or None, waits=True)
 
 
 def _zone(fit: Fit, member: Member, part: Part) -> str | None:

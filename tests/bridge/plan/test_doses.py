@@ -105,6 +105,9 @@ def test_on_the_way_back_the_new_side_waits_for_the_old_one() -> None:
     waiting = asked(nothing, PODS, VMS, there=entries(PODS, three))
     assert away(waiting) == set()
     assert {origin[3] for origin, order in waiting.items() if order.waits} == {"p1", "p2", "p3", "p4"}
+    light = supply("pods", *PODS.service.instances, weight=0.25)  # as the step before had them written
+    waiting = asked(nothing, PODS, VMS, there=entries(light, three))
+    assert {order.weight for order in waiting.values() if order.waits} == {0.25}
     assert away(asked(nothing, PODS, VMS, there=entries(PODS, VMS))) == {"p1", "p2", "p3", "p4"}
 
 
