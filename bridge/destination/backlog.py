@@ -35,7 +35,8 @@ class Backlog:
         self._now = now
         self._notify = notify
         self._dirty: dict[ServiceName, Seen] = {}  # names to be planned, and since when
-        self._busy: set[ServiceName] = set()  # names with a write in flight, or a delay before its retry
+        # Names with a write in flight, or a delay before its retry, and since when its cause waited to be planned.
+        self._busy: dict[ServiceName, Seen] = {}
         self._unread: set[ServiceName] | None = None  # names to be read again at the destination; None: all
         self._reading: set[ServiceName] | None = set()  # being read; None: everything
         self._written: set[ServiceName] = set()  # names written since the current read began
@@ -118,9 +119,9 @@ class Backlog:
 
     # -- being written -----------------------------------------------------------------------------------------------
 
-    def begin(self, name: ServiceName) -> None:
-        """Notes that a write of this name begins."""
-        self._busy.add(name)
+    def begin(self, name: ServiceName, seen: Seen) -> None:
+        """Notes that a write of this name begins, of what was `seen` first."""
+        self._busy[name] = seen
 
     def wrote(self, names: Collection[ServiceName]) -> None:
         """Notes that writes of these names were answered, or that their outcome will not be known."""
@@ -128,7 +129,7 @@ class Backlog:
 
     def end(self, names: Set[ServiceName]) -> None:
         """Ends the writes of these names, with nothing left to do."""
-        self._busy -= names
+        self._is_over(names)
         for owed in filter(None, self._owed.values()):
             for name in names:
                 if owed.get(name):
@@ -136,8 +137,12 @@ class Backlog:
 
     def end_and_plan(self, names: Set[ServiceName]) -> None:
         """Ends the writes of these names, and plans what is left."""
-        self._busy -= names
+        self._is_over(names)
         self.plan_again(names)
+
+    def _is_over(self, names: Set[ServiceName]) -> None:
+        for name in names:
+            self._busy.pop(name, None)
 
     @property
     def is_writing(self) -> bool:
@@ -161,7 +166,7 @@ class Backlog:
     @property
     def is_readable(self) -> bool:
         """Whether anything is to be read that has no write in flight."""
-        return self._unread is None or bool(self._unread - self._busy)
+        return self._unread is None or bool(self._unread - self._busy.keys())
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -204,8 +209,13 @@ class Backlog:
 
     @property
     def oldest(self) -> Seen | None:
-        """Since when the oldest name waits to be planned; None: none waits."""
-        return min(self._dirty.values(), default=None)
+        """Since when the oldest name waits to be planned, or to be written by what was planned; None: none waits."""
+        return min((*self._dirty.values(), *self._busy.values()), default=None)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no name has work, now or in flight; timers do not count."""
+        return not (self._dirty or self._busy or self.is_unread or self._reading is None or self._reading)
 
     def sizes(self) -> Mapping[str, int]:
         """How many names are in each state; unread -1: all of them."""

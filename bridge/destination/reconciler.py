@@ -255,11 +255,16 @@ class Reconciler:
     @property
     def idle(self) -> bool:
         """Whether all reported changes are planned, and all that is planned is written, held, parked or kept."""
-        return (
-            self._read_once
-            and self.backlog.is_empty
-            and (self._version, self._syncs) == (self._store.version, self._store.syncs)
-        )
+        return self._read_once and self.backlog.is_empty and self._knows_all
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is read, planned or written now, or is about to be: then what is told of it is not final."""
+        return not (self._read_once and self.backlog.is_at_rest and self._knows_all)
+
+    @property
+    def _knows_all(self) -> bool:
+        return (self._version, self._syncs) == (self._store.version, self._store.syncs)
 
     @property
     def is_read(self) -> bool:
@@ -563,7 +568,7 @@ class Reconciler:
             if planned is not None and changes:
                 batch.changes.extend(changes)
                 batch.plans[name] = planned
-                self.backlog.begin(name)
+                self.backlog.begin(name, planned.seen)
             else:
                 self.backlog.nothing_to_write(name)
                 self._applier.forget_failure(name)

@@ -105,6 +105,7 @@ def scope_row(engine: Engine, view: View, now: float) -> Row:
 def link_rows(engine: Engine) -> list[Row]:
     """How every link does.
 
+    `busy`: whether something is read, planned or written at its destination at this moment, as it also is each resync.
     `fresh`: of how many of the items that it is `from` the first additions by a changed file are not all judged yet.
     """
     rows = []
@@ -128,6 +129,7 @@ def link_rows(engine: Engine) -> list[Row]:
                     "role": "observing" if link.policy is Policy.OBSERVE else reconciler.role,
                     "lag": round(reconciler.lag, 3),
                     "waiting": waiting[link.name],
+                    "busy": reconciler.busy,
                     "held": destination.holds.count(link.name),
                     "fresh": sum(feed[0] == link.name for feed in destination.additions.fresh),
                     "parked": len(destination.parked) if one else _feeding(reconciler, link.name, destination.parked),

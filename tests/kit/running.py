@@ -246,7 +246,7 @@ class Bridge:
         except IsthmusError:
             return False
         heard = all(row["state"] == "synced" for row in now["scopes"])
-        done = all(not any(row[key] for key in ("held", "waiting", "parked", "lag")) for row in now["links"])
+        done = all(not any(row[key] for key in ("busy", "held", "waiting", "parked", "lag")) for row in now["links"])
         return heard and done and all(row["role"] in ("writer", "observing") for row in now["links"])
 
     async def writes(self) -> bool:

@@ -52,27 +52,40 @@ def test_what_changed_twice_keeps_the_older_time(woken: Woken) -> None:
     assert woken.times == 1
 
 
+def test_what_is_under_way_is_not_written_yet(woken: Woken) -> None:
+    """A write that a store does not answer is not done: a lag of nothing would say that it is."""
+    backlog = woken.backlog
+    backlog.add(A, Seen(1.0, 1))
+    assert not backlog.is_at_rest
+    backlog.begin(A, backlog.take(A))
+    assert backlog.oldest == Seen(1.0, 1) and not backlog.is_at_rest
+    backlog.end({A})
+    assert backlog.oldest is None and backlog.is_at_rest
+    backlog.read_again()
+    assert not backlog.is_at_rest
+
+
 def test_a_name_under_a_write_is_planned_when_that_has_ended(woken: Woken) -> None:
     backlog = woken.backlog
-    backlog.begin(A)
+    backlog.begin(A, Seen(1.0, 1))
     backlog.add(A, Seen(1.0, 1))
     backlog.add(B, Seen(2.0, 2))
     assert backlog.ready() == [B]
     backlog.end({A})
     assert backlog.ready() == [A, B]
     backlog.take(A)
-    backlog.begin(A)
+    backlog.begin(A, Seen(1.0, 1))
     backlog.end_and_plan({A})
     assert backlog.ready() == [B, A]
 
 
 def test_what_is_written_while_it_is_read_is_read_again(woken: Woken) -> None:
     backlog = woken.backlog
-    backlog.begin(A)
+    backlog.begin(A, Seen(1.0, 1))
     backlog.read_again([A, B])
     with backlog.reading() as reading:
         assert reading.names == frozenset({B})
-        backlog.begin(C)
+        backlog.begin(C, Seen(1.0, 1))
         backlog.wrote([B])
         assert reading.written == {A, B}
     assert backlog.is_unread
@@ -105,7 +118,7 @@ def test_a_reading_that_failed_is_still_to_be_done(woken: Woken) -> None:
 
 def test_nothing_is_readable_while_all_of_it_is_being_written(woken: Woken) -> None:
     backlog = woken.backlog
-    backlog.begin(A)
+    backlog.begin(A, Seen(1.0, 1))
     backlog.read_again([A])
     assert backlog.is_unread
     assert not backlog.is_readable
@@ -128,9 +141,9 @@ async def test_of_two_timers_the_earlier_one_counts(woken: Woken) -> None:
 def test_what_was_owed_once_is_paid_though_more_has_come(woken: Woken) -> None:
     backlog = woken.backlog
     assert backlog.owes("me")
-    backlog.begin(A)  # planned before
+    backlog.begin(A, Seen(1.0, 1))  # planned before
     backlog.add(B, Seen(1.0, 1))
-    backlog.begin(C)
+    backlog.begin(C, Seen(1.0, 1))
     backlog.add(C, Seen(1.0, 1))  # changed while it is written
     assert backlog.owe("me") and backlog.owes("me")
     backlog.end({A, C})
@@ -139,11 +152,11 @@ def test_what_was_owed_once_is_paid_though_more_has_come(woken: Woken) -> None:
     backlog.nothing_to_write(B)
     assert backlog.owes("me")  # C is to be planned
     backlog.take(C)
-    backlog.begin(C)
+    backlog.begin(C, Seen(1.0, 1))
     backlog.end_and_plan({C})  # which failed
     assert backlog.owes("me")
     backlog.take(C)
-    backlog.begin(C)
+    backlog.begin(C, Seen(1.0, 1))
     backlog.add(C, Seen(3.0, 3))
     backlog.end({C})
     assert not backlog.owes("me") and not backlog.is_empty
