@@ -35,6 +35,7 @@ class Backlog:
         self._now = now
         self._notify = notify
         self._dirty: dict[ServiceName, Seen] = {}  # names to be planned, and since when
+        self._planned: dict[ServiceName, Seen] = {}  # names that are being planned, or wait for room to be written
         # Names with a write in flight, or a delay before its retry, and since when its cause waited to be planned.
         self._busy: dict[ServiceName, Seen] = {}
         self._unread: set[ServiceName] | None = None  # names to be read again at the destination; None: all
@@ -48,6 +49,13 @@ class Backlog:
         self._unread = None
         self._owed.clear()
         self._busy.clear()
+        self._planned.clear()
+
+    def resume(self) -> None:
+        """What an error kept from being planned or sent is planned again."""
+        for name, seen in self._planned.items():
+            self._dirty.setdefault(name, seen)
+        self._planned.clear()
 
     # -- to be planned -----------------------------------------------------------------------------------------------
 
@@ -91,21 +99,24 @@ class Backlog:
     def is_to_do(self, name: ServiceName) -> bool:
         """Whether a name has work now or in flight."""
         is_unread = any(names is None or name in names for names in (self._unread, self._reading))
-        return is_unread or name in self._dirty or name in self._busy
+        return is_unread or name in self._dirty or name in self._planned or name in self._busy
 
     def since(self, name: ServiceName) -> Seen | None:
         """Since when a name waits to be planned; None: it does not wait."""
         return self._dirty.get(name)
 
     def take(self, name: ServiceName) -> Seen:
-        """Removes a name that is about to be planned. Raises KeyError where it does not wait for that."""
+        """Has a name be planned, until `begin` or `nothing_to_write`. Raises KeyError where it does not wait."""
+        seen = self._dirty.pop(name)
         for owed in self._owed.values():
             if name in owed:
                 owed[name] = True
-        return self._dirty.pop(name)
+        self._planned[name] = min(seen, self._planned.get(name, seen))
+        return seen
 
     def nothing_to_write(self, name: ServiceName) -> None:
         """Notes that a name was planned, and that nothing of it can or must be written now."""
+        self._planned.pop(name, None)
         for owed in self._owed.values():
             owed.pop(name, None)
 
@@ -121,6 +132,7 @@ class Backlog:
 
     def begin(self, name: ServiceName, seen: Seen) -> None:
         """Notes that a write of this name begins, of what was `seen` first."""
+        self._planned.pop(name, None)
         self._busy[name] = seen
 
     def wrote(self, names: Collection[ServiceName]) -> None:
@@ -205,17 +217,18 @@ class Backlog:
     @property
     def is_empty(self) -> bool:
         """Whether no name has work, now, in flight or after a timer."""
-        return not (self._dirty or self._busy or self._timers or self.is_unread)
+        return not (self._dirty or self._planned or self._busy or self._timers or self.is_unread)
 
     @property
     def oldest(self) -> Seen | None:
         """Since when the oldest name waits to be planned, or to be written by what was planned; None: none waits."""
-        return min((*self._dirty.values(), *self._busy.values()), default=None)
+        return min((*self._dirty.values(), *self._planned.values(), *self._busy.values()), default=None)
 
     @property
     def is_at_rest(self) -> bool:
         """Whether no name has work, now or in flight; timers do not count."""
-        return not (self._dirty or self._busy or self.is_unread or self._reading is None or self._reading)
+        is_read = not (self.is_unread or self._reading is None or self._reading)
+        return is_read and not (self._dirty or self._planned or self._busy)
 
     def sizes(self) -> Mapping[str, int]:
         """How many names are in each state; unread -1: all of them."""

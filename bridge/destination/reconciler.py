@@ -412,6 +412,7 @@ class Reconciler:
     # -- reading and planning ------------------------------------------------------------------------------------
 
     async def _plan_loop(self) -> None:
+        self.backlog.resume()
         while True:
             self._take_turns()
             if self.backlog.is_unread:

@@ -48,6 +48,8 @@ def test_what_changed_twice_keeps_the_older_time(woken: Woken) -> None:
     assert woken.backlog.oldest == Seen(1.0, 1)
     assert woken.backlog.take(A) == Seen(1.0, 1)
     assert woken.backlog.take(B) == Seen(5.0, 7)
+    woken.backlog.nothing_to_write(A)
+    woken.backlog.nothing_to_write(B)
     assert woken.backlog.oldest is None
     assert woken.times == 1
 
@@ -57,12 +59,21 @@ def test_what_is_under_way_is_not_written_yet(woken: Woken) -> None:
     backlog = woken.backlog
     backlog.add(A, Seen(1.0, 1))
     assert not backlog.is_at_rest
-    backlog.begin(A, backlog.take(A))
+    seen = backlog.take(A)
+    assert backlog.is_to_do(A) and backlog.oldest == Seen(1.0, 1) and not backlog.is_at_rest
+    backlog.begin(A, seen)
     assert backlog.oldest == Seen(1.0, 1) and not backlog.is_at_rest
     backlog.end({A})
     assert backlog.oldest is None and backlog.is_at_rest
     backlog.read_again()
     assert not backlog.is_at_rest
+
+
+def test_what_an_error_kept_from_being_sent_is_planned_again(woken: Woken) -> None:
+    woken.backlog.add(A, Seen(1.0, 1))
+    woken.backlog.take(A)
+    woken.backlog.resume()
+    assert woken.backlog.since(A) == Seen(1.0, 1)
 
 
 def test_a_name_under_a_write_is_planned_when_that_has_ended(woken: Woken) -> None:
