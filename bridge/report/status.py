@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from bridge.adapter import Credentialed, Export
+from bridge.destination.destination import Destination
 from bridge.destination.joint import Joint
 from bridge.destination.reconciler import Reconciler
 from bridge.destination.writer import Writer
@@ -111,12 +112,7 @@ def link_rows(engine: Engine) -> list[Row]:
     rows = []
     for reconciler in engine.reconcilers.values():
         destination = reconciler.destination
-        waiting = Counter(
-            change.mark.link
-            for plan in destination.plans.values()
-            for change in (*plan.upserts, *(removal.change for removal in plan.removals))
-            if change.mark is not None
-        )
+        waiting = _waiting(destination)
         names = {link.name for link in destination.links}
         for link in destination.links:
             one = len(names) == 1
@@ -149,6 +145,16 @@ def link_rows(engine: Engine) -> list[Row]:
                 }
             )
     return rows
+
+
+def _waiting(destination: Destination) -> Counter[str]:
+    """How many changes may not be made now, by link."""
+    return Counter(
+        change.mark.link
+        for plan in destination.plans.values()
+        for change in (*plan.upserts, *(removal.change for removal in plan.removals))
+        if change.mark is not None
+    )
 
 
 def withdrawn(reconciler: Reconciler, link: str) -> int:
