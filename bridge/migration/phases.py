@@ -182,9 +182,12 @@ def _failed(state: State, block: Migration, facts: Facts) -> Looked | None:
 
 
 def _shrunk(state: State, block: Migration, facts: Facts) -> Looked | None:
-    if facts.serves >= 0.9 * state.serves:
+    is_empty = state.phase in (Phase.SHIFT, Phase.DRAIN) and not facts.serves
+    if facts.serves >= 0.9 * state.serves and not is_empty:
         return None
     text = f"{facts.serves} of the {state.serves} instances that served at the step's start serve"
+    if not state.serves:
+        text = "no instance of `to` serves, so no share of the calls can reach it"
     return Looked(replace(state, settled=None), Waits.TROUBLE, text)  # it settles anew when they are back
 
 

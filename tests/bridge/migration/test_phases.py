@@ -77,6 +77,11 @@ AGAINST = {
     ),
     "the first step": (at(Phase.SHIFT, 1, settled=0.0), WELL, Waits.PERSON),
     "the last step": (at(Phase.SHIFT, 3, settled=0.0), WELL, Waits.PERSON),
+    "the new side had nothing from the step's start on": (
+        at(Phase.SHIFT, 2, settled=0.0, serves=0),
+        WELL._replace(serves=0),
+        Waits.TROUBLE,
+    ),
     "the new side shrank": (at(Phase.SHIFT, 2, settled=0.0), WELL._replace(serves=3), Waits.TROUBLE),
     "natives serve on": (at(Phase.DRAIN, 3, settled=0.0), WELL._replace(natives=2), Waits.PERSON),
     "nobody measures": (at(Phase.RETIRE, 3, settled=0.0), WELL, Waits.PERSON),
