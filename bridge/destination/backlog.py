@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from itertools import chain
 from typing import NamedTuple
 
 from bridge.model import ServiceName
@@ -38,6 +39,7 @@ class Backlog:
         self._planned: dict[ServiceName, Seen] = {}  # names that are being planned, or wait for room to be written
         # Names with a write in flight, or a delay before its retry, and since when its cause waited to be planned.
         self._busy: dict[ServiceName, Seen] = {}
+        self._stages = self._dirty, self._planned, self._busy
         self._unread: set[ServiceName] | None = None  # names to be read again at the destination; None: all
         self._reading: set[ServiceName] | None = set()  # being read; None: everything
         self._written: set[ServiceName] = set()  # names written since the current read began
@@ -99,7 +101,7 @@ class Backlog:
     def is_to_do(self, name: ServiceName) -> bool:
         """Whether a name has work now or in flight."""
         is_unread = any(names is None or name in names for names in (self._unread, self._reading))
-        return is_unread or name in self._dirty or name in self._planned or name in self._busy
+        return is_unread or any(name in some for some in self._stages)
 
     def since(self, name: ServiceName) -> Seen | None:
         """Since when a name waits to be planned; None: it does not wait."""
@@ -217,18 +219,18 @@ class Backlog:
     @property
     def is_empty(self) -> bool:
         """Whether no name has work, now, in flight or after a timer."""
-        return not (self._dirty or self._planned or self._busy or self._timers or self.is_unread)
+        return not (any(self._stages) or self._timers or self.is_unread)
 
     @property
     def oldest(self) -> Seen | None:
         """Since when the oldest name waits to be planned, or to be written by what was planned; None: none waits."""
-        return min((*self._dirty.values(), *self._planned.values(), *self._busy.values()), default=None)
+        return min(chain.from_iterable(some.values() for some in self._stages), default=None)
 
     @property
     def is_at_rest(self) -> bool:
         """Whether no name has work, now or in flight; timers do not count."""
         is_read = not (self.is_unread or self._reading is None or self._reading)
-        return is_read and not (self._dirty or self._planned or self._busy)
+        return is_read and not any(self._stages)
 
     def sizes(self) -> Mapping[str, int]:
         """How many names are in each state; unread -1: all of them."""

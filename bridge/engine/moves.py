@@ -21,7 +21,7 @@ from bridge.migration.shares import Fit, Means, Scale, Side, attached, fit, goin
 from bridge.migration.sides import Scope, Sides
 from bridge.model import Health, Instance, Service, ServiceName
 from bridge.plan.causes import TREATMENTS, Frees
-from bridge.plan.doses import Member, members, natives_of, ranked, standing
+from bridge.plan.doses import Member, members, natives_of, only_serving, ranked, standing
 from bridge.plan.route import target_of
 from bridge.sources.view import View
 
@@ -190,7 +190,8 @@ def spot(engine: Engine, block: Migration, move: str, service: ServiceName, plac
     )
     is_out = steered(engine, place, name)
     out = frozenset(key for key, entry in held.items() if is_out(entry))
-    there = len(standing(supplies, held) & {one.origin for one in sides[Part.OLD]}) if is_attached else None
+    serves = only_serving(standing(supplies, held)) if is_attached else {}
+    there = len({one.origin for one in sides[Part.OLD]} & serves.keys()) if is_attached else None
     most, stated = getattr(registry.options, "max_attached_share", 1.0), block.settle
     more = (sides, fixed, links, stated, lacks, out, there, most)
     return Spot(place, name, old, new, means, scale, layout, consumers, *more)

@@ -164,17 +164,23 @@ def _dose_of(found: tuple[Intent, Migration, Placed] | None) -> Fit | None:
 
 
 class _At(NamedTuple):
-    """One name at a destination: what feeds it, what stands there, and what tells the sides apart."""
+    """One name at a destination: what feeds it, what stands there, and what tells the sides apart.
+
+    `there`: what of the supplies stands there, `serves`: and serves.
+    """
 
     place: str
     supplies: Sequence[Supply]
     entries: Mapping[str, Entry]
     sides: Sides
     members: Mapping[Part, Sequence[Member]]
+    there: Mapping[Origin, Entry]
+    serves: Mapping[Origin, Entry]
 
 
 def _at(place: str, supplies: Sequence[Supply], entries: Mapping[str, Entry], sides: Sides) -> _At:
-    return _At(place, supplies, entries, sides, members(sides, supplies))
+    there = standing(supplies, entries)
+    return _At(place, supplies, entries, sides, members(sides, supplies), there, only_serving(there))
 
 
 def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Cause) -> Iterator[tuple[Origin, Order]]:
@@ -186,13 +192,10 @@ def _orders(move: str, block: Migration, fit: Fit, rule: str, at: _At, cause: Ca
             come = _come(part, at)
             yield from ((origin, Order(cause=cause, rule=rule, away=True)) for origin in come)
             continue
-        spared: Mapping[Origin, Entry] = {}
-        if at.sides.unknown or not _stands(fit, block, at, instead_of=part):
-            there = _standing(at.supplies, at.entries)
-            spared = {origin: entry for origin, entry in there.items() if entry.instance.serving}
+        is_spared = at.sides.unknown or not _stands(fit, block, at, instead_of=part)
         for member, weight in shared_out(f"{move} {part}", dose, at.members[part], fit.scale):
             if not weight:
-                entry = spared.get(member.origin)
+                entry = at.serves.get(member.origin) if is_spared else None
                 yield member.origin, _kept(cause, rule, entry) if entry else Order(cause=cause, rule=rule, away=True)
             elif weight != member.instance.weight or fit.means is Means.BOTH:
                 yield member.origin, Order(cause=cause, rule=rule, weight=weight, zone=_zone(fit, member, part))
@@ -202,13 +205,13 @@ def _as_it_stands(rule: str, at: _At, cause: Cause) -> Iterator[tuple[Origin, Or
     """What is written of copies while a side is unknown, of which they may be: what stands stays, nothing comes."""
     if not at.sides.unknown:
         return
-    rule, there = f"{rule}; {at.sides.unknown[0]} is not known yet", _standing(at.supplies, at.entries)
+    rule = f"{rule}; {at.sides.unknown[0]} is not known yet"
     for supply in at.supplies:
         for key, mark in supply.service.marks.items():
             origin = supply.registry, supply.scope, supply.service.name, key
             if at.sides.is_original(mark) or at.sides.is_copy(mark):
                 continue
-            if (entry := there.get(origin)) is None:
+            if (entry := at.there.get(origin)) is None:
                 yield origin, Order(cause=cause, rule=rule, away=True)
             else:
                 yield origin, _kept(cause, rule, entry)
@@ -239,18 +242,17 @@ def _stands(fit: Fit, block: Migration, at: _At, *, instead_of: Part) -> bool:
     side = at.members[part]
     deals = dealt(dose, [one.instance.weight for one in side], fit.scale)
     expected = max(sum(1 for weight in deals if weight), least)
-    there = len({one.origin for one in side} & standing(at.supplies, at.entries))
+    there = len({one.origin for one in side} & at.serves.keys())
     return there + natives_of(block, at.place, at.entries, part) >= ENOUGH * expected
 
 
 def _come(part: Part, at: _At) -> Iterator[Origin]:
     """What of a side does not stand at a place, in whatever health, and would."""
-    there = standing(at.supplies, at.entries, serving=False)
     for supply in at.supplies:
         of = at.sides.parts(supply.registry, supply.scope)
         for key, instance in supply.service.instances.items():
             origin = supply.registry, supply.scope, supply.service.name, key
-            if of(instance) is part and origin not in there:
+            if of(instance) is part and origin not in at.there:
                 yield origin
 
 
@@ -263,13 +265,12 @@ def natives_of(block: Migration, place: str, entries: Mapping[str, Entry], part:
     )
 
 
-def standing(supplies: Sequence[Supply], entries: Mapping[str, Entry], *, serving: bool = True) -> set[Origin]:
-    """What of the supplies stands at the destination, and serves there, too, unless that is all the same."""
-    there = _standing(supplies, entries)
-    return {origin for origin, entry in there.items() if entry.instance.serving or not serving}
+def only_serving(there: Mapping[Origin, Entry]) -> dict[Origin, Entry]:
+    """What serves of what stands at the destination."""
+    return {origin: entry for origin, entry in there.items() if entry.instance.serving}
 
 
-def _standing(supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> dict[Origin, Entry]:
+def standing(supplies: Sequence[Supply], entries: Mapping[str, Entry]) -> dict[Origin, Entry]:
     """What of the supplies stands at the destination, each with its entry."""
     marked = {
         (entry.mark.path[-1], entry.mark.scope, entry.mark.service, entry.mark.instance): entry
