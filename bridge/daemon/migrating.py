@@ -461,9 +461,7 @@ class Steering:
         prometheus, known = block.gates.prometheus, self.requests(intent)
         if prometheus is None and not block.envoys:
             return dict(intent.gates)
-        asking = self._asking.setdefault(intent.migration, Asking())
-        scrape = prometheus.scrape if prometheus is not None else 0.0
-        timing = Timing(intent.state.since, intent.state.settled, moves.settle(found), scrape)
+        asking, timing = self._asking.setdefault(intent.migration, Asking()), _timing(block, intent, found)
         gone = moves.gone(found) if intent.state.phase is Phase.DRAIN and intent.state.batches else Gone()
         if prometheus is not None and prometheus.requests is not None:
             measured = await asking.measure(block, intent, known, timing, now, gone)
@@ -529,11 +527,10 @@ class Steering:
             return Left(counted=False, why=UNCOUNTED)
         if not gone.addresses:
             return Left(counted=True, requests=0.0)
-        state = intent.state
-        if measured.number != state.number:
+        if measured.number != intent.state.number:
             return Left(counted=True)
-        is_early = state.settled is None or measured.since < state.settled + moves.settle(found)
-        if measured.left_why or is_early:
+        over = _timing(block, intent, found).over
+        if measured.left_why or over is None or measured.since < over:
             return Left(counted=True, why=measured.left_why)
         return Left(counted=True, requests=measured.left)
 
@@ -574,6 +571,12 @@ class Steering:
         places = moves.placed(moves.spots(self._engine, block, name, service), state, {})
         state = replace(state, stood=stood, steers=steers)
         return Intent(migration=block.name, service=service, state=state, places=places)
+
+
+def _timing(block: Migration, intent: Intent, found: Sequence[moves.Spot]) -> Timing:
+    """Since when a step stands and is settled, and how long its consumers and its measures take."""
+    scrape = block.gates.prometheus.scrape if block.gates.prometheus is not None else 0.0
+    return Timing(intent.state.since, intent.state.settled, moves.settle(found), scrape)
 
 
 def _shown(state: State) -> tuple[object, ...]:

@@ -421,11 +421,12 @@ def unread(engine: Engine, block: Migration) -> str:
     """What of the sides and the places is not known now, so that a plan may say less than there is; "" if all is."""
     if why := unheard(engine, block):
         return why
-    for place in block.places:
-        reconciler = engine.reconcilers[place]
-        if reconciler.reason or not reconciler.is_read:
-            return f"{place}: {reconciler.reason or 'not read yet'}"
-    return ""
+    return next((why for place in block.places if (why := _unknown_at(place, engine.reconcilers[place]))), "")
+
+
+def _unknown_at(place: str, reconciler: Reconciler) -> str:
+    """Why it is not known what stands at a place, "" if it is."""
+    return f"{place}: {reconciler.reason or 'not read yet'}" if reconciler.reason or not reconciler.is_read else ""
 
 
 def trouble(engine: Engine, block: Migration, intent: Intent) -> str:
@@ -438,9 +439,7 @@ def trouble(engine: Engine, block: Migration, intent: Intent) -> str:
         reconciler = engine.reconcilers.get(place)
         if reconciler is None:
             return f"{place} is no destination of the file that runs"
-        if reconciler.reason or not reconciler.is_read:
-            return f"{place}: {reconciler.reason or 'not read yet'}"
-        if why := frozen(engine, place):
+        if why := _unknown_at(place, reconciler) or frozen(engine, place):
             return why
         if reconciler.lead.writes_at(at.name) and is_held(reconciler, at.name):
             return f"{place} holds removals of {at.name}"

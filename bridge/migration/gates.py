@@ -235,7 +235,7 @@ class Timing(NamedTuple):
 
     def settling(self, at: float, window: float) -> float | None:
         """Seconds until such a window has nothing in it of before the last consumer followed; None: nobody knows."""
-        return None if self.settled is None else max(0.0, self.settled + self.settle + max(window, self.whole) - at)
+        return None if self.over is None else max(0.0, self.over + max(window, self.whole) - at)
 
 
 class Result(enum.StrEnum):
